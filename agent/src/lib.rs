@@ -1,0 +1,3 @@
+//! One node's hands.
+
+pub mod spec;

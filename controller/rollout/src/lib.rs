@@ -1,0 +1,21 @@
+//! The pure core of Rota: decides what a rollout does next, and does nothing itself.
+//!
+//! Start with [`step`]: it takes a [`Rollout`] as it is and one [`Event`], and answers with what changes, what to order
+//! of whom, and what to write down. There is no clock, no chance, no I/O and no async in this crate; the engine around
+//! it commits the changes and only then carries out the orders.
+//!
+//! - [`names`]: what things are called, checked once.
+//! - [`strategy`]: what the operator asked for.
+//! - [`event`] and [`order`]: what the world tells us; what we ask of the world.
+//! - [`node`]: one node's phases and the table of their transitions.
+//! - [`rollout`]: the whole state: head and nodes.
+//! - [`batches`]: targets and strategy make batches.
+//! - [`gate`]: may the next update start, and if not, why not.
+//! - [`step`]: the only place where a rollout changes its mind.
+//! - [`verbs`]: what operators may ask in which state, and the refusals.
+//! - [`invariants`]: what must hold after every step.
+
+pub mod names;
+pub mod strategy;
+
+pub use names::*;

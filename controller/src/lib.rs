@@ -1,0 +1,4 @@
+//! The controller and the operator's command line.
+
+pub mod store;
+pub mod view;
