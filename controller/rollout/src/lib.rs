@@ -15,7 +15,24 @@
 //! - [`verbs`]: what operators may ask in which state, and the refusals.
 //! - [`invariants`]: what must hold after every step.
 
+pub mod batches;
+mod draft;
+pub mod event;
+pub mod gate;
+pub mod invariants;
 pub mod names;
+pub mod node;
+pub mod order;
+pub mod rollback;
+pub mod rollout;
+pub mod step;
 pub mod strategy;
+pub mod verbs;
 
+pub use draft::{Note, Step};
+pub use event::{Event, What};
+pub use gate::Hold;
 pub use names::*;
+pub use order::Order;
+pub use rollout::{Change, Rollout};
+pub use step::{outstanding, step};

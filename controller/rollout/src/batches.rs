@@ -1,0 +1,197 @@
+//! Targets and strategy make batches: the plan, before anything is touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::names::{NodeName, Release};
+use crate::node::{Node, Observed, Phase, Serving, Skip};
+use crate::strategy::{Amount, Mode, Offline, Strategy};
+
+/// A node that the manifest's `[target]` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub name: NodeName,
+    /// What the fleet says of it.
+    pub observed: Observed,
+    /// The release of the app that runs there.
+    pub runs: Option<Release>,
+    /// The value of the `spread_by` label; `None` without one.
+    pub spread: Option<String>,
+}
+
+/// What a rollout would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The nodes of each batch in order.
+    pub batches: Vec<Vec<NodeName>>,
+    /// Targets that are left alone, and why.
+    pub skipped: Vec<(NodeName, Skip)>,
+    /// All targets.
+    pub targets: usize,
+    /// Of these, in traffic now.
+    pub in_traffic: usize,
+    /// The fewest in traffic at any moment, if nothing else fails.
+    pub least_in_traffic: usize,
+    /// Why it would not be safe; empty: it may start.
+    pub refusals: Vec<String>,
+    /// How each percentage resolved.
+    pub notes: Vec<String>,
+}
+
+/// Makes the plan. `restart`: also nodes that run the release already.
+pub fn plan(targets: &[Target], strategy: &Strategy, to: &Release, restart: bool) -> Plan {
+    let mut skipped = Vec::new();
+    let mut moving: Vec<&Target> = Vec::new();
+    for target in targets {
+        match skip(target, strategy, to, restart) {
+            Some(why) => skipped.push((target.name.clone(), why)),
+            None => moving.push(target),
+        }
+    }
+    // What is down already goes first: mending it costs no capacity and gives some back.
+    moving.sort_by_key(|target| (serves(target), target.spread.clone(), target.name.clone()));
+    let batches = cut(&moving, strategy, targets.len());
+    let in_traffic = targets.iter().filter(|target| serves(target)).count();
+    let least = in_traffic.saturating_sub(most_out(&moving, &batches, strategy, targets));
+    Plan {
+        refusals: refusals(targets, &moving, strategy),
+        notes: notes(strategy, targets.len()),
+        batches,
+        skipped,
+        targets: targets.len(),
+        in_traffic,
+        least_in_traffic: least,
+    }
+}
+
+fn serves(target: &Target) -> bool {
+    target.observed.online && target.observed.serving == Serving::In
+}
+
+fn skip(target: &Target, strategy: &Strategy, to: &Release, restart: bool) -> Option<Skip> {
+    if target.observed.drained {
+        return Some(Skip::Drained);
+    }
+    if !target.observed.online {
+        return (strategy.offline == Offline::Skip).then_some(Skip::Offline);
+    }
+    let current = target.runs.as_ref() == Some(to) && target.observed.serving == Serving::In;
+    (current && !restart).then_some(Skip::AlreadyCurrent)
+}
+
+/// Cuts the sorted targets into batches; a batch never spans two values of the `spread_by` label.
+fn cut(moving: &[&Target], strategy: &Strategy, targets: usize) -> Vec<Vec<NodeName>> {
+    let mut batches: Vec<Vec<NodeName>> = Vec::new();
+    let mut value: Option<&Option<String>> = None;
+    for target in moving {
+        let number = batches.len();
+        let full = batches.last().is_none_or(|batch: &Vec<NodeName>| {
+            batch.len() >= strategy.batch_size(number, targets)
+        });
+        let other_value = strategy.spread_by.is_some() && value != Some(&target.spread);
+        if full || other_value {
+            batches.push(Vec::new());
+        }
+        value = Some(&target.spread);
+        if let Some(batch) = batches.last_mut() {
+            batch.push(target.name.clone());
+        }
+    }
+    batches
+}
+
+/// The most serving targets that are taken out at once, by us.
+fn most_out(
+    moving: &[&Target],
+    batches: &[Vec<NodeName>],
+    strategy: &Strategy,
+    targets: &[Target],
+) -> usize {
+    if strategy.order == crate::strategy::StartOrder::StartFirst {
+        return 0;
+    }
+    let serving: BTreeSet<&NodeName> =
+        moving.iter().filter(|target| serves(target)).map(|target| &target.name).collect();
+    let batch_out = |(index, batch): (usize, &Vec<NodeName>)| {
+        let limit = strategy.unavailable_limit(index + 1, targets.len());
+        let window = match strategy.mode {
+            Mode::Batches => batch.iter().filter(|name| serving.contains(name)).count(),
+            Mode::Window => strategy.batch_size(index + 1, targets.len()).min(serving.len()),
+        };
+        window.min(limit)
+    };
+    batches.iter().enumerate().map(batch_out).max().unwrap_or(0)
+}
+
+fn refusals(targets: &[Target], moving: &[&Target], strategy: &Strategy) -> Vec<String> {
+    let mut refusals = Vec::new();
+    if targets.is_empty() {
+        refusals.push(
+            "no node matches the target: check the environment, [target] roles and labels, and `rota node ls`"
+                .to_owned(),
+        );
+        return refusals;
+    }
+    if let Some(amount) = strategy.max_unavailable {
+        let limit = amount.of(targets.len());
+        let offline: Vec<NodeName> = targets
+            .iter()
+            .filter(|t| !t.observed.online && t.observed.serving != Serving::Absent)
+            .map(|t| t.name.clone())
+            .collect();
+        let blocked = moving.iter().any(|target| serves(target));
+        if blocked && offline.len() >= limit {
+            refusals.push(format!(
+                "{} of {} targets are offline ({}) and max_unavailable is {limit}: no serving node could be updated",
+                offline.len(),
+                targets.len(),
+                crate::gate::list(&offline),
+            ));
+        }
+    }
+    refusals
+}
+
+/// Every percentage, resolved, for people.
+fn notes(strategy: &Strategy, targets: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut say = |what: &str, amount: Amount| {
+        if let Amount::Percent(percent) = amount {
+            let line = format!("{what}: {} % of {targets} = {}", percent.get(), amount.of(targets));
+            if !notes.contains(&line) {
+                notes.push(line);
+            }
+        }
+    };
+    for amount in &strategy.batch {
+        say("batch", *amount);
+    }
+    if let Some(amount) = strategy.max_unavailable {
+        say("max_unavailable", amount);
+    }
+    notes
+}
+
+impl Plan {
+    /// The records of all targets, for a rollout that starts by this plan.
+    pub fn nodes(&self, targets: &[Target]) -> BTreeMap<NodeName, Node> {
+        let mut nodes = BTreeMap::new();
+        let by_name: BTreeMap<&NodeName, &Target> = targets.iter().map(|t| (&t.name, t)).collect();
+        for (index, batch) in self.batches.iter().enumerate() {
+            for name in batch {
+                if let Some(target) = by_name.get(name) {
+                    let node = Node::waiting(index + 1, target.observed, target.runs.clone());
+                    nodes.insert(name.clone(), node);
+                }
+            }
+        }
+        for (name, why) in &self.skipped {
+            if let Some(target) = by_name.get(name) {
+                let mut node = Node::waiting(1, target.observed, target.runs.clone());
+                node.phase = Phase::Skipped { why: *why };
+                nodes.insert(name.clone(), node);
+            }
+        }
+        nodes
+    }
+}

@@ -1,0 +1,46 @@
+//! What the world tells a rollout. Time comes in here and nowhere else.
+
+use crate::names::{Attempt, NodeName, Release, Timestamp};
+use crate::node::{Observed, Report};
+use crate::verbs::Verb;
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// When, by the controller's clock.
+    pub at: Timestamp,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// The rollout was admitted: begin.
+    Started,
+    /// A node reports on an attempt.
+    Reported { node: NodeName, attempt: Attempt, report: Report },
+    /// The fleet's view of a node changed. `runs`: the release of this app that it runs now.
+    Observed { node: NodeName, observed: Observed, runs: Option<Release> },
+    /// The once-per-release job ended, as the node that ran it says.
+    OnceEnded { node: NodeName, attempt: Attempt, result: OnceResult },
+    /// An operator asks for something; already found to be allowed.
+    Asked { verb: Verb, who: String },
+    /// The environment was frozen (and why), or is no longer.
+    Frozen(Option<String>),
+    /// The clock moved; a deadline may have passed.
+    Tick,
+}
+
+/// How the once-per-release job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OnceResult {
+    /// With exit code 0.
+    Succeeded,
+    /// Otherwise.
+    Failed { text: String, output: String },
+    /// A crash came between; whether it took effect is not known.
+    Unknown,
+    /// It certainly never began.
+    NeverBegan,
+}

@@ -1,0 +1,355 @@
+//! May the next update start, and if not, why not? Waiting is an answer, with its reason.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::draft::Draft;
+use crate::names::{NodeName, RolloutId, Span, Timestamp};
+use crate::node::{Node, Phase};
+use crate::rollout::Outcome;
+use crate::strategy::{Deadline, Mode, Offline, OnFailure, StartOrder};
+
+/// Names are listed up to this many in a sentence; the rest is counted.
+const NAMES_SHOWN_MAX: usize = 5;
+
+/// Why a rollout does not move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hold {
+    /// More nodes failed than may.
+    Failures { failed: Vec<NodeName>, targets: usize, limit: usize },
+    /// Nodes could not be taken back.
+    RollbackFailed { nodes: Vec<NodeName> },
+    /// An operator must promote.
+    Approval { batch: usize, batches: usize },
+    /// As many targets are out of traffic as may be.
+    Capacity { down: Vec<NodeName>, limit: usize },
+    /// The nodes in turn are offline.
+    Offline { nodes: Vec<NodeName> },
+    /// The nodes in turn are being updated by another rollout.
+    Busy { nodes: Vec<NodeName> },
+    /// The environment is frozen.
+    Frozen { why: String },
+    /// The rollout's own deadline passed.
+    Deadline { after: Span },
+    /// The once-per-release job failed, or its outcome is not known.
+    Once { node: NodeName, text: String },
+}
+
+/// A list of names for people.
+pub fn list(names: &[NodeName]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMES_SHOWN_MAX).map(NodeName::as_str).collect();
+    match names.len().saturating_sub(NAMES_SHOWN_MAX) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn nodes(count: usize) -> &'static str {
+    if count == 1 { "node" } else { "nodes" }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failures { failed, targets, limit } => write!(
+                f,
+                "{} of {targets} nodes failed ({}) and the limit is {limit}",
+                failed.len(),
+                list(failed)
+            ),
+            Self::RollbackFailed { nodes } => write!(f, "could not take back {}", list(nodes)),
+            Self::Approval { batch, batches } => {
+                write!(f, "batch {batch} of {batches} is done and waits for an approval")
+            }
+            Self::Capacity { down, limit } => write!(
+                f,
+                "{} {} out of traffic ({}) and the limit is {limit}",
+                down.len(),
+                if down.len() == 1 { "node is" } else { "nodes are" },
+                list(down)
+            ),
+            Self::Offline { nodes: names } => {
+                write!(f, "{} {} offline: {}", names.len(), nodes(names.len()), list(names))
+            }
+            Self::Busy { nodes: names } => {
+                write!(f, "another rollout is updating {}", list(names))
+            }
+            Self::Frozen { why } => write!(f, "the environment is frozen: {why}"),
+            Self::Deadline { after } => write!(f, "its deadline of {after} has passed"),
+            Self::Once { node, text } => write!(f, "the once-per-release job on {node}: {text}"),
+        }
+    }
+}
+
+impl Hold {
+    /// The word of the public contract.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Failures { .. } | Self::RollbackFailed { .. } => "failures",
+            Self::Approval { .. } => "approval",
+            Self::Capacity { .. } | Self::Busy { .. } => "capacity",
+            Self::Offline { .. } => "offline",
+            Self::Frozen { .. } => "frozen",
+            Self::Deadline { .. } => "deadline",
+            Self::Once { .. } => "once",
+        }
+    }
+
+    /// What would clear it.
+    pub fn hint(&self, id: &RolloutId) -> String {
+        match self {
+            Self::Failures { .. } => format!(
+                "`rota rollout status {id}` shows the cause; then `rota rollout retry {id}`, `resume`, `rollback` or `abort`"
+            ),
+            Self::RollbackFailed { .. } => format!(
+                "repair them, then `rota rollout retry {id}`; or leave them with `rota rollout abort {id}`"
+            ),
+            Self::Approval { .. } => format!("`rota rollout promote {id}`"),
+            Self::Capacity { .. } => {
+                "it goes on when they serve again: `rota status` shows why they do not".to_owned()
+            }
+            Self::Offline { .. } => {
+                format!("it goes on when they return; or `rota rollout skip {id} NODE`")
+            }
+            Self::Busy { .. } => "it goes on when that rollout is done with them".to_owned(),
+            Self::Frozen { .. } => format!("it goes on after `rota env unfreeze {}`", id.env),
+            Self::Deadline { .. } => format!(
+                "`rota rollout resume {id}` goes on without a deadline; or `rollback` or `abort`"
+            ),
+            Self::Once { .. } => format!(
+                "`rota rollout retry {id}` runs it again; `rota rollout abort {id}` ends the rollout"
+            ),
+        }
+    }
+
+    /// The nodes it is about.
+    pub fn nodes(&self) -> &[NodeName] {
+        match self {
+            Self::Failures { failed: nodes, .. }
+            | Self::RollbackFailed { nodes }
+            | Self::Capacity { down: nodes, .. }
+            | Self::Offline { nodes }
+            | Self::Busy { nodes } => nodes,
+            Self::Once { node, .. } => std::slice::from_ref(node),
+            Self::Approval { .. } | Self::Frozen { .. } | Self::Deadline { .. } => &[],
+        }
+    }
+}
+
+/// What may happen next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Start these.
+    Start(Vec<NodeName>),
+    /// These are in turn but offline, and the strategy does not wait for them.
+    GiveUp(Vec<NodeName>),
+    /// These are in turn but drained by an operator.
+    LeaveDrained(Vec<NodeName>),
+    /// The next batch is in turn.
+    NextBatch,
+    /// Something is under way; there is nothing to say.
+    UnderWay,
+    /// Nothing to do until then.
+    Sleep(Timestamp),
+    /// It does not move.
+    Hold(Hold),
+    /// It is over.
+    End(Outcome),
+}
+
+/// May the next update start? The paragraph of section 5 of the design, going forward.
+pub(crate) fn next(draft: &Draft) -> Next {
+    if let Some(hold) = blocked(draft) {
+        return Next::Hold(hold);
+    }
+    if draft.head.paused.is_some() {
+        return Next::UnderWay;
+    }
+    let members = in_turn(draft);
+    let ready: Vec<NodeName> = members
+        .iter()
+        .filter(|name| matches!(draft.node(name).map(|n| &n.phase), Some(Phase::Ready)))
+        .cloned()
+        .collect();
+    if !ready.is_empty() {
+        return start(draft, ready);
+    }
+    let unsettled: Vec<&Node> = members
+        .iter()
+        .filter_map(|name| draft.node(name))
+        .filter(|node| !node.phase.is_settled())
+        .collect();
+    let pending = unsettled.iter().any(|node| !node.phase.is_running());
+    let passed = match draft.spec().strategy.mode {
+        Mode::Batches => unsettled.is_empty(),
+        Mode::Window => !pending && (unsettled.is_empty() || !barrier(draft)),
+    };
+    if passed { pass(draft) } else { waiting(draft, &members) }
+}
+
+/// What forbids every new update, whichever node is in turn.
+pub(crate) fn blocked(draft: &Draft) -> Option<Hold> {
+    failures(draft).or_else(|| stopped(draft))
+}
+
+/// The nodes of the batch in turn, and those that came late.
+fn in_turn(draft: &Draft) -> Vec<NodeName> {
+    let batch = draft.spec().batches.get(draft.head.batch - 1);
+    batch.into_iter().flatten().chain(&draft.head.late).cloned().collect()
+}
+
+fn failures(draft: &Draft) -> Option<Hold> {
+    let limit = draft.failures_borne();
+    let stops = draft.spec().strategy.on_failure != OnFailure::Continue;
+    (stops && draft.tally().failed > limit).then(|| Hold::Failures {
+        failed: draft.names(|node| matches!(node.phase, Phase::Failed { .. })),
+        targets: draft.spec().targets,
+        limit,
+    })
+}
+
+fn stopped(draft: &Draft) -> Option<Hold> {
+    if let Some(why) = &draft.head.frozen {
+        return Some(Hold::Frozen { why: why.clone() });
+    }
+    match draft.spec().strategy.deadline {
+        Deadline::After(after)
+            if !draft.head.deadline_waived && draft.at >= draft.spec().started.after(after) =>
+        {
+            Some(Hold::Deadline { after })
+        }
+        Deadline::After(_) | Deadline::None => None,
+    }
+}
+
+/// Does an approval stand between the batch in turn and the next?
+fn barrier(draft: &Draft) -> bool {
+    let batch = draft.head.batch;
+    draft.spec().strategy.approve_after.iter().any(|after| after.get() as usize == batch)
+        && draft.head.approved < batch
+}
+
+/// The batch in turn is done: may the next one begin?
+fn pass(draft: &Draft) -> Next {
+    let batches = draft.spec().batches.len();
+    let last = draft.head.batch >= batches;
+    if last {
+        return if draft.tally().running == 0 { Next::End(outcome(draft)) } else { Next::UnderWay };
+    }
+    if barrier(draft) {
+        return Next::Hold(Hold::Approval { batch: draft.head.batch, batches });
+    }
+    Next::NextBatch
+}
+
+fn outcome(draft: &Draft) -> Outcome {
+    match draft.tally() {
+        tally if tally.failed == 0 => Outcome::Completed,
+        tally if tally.done == 0 => Outcome::Failed,
+        _ => Outcome::Partial,
+    }
+}
+
+/// Nothing of the batch in turn can be started: is that because all of it is under way?
+fn waiting(draft: &Draft, members: &[NodeName]) -> Next {
+    let lost: Vec<NodeName> = members
+        .iter()
+        .filter(|name| {
+            draft.node(name).is_some_and(|n| !n.phase.is_settled() && !n.observed.online)
+        })
+        .cloned()
+        .collect();
+    let open = members
+        .iter()
+        .filter(|name| draft.node(name).is_some_and(|node| !node.phase.is_settled()))
+        .count();
+    if !lost.is_empty() && lost.len() == open {
+        return Next::Hold(Hold::Offline { nodes: lost });
+    }
+    Next::UnderWay
+}
+
+/// Which of the nodes in turn may start now, under all limits?
+fn start(draft: &Draft, ready: Vec<NodeName>) -> Next {
+    if let Some(gap) = draft.head.gap_since {
+        let until = gap.after(draft.spec().strategy.delay);
+        if draft.at < until {
+            return Next::Sleep(until);
+        }
+    }
+    let is = |name: &NodeName, test: fn(&Node) -> bool| draft.node(name).is_some_and(test);
+    let drained: Vec<NodeName> =
+        ready.iter().filter(|name| is(name, |n| n.observed.drained)).cloned().collect();
+    if !drained.is_empty() {
+        return Next::LeaveDrained(drained);
+    }
+    let (online, offline): (Vec<_>, Vec<_>) =
+        ready.into_iter().partition(|name| is(name, |n| n.observed.online));
+    if !offline.is_empty() && draft.spec().strategy.offline != Offline::Wait {
+        return Next::GiveUp(offline);
+    }
+    let (busy, free): (Vec<_>, Vec<_>) =
+        online.into_iter().partition(|name| is(name, |n| n.observed.busy));
+    let starting = admit(draft, &free, draft.head.batch);
+    if !starting.is_empty() {
+        return Next::Start(starting);
+    }
+    if draft.tally().running > 0 {
+        return Next::UnderWay;
+    }
+    if !free.is_empty() {
+        return Next::Hold(capacity(draft, draft.head.batch));
+    }
+    if !busy.is_empty() {
+        return Next::Hold(Hold::Busy { nodes: busy });
+    }
+    Next::Hold(Hold::Offline { nodes: offline })
+}
+
+/// As many of these as the batch's size and the capacity allow, in order.
+pub(crate) fn admit(draft: &Draft, candidates: &[NodeName], batch: usize) -> Vec<NodeName> {
+    let spec = draft.spec();
+    let size = spec.strategy.batch_size(batch, spec.targets);
+    let mut slots = size.saturating_sub(draft.tally().running);
+    let mut spare = limit(draft, batch).saturating_sub(down(draft));
+    let mut starting = Vec::new();
+    for name in candidates {
+        if slots == 0 {
+            break;
+        }
+        let costs = draft.node(name).is_some_and(|node| takes_out(draft, node));
+        if costs && spare == 0 {
+            continue;
+        }
+        spare -= usize::from(costs);
+        slots -= 1;
+        starting.push(name.clone());
+    }
+    starting
+}
+
+/// Would updating this node take something out of traffic that serves?
+pub(crate) fn takes_out(draft: &Draft, node: &Node) -> bool {
+    draft.spec().strategy.order == StartOrder::StopFirst && node.is_serving()
+}
+
+fn limit(draft: &Draft, batch: usize) -> usize {
+    draft.spec().strategy.unavailable_limit(batch, draft.spec().targets)
+}
+
+/// How much of the limit is used up. Where the operator promised no capacity of his own (`max_unavailable` unset), nodes
+/// that are offline and skipped for it do not stop the others.
+fn down(draft: &Draft) -> usize {
+    let tally = draft.tally();
+    match draft.spec().strategy.max_unavailable {
+        Some(_) => tally.out,
+        None => tally.out - tally.out_skipped,
+    }
+}
+
+/// The hold that names who is down.
+pub(crate) fn capacity(draft: &Draft, batch: usize) -> Hold {
+    Hold::Capacity { down: draft.names(Node::is_out), limit: limit(draft, batch) }
+}

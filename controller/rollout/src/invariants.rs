@@ -1,0 +1,57 @@
+//! What must hold after every step, as far as one rollout's own state can show it (design, section 8).
+
+use crate::node::{Phase, Serving};
+use crate::rollout::{Rollout, Stage};
+use crate::strategy::StartOrder;
+
+/// Everything that is wrong with this state; empty in a program without mistakes.
+pub fn violations(rollout: &Rollout) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let spec = &rollout.spec;
+    let updating = rollout.nodes().values().filter(|n| matches!(n.phase, Phase::Updating { .. }));
+    let taken_out = rollout
+        .nodes()
+        .values()
+        .filter(|node| matches!(node.phase, Phase::Updating { takes_out: true, .. }))
+        .count();
+    let most = (1..=spec.batches.len().max(1))
+        .map(|batch| spec.strategy.unavailable_limit(batch, spec.targets))
+        .max()
+        .unwrap_or(0);
+    if taken_out > most {
+        wrong.push(format!("{taken_out} targets are out of traffic by our doing, limit {most}"));
+    }
+    let widest = (1..=spec.batches.len().max(1))
+        .map(|batch| spec.strategy.batch_size(batch, spec.targets))
+        .max()
+        .unwrap_or(0);
+    let running = rollout.tally().running;
+    if running > widest {
+        wrong.push(format!("{running} nodes are under way at once, the largest batch is {widest}"));
+    }
+    if rollout.is_ended() && updating.count() > 0 {
+        wrong.push("it ended while nodes are being updated".to_owned());
+    }
+    if let Stage::Preparing | Stage::Once(_) = rollout.head.stage
+        && rollout.nodes().values().any(|node| node.phase.is_running())
+    {
+        wrong.push("a node is updated before all are prepared".to_owned());
+    }
+    if spec.strategy.order == StartOrder::StartFirst && taken_out > 0 {
+        wrong.push("start-first took a node out of traffic".to_owned());
+    }
+    let counted = Rollout::new(spec.clone(), rollout.head.clone(), rollout.nodes().clone());
+    if counted.tally() != rollout.tally() {
+        wrong.push(format!("the tally is {:?}, counted {:?}", rollout.tally(), counted.tally()));
+    }
+    for (name, node) in rollout.nodes() {
+        if node.phase == Phase::Done
+            && node.runs.as_ref() != Some(&spec.to)
+            && node.observed.online
+            && node.observed.serving == Serving::In
+        {
+            wrong.push(format!("{name} is done but does not run {}", spec.to));
+        }
+    }
+    wrong
+}

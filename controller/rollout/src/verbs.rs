@@ -1,0 +1,217 @@
+//! What operators may ask of a rollout, in which state, and why not otherwise.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::gate::Hold;
+use crate::names::NodeName;
+use crate::node::{Direction, Left, Phase};
+use crate::rollout::{Kind, Once, Rollout, Stage};
+
+/// What an operator asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// Start no new updates.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Approve what it waits for.
+    Promote,
+    /// Finish running updates and end, mixed as it is.
+    Abort,
+    /// Take every updated node back.
+    Rollback,
+    /// Ask failed nodes again; none named: all of them.
+    Retry(Vec<NodeName>),
+    /// Leave these nodes alone.
+    Skip(Vec<NodeName>),
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Promote => "promote",
+            Self::Abort => "abort",
+            Self::Rollback => "rollback",
+            Self::Retry(_) => "retry",
+            Self::Skip(_) => "skip",
+        })
+    }
+}
+
+/// Why a verb is refused, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is in the way.
+    pub reason: String,
+    /// The right verb; may be empty.
+    pub hint: String,
+}
+
+fn refuse(reason: impl Into<String>, hint: impl Into<String>) -> Result<(), Refusal> {
+    Err(Refusal { reason: reason.into(), hint: hint.into() })
+}
+
+/// May this be asked now?
+pub fn allow(rollout: &Rollout, verb: &Verb) -> Result<(), Refusal> {
+    let id = &rollout.spec.id;
+    if let Stage::Ended { .. } = rollout.head.stage {
+        let hint = match verb {
+            Verb::Rollback => {
+                format!("`rota rollout undo {}/{}` starts a rollout back", id.app, id.env)
+            }
+            _ => format!("`rota rollout status {id}` shows how it ended"),
+        };
+        return refuse(format!("rollout {id} is over ({})", rollout.state()), hint);
+    }
+    if let Stage::Aborting = rollout.head.stage {
+        return refuse(
+            format!("rollout {id} is being aborted and only finishes its running updates"),
+            format!("`rota rollout status {id} -w` follows it"),
+        );
+    }
+    match verb {
+        Verb::Pause => allow_pause(rollout),
+        Verb::Resume => allow_resume(rollout),
+        Verb::Promote => allow_promote(rollout),
+        Verb::Abort => Ok(()),
+        Verb::Rollback => allow_rollback(rollout),
+        Verb::Retry(nodes) => allow_retry(rollout, nodes),
+        Verb::Skip(nodes) => allow_skip(rollout, nodes),
+    }
+}
+
+fn allow_pause(rollout: &Rollout) -> Result<(), Refusal> {
+    match &rollout.head.paused {
+        Some(who) => refuse(
+            format!("rollout {} is paused already, by {who}", rollout.spec.id),
+            format!("`rota rollout resume {}`", rollout.spec.id),
+        ),
+        None => Ok(()),
+    }
+}
+
+fn allow_resume(rollout: &Rollout) -> Result<(), Refusal> {
+    let id = &rollout.spec.id;
+    if rollout.head.paused.is_some() {
+        return Ok(());
+    }
+    match rollout.head.held.as_ref().map(|held| &held.hold) {
+        None => refuse(
+            format!("rollout {id} is neither paused nor held"),
+            format!("`rota rollout status {id}` shows what it does"),
+        ),
+        Some(Hold::Approval { .. }) => refuse(
+            format!("rollout {id} waits for an approval"),
+            format!("`rota rollout promote {id}`"),
+        ),
+        Some(Hold::Once { .. }) => refuse(
+            format!("rollout {id} cannot go on before its once-per-release job succeeded"),
+            format!("`rota rollout retry {id}` runs the job again"),
+        ),
+        Some(Hold::Failures { .. } | Hold::RollbackFailed { .. } | Hold::Deadline { .. }) => Ok(()),
+        Some(
+            hold @ (Hold::Capacity { .. }
+            | Hold::Offline { .. }
+            | Hold::Busy { .. }
+            | Hold::Frozen { .. }),
+        ) => refuse(format!("rollout {id} goes on by itself: {hold}"), hold.hint(id)),
+    }
+}
+
+fn allow_promote(rollout: &Rollout) -> Result<(), Refusal> {
+    let id = &rollout.spec.id;
+    match rollout.head.held.as_ref().map(|held| &held.hold) {
+        Some(Hold::Approval { .. }) => Ok(()),
+        Some(hold) => refuse(
+            format!("rollout {id} does not wait for an approval, but is held: {hold}"),
+            hold.hint(id),
+        ),
+        None => refuse(
+            format!("rollout {id} does not wait for an approval"),
+            format!("`rota rollout status {id}` shows what it does"),
+        ),
+    }
+}
+
+fn allow_rollback(rollout: &Rollout) -> Result<(), Refusal> {
+    let id = &rollout.spec.id;
+    if let Stage::RollingBack { .. } = rollout.head.stage {
+        return refuse(
+            format!("rollout {id} is rolling back already"),
+            format!("`rota rollout status {id} -w` follows it"),
+        );
+    }
+    if rollout.spec.kind == Kind::Restart {
+        return refuse(
+            format!("rollout {id} is a restart: there is no other release to go back to"),
+            format!("`rota rollout abort {id}` ends it"),
+        );
+    }
+    Ok(())
+}
+
+/// May this node be asked again?
+pub(crate) fn is_retryable(phase: &Phase) -> bool {
+    matches!(phase, Phase::Failed { .. })
+}
+
+fn allow_retry(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
+    let id = &rollout.spec.id;
+    if let Stage::Once(Once::Failed { .. } | Once::Unknown { .. }) = rollout.head.stage {
+        return Ok(());
+    }
+    if nodes.is_empty() && !rollout.nodes().values().any(|node| is_retryable(&node.phase)) {
+        return refuse(format!("no node of rollout {id} has failed"), "");
+    }
+    for name in nodes {
+        match rollout.nodes().get(name) {
+            None => return refuse(format!("{name} is no target of rollout {id}"), ""),
+            Some(node) if !is_retryable(&node.phase) => {
+                return refuse(format!("{name} has not failed in rollout {id}"), "");
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn allow_skip(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
+    let id = &rollout.spec.id;
+    if nodes.is_empty() {
+        return refuse("no node is named", format!("`rota rollout skip {id} NODE`"));
+    }
+    for name in nodes {
+        match rollout.nodes().get(name).map(|node| &node.phase) {
+            None => return refuse(format!("{name} is no target of rollout {id}"), ""),
+            Some(Phase::Updating { .. } | Phase::Monitoring { .. }) => {
+                return refuse(
+                    format!("{name} is being updated right now"),
+                    format!("wait until it is done: `rota rollout status {id}`"),
+                );
+            }
+            Some(Phase::Done | Phase::RolledBack) => {
+                return refuse(format!("{name} is done already"), "");
+            }
+            Some(Phase::Skipped { .. }) => {
+                return refuse(format!("{name} is skipped already"), "");
+            }
+            Some(Phase::Failed { left: Left::Out | Left::Unknown, cause })
+                if cause.direction == Direction::Back =>
+            {
+                return refuse(
+                    format!("{name} is out of traffic and must not be forgotten"),
+                    format!("`rota rollout retry {id} {name}`"),
+                );
+            }
+            Some(
+                Phase::Waiting | Phase::Preparing { .. } | Phase::Ready | Phase::Failed { .. },
+            ) => {}
+        }
+    }
+    Ok(())
+}
