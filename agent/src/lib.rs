@@ -1,3 +1,4 @@
 //! One node's hands.
 
 pub mod spec;
+pub mod update;

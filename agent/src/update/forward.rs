@@ -1,0 +1,410 @@
+//! The steps of an update, stop-first and start-first, and what each result means.
+
+use serde::{Deserialize, Serialize};
+
+use super::restore::Mend;
+use super::{
+    Did, Direction, HookSet, Instance, Job, Machine, Measured, Said, Settled, Side, Step,
+    UpdateOrder, Watch, Work,
+};
+use crate::spec::Spec;
+
+/// The label of a second instance beside the first.
+const SECOND: &str = "b";
+
+/// One update under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// What was asked.
+    pub order: UpdateOrder,
+    /// What ran before; `None`: nothing.
+    pub old: Option<Spec>,
+    /// What is true of both instances now.
+    pub facts: Facts,
+    /// Where it is.
+    pub phase: Phase,
+    /// The number of the action under way.
+    pub action: u64,
+    /// When the drain began.
+    pub left_traffic_at: Option<u64>,
+    /// What was measured so far.
+    pub measured: Measured,
+}
+
+/// What is true of the two instances and of the link; every result changes just this.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The old process, while it runs.
+    pub old: Option<Instance>,
+    /// Is it in traffic, as far as we asked for it?
+    pub old_in: bool,
+    /// The new process, while it runs.
+    pub new: Option<Instance>,
+    /// Is it in traffic, as far as we asked for it?
+    pub new_in: bool,
+    /// May `current` point to the new release?
+    pub swapped: bool,
+    /// Was anything done to the app at all?
+    pub touched: bool,
+}
+
+/// Where an update is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// On its way.
+    Forward(Task),
+    /// On its way back, and why.
+    Back { mend: Mend, failure: Box<Failure> },
+}
+
+/// Where and why an update failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The step.
+    pub step: Step,
+    /// One line.
+    pub cause: String,
+    /// The tail of what was printed.
+    pub output: String,
+}
+
+/// One step forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the design's section 3 has them")]
+pub enum Task {
+    Fetch,
+    BeforeDrain,
+    Drain,
+    Stop,
+    Swap,
+    BeforeStart,
+    Start,
+    Health,
+    Smoke,
+    Join,
+    AfterJoin,
+    Monitor,
+}
+
+use Task::{
+    AfterJoin, BeforeDrain, BeforeStart, Drain, Fetch, Health, Join, Monitor, Smoke, Start, Stop,
+    Swap,
+};
+
+const STOP_FIRST: [Task; 12] = [
+    Fetch,
+    BeforeDrain,
+    Drain,
+    Stop,
+    Swap,
+    BeforeStart,
+    Start,
+    Health,
+    Smoke,
+    Join,
+    AfterJoin,
+    Monitor,
+];
+
+const START_FIRST: [Task; 12] = [
+    Fetch,
+    BeforeStart,
+    Start,
+    Health,
+    Smoke,
+    Join,
+    BeforeDrain,
+    Drain,
+    Stop,
+    Swap,
+    AfterJoin,
+    Monitor,
+];
+
+impl Task {
+    /// The step under which it is reported.
+    pub(crate) fn step(self) -> Step {
+        match self {
+            Fetch => Step::Fetch,
+            BeforeDrain | Drain => Step::Drain,
+            Stop => Step::Stop,
+            Swap => Step::Swap,
+            BeforeStart | Start => Step::Start,
+            Health => Step::Health,
+            Smoke => Step::Smoke,
+            Join | AfterJoin => Step::Join,
+            Monitor => Step::Monitor,
+        }
+    }
+}
+
+impl Update {
+    /// Is it in traffic and proven but for the time?
+    pub(crate) fn is_monitoring(&self) -> bool {
+        self.phase == Phase::Forward(Monitor)
+    }
+
+    fn path(&self) -> &'static [Task; 12] {
+        if self.order.start_first { &START_FIRST } else { &STOP_FIRST }
+    }
+
+    /// Is there anything to do in this step?
+    fn applies(&self, task: Task) -> bool {
+        let hooks = &self.order.spec.hooks;
+        let scripts = self.order.direction == Direction::Forward;
+        match task {
+            BeforeDrain => scripts && !hooks.before_drain.is_empty() && self.facts.old.is_some(),
+            BeforeStart => scripts && !hooks.before_start.is_empty(),
+            AfterJoin => scripts && !hooks.after_join.is_empty(),
+            Smoke => self.order.direction != Direction::Back && !self.order.spec.smoke.is_empty(),
+            Drain | Stop => self.facts.old.is_some(),
+            Fetch | Swap | Start | Health | Join | Monitor => true,
+        }
+    }
+
+    /// The next step that has anything to do; `None`: it is done.
+    fn after(&self, task: Task) -> Option<Task> {
+        let done = self.path().iter().position(|other| *other == task).unwrap_or(0);
+        self.path()[done + 1..].iter().copied().find(|next| self.applies(*next))
+    }
+}
+
+impl Machine {
+    /// Begins an update from what runs now.
+    pub(crate) fn begin(&mut self, order: UpdateOrder) {
+        let current = self.app.current.take();
+        let (old, instance, side) = match current {
+            Some(settled) => (Some(settled.spec), settled.instance, settled.side),
+            None => (None, None, Side::Out),
+        };
+        let old_in = instance.is_some() && side == Side::In && !self.app.drained;
+        let facts = Facts { old_in, old: instance, ..Facts::default() };
+        self.app.watching = None;
+        self.notes
+            .push(format!("update to {} begins, attempt {}", order.spec.version, order.attempt));
+        self.app.work = Work::Update(Box::new(Update {
+            order,
+            old,
+            facts,
+            phase: Phase::Forward(Fetch),
+            action: 0,
+            left_traffic_at: None,
+            measured: Measured::default(),
+        }));
+        self.enter(Fetch);
+    }
+
+    /// Enters a step forward: says so, and gives out its job.
+    fn enter(&mut self, task: Task) {
+        let at = self.at;
+        let counter = self.app.counter;
+        let Work::Update(update) = &mut self.app.work else { return };
+        let before = match &update.phase {
+            Phase::Forward(before) if *before != task => Some(before.step()),
+            Phase::Forward(_) | Phase::Back { .. } => None,
+        };
+        update.phase = Phase::Forward(task);
+        if task == Drain {
+            update.facts.old_in = false;
+            update.facts.touched = true;
+            if !update.order.start_first {
+                update.left_traffic_at.get_or_insert(at);
+            }
+        }
+        if task == Swap {
+            update.facts.swapped = true;
+            update.facts.touched = true;
+        }
+        if task == Join {
+            update.facts.new_in = true;
+        }
+        if task == Start {
+            update.facts.touched = true;
+            if update.facts.new.is_none() {
+                let label = new_label(update);
+                update.facts.new = Some(Instance { label, token: counter + 1, port: 0 });
+            }
+        }
+        let Some(job) = job_of(update, task) else { return };
+        let (rollout, attempt) = (update.order.rollout.clone(), update.order.attempt);
+        if before != Some(task.step()) {
+            self.say(&rollout, attempt, Said::Began { step: task.step(), in_flight: 0 });
+        }
+        let number = self.job(job);
+        if let Work::Update(update) = &mut self.app.work {
+            update.action = number;
+        }
+    }
+
+    /// What the result of the action under way means.
+    pub(crate) fn update_did(&mut self, result: Did) {
+        let Work::Update(update) = &self.app.work else { return };
+        match &update.phase {
+            Phase::Forward(task) => {
+                let task = *task;
+                match result {
+                    Did::Failed { cause, output } => {
+                        self.fail(Failure { step: task.step(), cause, output });
+                    }
+                    Did::Ok | Did::Drained { .. } | Did::Stopped { .. } | Did::Started { .. } => {
+                        self.note_result(task, &result);
+                        self.go_on(task);
+                    }
+                }
+            }
+            Phase::Back { mend, .. } => {
+                let mend = *mend;
+                self.mend_did(mend, result);
+            }
+        }
+    }
+
+    /// Takes the facts of a result over.
+    fn note_result(&mut self, task: Task, result: &Did) {
+        let at = self.at;
+        let Work::Update(update) = &mut self.app.work else { return };
+        match result {
+            Did::Drained { in_flight_at_start, cut } => {
+                update.measured.in_flight_at_drain = *in_flight_at_start;
+                update.measured.cut += cut;
+            }
+            Did::Stopped { killed } => {
+                update.measured.killed |= killed;
+                update.facts.old = None;
+            }
+            Did::Started { port } => {
+                if let Some(new) = &mut update.facts.new {
+                    new.port = *port;
+                }
+            }
+            Did::Ok | Did::Failed { .. } => {}
+        }
+        if task == Join
+            && let Some(left) = update.left_traffic_at.take()
+        {
+            update.measured.out_of_traffic_ms += at.saturating_sub(left);
+        }
+    }
+
+    /// The step is done: the next one, or the end.
+    fn go_on(&mut self, task: Task) {
+        let Work::Update(update) = &self.app.work else { return };
+        let Some(next) = update.after(task) else { return self.done() };
+        if next == Monitor || next == AfterJoin {
+            let (rollout, attempt) = (update.order.rollout.clone(), update.order.attempt);
+            let said = Said::Joined(update.measured);
+            if task != AfterJoin {
+                self.say(&rollout, attempt, said);
+            }
+        }
+        self.enter(next);
+    }
+
+    /// The monitor time is over: the release is proven.
+    fn done(&mut self) {
+        let Work::Update(update) = &self.app.work else { return };
+        let (rollout, attempt) = (update.order.rollout.clone(), update.order.attempt);
+        let measured = update.measured;
+        self.settle_on_new();
+        if !rollout.is_empty() {
+            self.app.watching = Some(Watch { rollout: rollout.clone(), attempt });
+        }
+        self.say(&rollout, attempt, Said::Done(measured));
+        self.next_in_queue();
+    }
+
+    /// The new instance is the current one; the old release becomes the previous one.
+    pub(crate) fn settle_on_new(&mut self) {
+        let Work::Update(update) = std::mem::take(&mut self.app.work) else { return };
+        if let Some(old) = update.old.filter(|old| old.digest != update.order.spec.digest) {
+            self.app.previous = Some(old);
+        }
+        self.app.current =
+            Some(Settled { spec: update.order.spec, instance: update.facts.new, side: Side::In });
+    }
+
+    /// A process ended during an update.
+    pub(crate) fn update_exited(&mut self, token: u64, how: String, output: String) {
+        let Work::Update(update) = &mut self.app.work else { return };
+        let is = |side: &Option<Instance>| side.as_ref().is_some_and(|i| i.token == token);
+        if is(&update.facts.old) {
+            if let Phase::Back { mend: Mend::OldHealth | Mend::OldJoin, .. } = update.phase {
+                return self.mend_failed(format!("the previous release {how}"));
+            }
+            // A drain or a stop under way ends by itself; everything later does without it.
+            if !matches!(update.phase, Phase::Forward(Drain | Stop)) {
+                update.facts.old = None;
+                update.facts.old_in = false;
+            }
+            return self.old_exited();
+        }
+        if !is(&update.facts.new) {
+            return;
+        }
+        let Phase::Forward(task) = update.phase else { return };
+        if matches!(task, Health | Smoke | Join | AfterJoin | Monitor | BeforeDrain | Drain) {
+            update.facts.new = None;
+            self.fail(Failure { step: task.step(), cause: format!("the app {how}"), output });
+        }
+    }
+
+    /// After a crash of the agent: asks for the step under way once more.
+    pub(crate) fn resume_forward(&mut self, task: Task) {
+        let Work::Update(update) = &mut self.app.work else { return };
+        if !update.applies(task) {
+            return self.go_on(task); // the old process ended while the agent was away
+        }
+        let Some(job) = job_of(update, task) else { return };
+        let number = self.job(job);
+        if let Work::Update(update) = &mut self.app.work {
+            update.action = number;
+        }
+    }
+}
+
+/// The instance beside the old one has the other label; alone, it takes over the old one's.
+fn new_label(update: &Update) -> String {
+    let old = update.facts.old.as_ref().map_or("", |old| old.label.as_str());
+    let beside = update.order.start_first && update.facts.old.is_some();
+    match (beside, old) {
+        (true, SECOND) | (false, "") => String::new(),
+        (true, _) => SECOND.to_owned(),
+        (false, other) => other.to_owned(),
+    }
+}
+
+/// The job of a step.
+fn job_of(update: &Update, task: Task) -> Option<Job> {
+    let spec = update.order.spec.clone();
+    let old = update.old.clone().zip(update.facts.old.clone());
+    let new = update.facts.new.clone();
+    let hooks = |which, instance| Job::Hooks { spec: spec.clone(), which, instance };
+    Some(match task {
+        Fetch => Job::Fetch(spec),
+        BeforeDrain => hooks(HookSet::BeforeDrain, update.facts.old.clone()),
+        Drain => old.map(|(spec, instance)| Job::Drain { spec, instance, must: false })?,
+        Stop => old.map(|(spec, instance)| Job::Stop {
+            spec,
+            instance,
+            forget: update.order.start_first,
+        })?,
+        Swap => Job::Swap(Some(spec)),
+        BeforeStart => hooks(HookSet::BeforeStart, None),
+        Start => new.map(|new| Job::Start { spec, label: new.label, token: new.token })?,
+        Health => new.map(|instance| Job::Health { spec, instance })?,
+        Smoke => new.map(|instance| Job::Smoke { spec, instance })?,
+        Join => new.map(|instance| Job::Join { spec, instance })?,
+        AfterJoin => hooks(HookSet::AfterJoin, new),
+        Monitor => {
+            new.map(|instance| Job::Monitor { spec, instance, for_ms: update.order.monitor_ms })?
+        }
+    })
+}
+
+/// Which side each instance is on, for edges that forgot.
+pub(crate) fn sides(facts: &Facts) -> impl Iterator<Item = (Instance, Side)> {
+    let side = |is_in| if is_in { Side::In } else { Side::Out };
+    let old = facts.old.clone().map(|instance| (instance, side(facts.old_in)));
+    let new = facts.new.clone().map(|instance| (instance, side(facts.new_in)));
+    old.into_iter().chain(new)
+}
