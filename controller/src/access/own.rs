@@ -1,0 +1,102 @@
+//! The controller's own certificate: made at every start with a fresh key that never touches the
+//! disk, and replaced at two thirds of its life under the connections that live.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rota_identity::{
+    BadIdentity, ClientCertificates, Identity, Kind, Leaf, TlsError, server_config, tls,
+};
+use rustls::ServerConfig;
+
+use super::ca::{Ca, CaError};
+
+/// How long after a failed renewal it is tried again. Ten days are left then.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// The longest sleep before the clock is looked at again: a host that was suspended, or whose clock
+/// was set, must not miss its renewal.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Why the controller has no certificate of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    /// The name is no DNS label.
+    #[error(transparent)]
+    Name(#[from] BadIdentity),
+    /// It was not signed.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// It cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// The TLS configuration of a controller's port, renewed in place.
+pub struct OwnCertificate {
+    ca: Arc<Ca>,
+    identity: Identity,
+    config: Arc<ArcSwap<ServerConfig>>,
+    renew_at: SystemTime,
+}
+
+impl OwnCertificate {
+    /// The first one.
+    pub fn new(ca: Arc<Ca>, name: &str, now: SystemTime) -> Result<Self, OwnError> {
+        let identity = Identity::new(Kind::Controller, name)?;
+        let (config, renew_at) = issue(&ca, &identity, now)?;
+        let config = Arc::new(ArcSwap::new(config));
+        Ok(Self { ca, identity, config, renew_at })
+    }
+
+    /// Read it anew for every connection.
+    pub fn config(&self) -> Arc<ArcSwap<ServerConfig>> {
+        Arc::clone(&self.config)
+    }
+
+    /// When it is due.
+    pub fn renew_at(&self) -> SystemTime {
+        self.renew_at
+    }
+
+    /// Replaces it; connections that live keep what they have.
+    pub fn renew(&mut self, now: SystemTime) -> Result<(), OwnError> {
+        let (config, renew_at) = issue(&self.ca, &self.identity, now)?;
+        self.config.store(config);
+        self.renew_at = renew_at;
+        Ok(())
+    }
+
+    /// Renews it whenever it is due, for ever.
+    pub async fn keep_renewed(mut self) {
+        loop {
+            let now = SystemTime::now();
+            if let Ok(left) = self.renew_at.duration_since(now)
+                && !left.is_zero()
+            {
+                tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+                continue;
+            }
+            match self.renew(now) {
+                Ok(()) => tracing::info!("renewed this controller's certificate"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot renew this controller's certificate");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+fn issue(
+    ca: &Ca,
+    identity: &Identity,
+    now: SystemTime,
+) -> Result<(Arc<ServerConfig>, SystemTime), OwnError> {
+    let (issued, key) = ca.issue_with_key(identity, now)?;
+    let own = issued.credentials(&key)?;
+    let renew_at = Leaf::parse(own.leaf()?)?.renew_at();
+    let roots = tls::roots(ca.roots_pem())?;
+    Ok((server_config(&own, roots, ClientCertificates::Optional)?, renew_at))
+}
