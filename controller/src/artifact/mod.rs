@@ -1,0 +1,10 @@
+//! Artifacts: the files of a release, packed into one archive whose digest names them.
+
+mod contents;
+mod error;
+pub mod pack;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use pack::{Format, PackError, Packed, inspect, pack};
