@@ -2,7 +2,16 @@
 //!
 //! Every change of the state goes through [`Store::commit`]: all of it or none, durable before it returns.
 
+#[cfg(test)]
+pub(crate) mod conformance;
+#[cfg(test)]
+pub(crate) mod model;
+mod record;
+pub mod sqlite;
+
 use std::fmt;
+
+pub use record::{Record, scan_all};
 
 /// A point in the store's history. Every commit that changes something raises it by one.
 pub type StoreRevision = u64;
@@ -25,7 +34,7 @@ pub struct Entry {
 pub enum Compare {
     /// There is no such key.
     Absent(String),
-    /// The key was made at this revision and not deleted since: a fence.
+    /// The key was made at this revision and not deleted since: a fence. 0 is no revision: it never holds.
     Created(String, StoreRevision),
     /// The key was last put at this revision.
     Modified(String, StoreRevision),
@@ -34,7 +43,8 @@ pub enum Compare {
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Sets a key; with a lease it goes when the lease ends.
+    /// Sets a key; with a lease it goes when the lease ends. A lease that has ended refuses the transaction, and a put
+    /// without a lease takes the key off the one it had.
     Put { key: String, value: Vec<u8>, lease: Option<LeaseId> },
     /// Removes a key; a missing one is no error.
     Delete(String),
@@ -59,9 +69,9 @@ pub struct Txn {
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Durable, at this revision.
+    /// Durable, at this revision; when there was nothing to change (a missing key deleted), at the one before.
     Done(StoreRevision),
-    /// A compare did not hold; nothing changed.
+    /// A compare did not hold, or a lease of a put has ended; nothing changed.
     Refused,
 }
 
@@ -76,7 +86,7 @@ pub enum Change {
     Put(Entry),
     /// A key was deleted, or its lease ended.
     Deleted { key: String, at: StoreRevision },
-    /// The history since the asked revision is gone: read everything again, then watch from `now`.
+    /// The history since the asked revision is gone: read everything again, then watch from `now`. The last one.
     Compacted { now: StoreRevision },
 }
 
