@@ -1,4 +1,30 @@
 //! One node's hands.
 
+pub mod agent;
+pub mod backoff;
+pub mod cli;
+pub mod config;
+pub mod dial;
+pub mod enrol;
+pub mod health;
+pub mod hooks;
+pub mod http;
+pub mod journal;
+pub mod link;
+pub mod local;
+pub mod logs;
+pub mod names;
+pub mod order;
+pub mod outbox;
+pub mod own;
+pub mod release;
+pub mod report;
+pub mod run;
+pub mod runtime;
+pub mod smoke;
+pub mod sockets;
 pub mod spec;
+pub mod template;
+pub mod traffic;
 pub mod update;
+pub mod wire;

@@ -1,0 +1,261 @@
+//! Puts the agent together: everything around the run loop, started in the right order.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_proto::agent as proto;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use crate::config::{Balancer as BalancerConfig, Config};
+use crate::enrol::{self, EnrolError};
+use crate::link::{self, Event, Link};
+use crate::local::{self, Facts, Request};
+use crate::own::Own;
+use crate::spec::Driver;
+use crate::traffic::Balancer;
+use crate::traffic::client::Edges;
+use crate::traffic::edge::{Edge, Pools, listen};
+use crate::traffic::proxy::{Proxy, ProxyError};
+use crate::wire;
+
+/// How long the start waits for a pool's proxy before it goes on without; it is named in the log.
+const POOL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A running agent, without its run loop.
+#[derive(Debug)]
+pub struct Agent {
+    /// What it was told.
+    pub config: Config,
+    /// Who it is.
+    pub own: Arc<Own>,
+    /// Says things to the controllers, and fetches artifacts.
+    pub link: Link,
+    /// What the controllers say.
+    pub events: mpsc::Receiver<Event>,
+    /// Moves this node's members.
+    pub edges: Edges,
+    /// What people on the node ask.
+    pub requests: mpsc::Receiver<Request>,
+    /// Where the `Traffic` service listens, on edges.
+    pub traffic: Option<SocketAddr>,
+    /// The pools served here, and where clients reach them.
+    pub pools: Vec<(String, Option<SocketAddr>)>,
+    /// Held while this agent lives.
+    _lock: File,
+}
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder.
+    #[error("cannot {deed} {}", path.display())]
+    Folder {
+        deed: &'static str,
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    /// Another agent.
+    #[error("another agent runs with the folder {}", path.display())]
+    Running { path: PathBuf },
+    /// Who is it?
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    /// A pool.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The `Traffic` service.
+    #[error("cannot listen on {address} for nodes (--traffic-listen)")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        cause: io::Error,
+    },
+}
+
+impl Agent {
+    /// Starts everything around the run loop. Joins first, if it has to.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let lock = lock(&config.data)?;
+        // Before the identity: a port that is taken should not cost a token.
+        let listener = match config.edges.is_empty() {
+            true => None,
+            false => {
+                let address = config.traffic_listen;
+                let fail = |cause| StartError::Listen { address, cause };
+                Some(listen(address).map_err(fail)?)
+            }
+        };
+        let own = Arc::new(enrol::identity(&config).await?);
+        let pools = start_pools(&config)?;
+        let listens = reached(&pools).await;
+        let traffic = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let setup = setup(&config, traffic, &listens);
+        let (link, events) = link::start(setup, Arc::clone(&own));
+        if let Some(listener) = listener {
+            serve_edge(Edge::new(pools), listener, &own, &link);
+        }
+        let facts = Facts { own: Arc::clone(&own), env: config.env.clone(), link: link.clone() };
+        let requests = local::serve(&config.data, facts).map_err(|cause| StartError::Folder {
+            deed: "open the socket",
+            path: local::place(&config.data),
+            cause,
+        })?;
+        let edges = Edges::start(Arc::clone(&own));
+        Ok(Self {
+            config,
+            own,
+            link,
+            events,
+            edges,
+            requests,
+            traffic,
+            pools: listens,
+            _lock: lock,
+        })
+    }
+
+    /// The line that scripts wait for.
+    pub fn ready_line(&self) -> String {
+        let mut line = format!("ready: agent {}", self.own.name());
+        if let Some(traffic) = self.traffic {
+            line += &format!(" traffic={traffic}");
+        }
+        for (pool, listen) in &self.pools {
+            let listen = listen.map_or("starting".to_owned(), |listen| listen.to_string());
+            line += &format!(" {pool}={listen}");
+        }
+        line + &format!(" controllers={}", self.config.controllers.join(","))
+    }
+}
+
+/// Makes the agent's folder, and takes it for this process.
+fn lock(data: &Path) -> Result<File, StartError> {
+    let fail = |deed| move |cause| StartError::Folder { deed, path: data.to_owned(), cause };
+    DirBuilder::new().recursive(true).mode(0o711).create(data).map_err(fail("make the folder"))?;
+    let path = data.join("agent.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(fail("write into"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Running { path: data.to_owned() }),
+        Err(TryLockError::Error(cause)) => Err(fail("lock")(cause)),
+    }
+}
+
+fn start_pools(config: &Config) -> Result<Pools, StartError> {
+    let mut pools = Pools::new();
+    for edge in &config.edges {
+        let balancer: Arc<dyn Balancer> = match edge.balancer {
+            BalancerConfig::Proxy { listen } => Proxy::start(&config.data, &edge.pool, listen)?,
+        };
+        pools.insert(edge.pool.clone(), balancer);
+    }
+    Ok(pools)
+}
+
+/// Where clients reach each pool, once its balancer answers.
+async fn reached(pools: &Pools) -> Vec<(String, Option<SocketAddr>)> {
+    let mut listens = Vec::new();
+    for (pool, balancer) in pools {
+        let mut view = balancer.view();
+        let ready = timeout(POOL_TIMEOUT, view.wait_for(|view| view.listen.is_some())).await;
+        let listen = match ready {
+            Ok(Ok(view)) => view.listen,
+            Ok(Err(_)) | Err(_) => {
+                warn!(pool, "nobody serves this pool yet; going on without");
+                None
+            }
+        };
+        listens.push((pool.clone(), listen));
+    }
+    listens
+}
+
+fn setup(
+    config: &Config,
+    traffic: Option<SocketAddr>,
+    listens: &[(String, Option<SocketAddr>)],
+) -> link::Setup {
+    let pool = |(pool, listen): &(String, Option<SocketAddr>)| proto::EdgePool {
+        pool: pool.clone(),
+        driver: "proxy".to_owned(),
+        listen: listen.map(|listen| listen.to_string()).unwrap_or_default(),
+    };
+    link::Setup {
+        data: config.data.clone(),
+        seeds: config.controllers.clone(),
+        env: config.env.clone(),
+        roles: config.roles.clone(),
+        labels: config.labels.clone(),
+        address: config.address.clone(),
+        traffic_address: traffic
+            .map(|traffic| advertised(traffic, config.address.as_deref()))
+            .unwrap_or_default(),
+        edges: listens.iter().map(pool).collect(),
+        driver: default_driver(),
+    }
+}
+
+/// What others dial: an address that listens everywhere says nothing about where that is.
+fn advertised(listen: SocketAddr, address: Option<&str>) -> String {
+    match (listen.ip().is_unspecified(), address) {
+        (false, _) => listen.to_string(),
+        (true, None) => format!(":{}", listen.port()),
+        (true, Some(host)) if host.contains(':') => format!("[{host}]:{}", listen.port()),
+        (true, Some(host)) => format!("{host}:{}", listen.port()),
+    }
+}
+
+/// What runs apps when a release does not say (INTERFACE 2): systemd where it is PID 1.
+fn default_driver() -> Driver {
+    if Path::new("/run/systemd/system").is_dir() { Driver::Systemd } else { Driver::Exec }
+}
+
+fn serve_edge(edge: Edge, listener: tokio::net::TcpListener, own: &Arc<Own>, link: &Link) {
+    let (served, told) = (edge.clone(), link.clone());
+    let own = Arc::clone(own);
+    tokio::spawn(async move {
+        match served.serve(listener, own).await {
+            Ok(()) => info!("the Traffic service ended"),
+            Err(error) => error!("the Traffic service ended: {error}"),
+        }
+    });
+    tokio::spawn(async move {
+        let mut moved = edge.moved();
+        loop {
+            let views = edge.views();
+            let pools = views.iter().map(|(pool, view)| wire::pool_state(pool, view));
+            told.pools(proto::EdgeState { pools: pools.collect() });
+            if moved.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_dial() {
+        for (listen, address, dialled) in [
+            ("10.0.0.5:7402", None, "10.0.0.5:7402"),
+            ("10.0.0.5:7402", Some("lb"), "10.0.0.5:7402"),
+            ("0.0.0.0:7402", None, ":7402"),
+            ("[::]:7402", None, ":7402"),
+            ("0.0.0.0:7402", Some("lb.example"), "lb.example:7402"),
+            ("0.0.0.0:7402", Some("fd00::1"), "[fd00::1]:7402"),
+        ] {
+            assert_eq!(advertised(listen.parse().unwrap(), address), dialled, "{listen}");
+        }
+    }
+}

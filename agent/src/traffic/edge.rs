@@ -1,0 +1,384 @@
+//! The edge's side: the `Traffic` service, in which each node moves its own members and no others.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_identity::{Identity, Kind};
+use rota_proto::traffic::traffic_server::{Traffic, TrafficServer};
+use rota_proto::traffic::{MemberIntent, MemberReport};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info, warn};
+
+use super::{Balancer, BalancerError, Change, Key, Report, View};
+use crate::own::Own;
+use crate::traffic::{Intent, Observed};
+use crate::wire;
+
+/// Nodes whose connections wait to be accepted; all nodes of a pool dial at once when an edge is
+/// back.
+const BACKLOG: u32 = 1024;
+
+/// How long TLS may take with one node. Slow ones stand in nobody's way.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handshakes at the same time; each costs a signature and some memory before we know who it is.
+const HANDSHAKES_MAX: usize = 128;
+
+/// After a failed accept: usually no descriptors are left, and the next try would fail at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Reports on their way to one node.
+const REPORTS_MAX: usize = 64;
+
+/// A node that does not read its reports for so long has lost its session.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The members of one node in all pools together: a few apps, two instances each.
+const MEMBERS_MAX: usize = 256;
+
+/// Between two tries of a change that a balancer did not take, while it restarts.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
+/// The largest intent, in bytes.
+const MESSAGE_MAX: usize = 64 * 1024;
+
+/// How often an idle session is tried: a node that lost its power is noticed after this and tonic's
+/// 20 s for the answer.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// The pools of this edge, by name.
+pub type Pools = BTreeMap<String, Arc<dyn Balancer>>;
+
+/// The service of one edge.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    pools: Arc<Pools>,
+    /// Rises when any pool changed.
+    moved: watch::Sender<u64>,
+}
+
+/// Opens the port of the `Traffic` service.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    // `TcpListener::bind` would ask for a backlog of 128.
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Edge {
+    /// An edge that serves these pools.
+    pub fn new(pools: Pools) -> Self {
+        let edge = Self { pools: Arc::new(pools), moved: watch::Sender::new(0) };
+        for balancer in edge.pools.values() {
+            let (mut view, moved) = (balancer.view(), edge.moved.clone());
+            tokio::spawn(async move {
+                while view.changed().await.is_ok() {
+                    moved.send_modify(|moved| *moved += 1);
+                }
+            });
+        }
+        edge
+    }
+
+    /// Rises when any pool changed.
+    pub fn moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    /// All pools as read back.
+    pub fn views(&self) -> Vec<(String, Arc<View>)> {
+        let pools = self.pools.iter();
+        pools
+            .map(|(name, balancer)| (name.clone(), Arc::clone(&balancer.view().borrow())))
+            .collect()
+    }
+
+    /// Serves nodes on this port until the agent ends.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        own: Arc<Own>,
+    ) -> Result<(), tonic::transport::Error> {
+        let (accepted, incoming) = mpsc::channel(HANDSHAKES_MAX);
+        tokio::spawn(accept(listener, own, accepted));
+        let service = TrafficServer::new(self).max_decoding_message_size(MESSAGE_MAX);
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .add_service(service)
+            .serve_with_incoming(ReceiverStream::new(incoming))
+            .await
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    own: Arc<Own>,
+    accepted: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+) {
+    let permits = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        let (tcp, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!("cannot accept a node's connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let config = match own.as_server() {
+            Ok(config) => config,
+            Err(error) => {
+                warn!("cannot show this edge's certificate: {error}");
+                continue;
+            }
+        };
+        let accepted = accepted.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let secured = async {
+                tcp.set_nodelay(true)?;
+                TlsAcceptor::from(config).accept(tcp).await
+            };
+            match timeout(HANDSHAKE_TIMEOUT, secured).await {
+                Ok(Ok(stream)) => {
+                    if accepted.send(Ok(stream)).await.is_err() {
+                        debug!("{from} came while this edge stops");
+                    }
+                }
+                Ok(Err(error)) => info!("{from} could not show who it is: {error}"),
+                Err(_) => info!("{from} took too long to show who it is"),
+            }
+        });
+    }
+}
+
+#[tonic::async_trait]
+impl Traffic for Edge {
+    type SessionStream = ReceiverStream<Result<MemberReport, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<MemberIntent>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = caller(&request)?;
+        let from = request.remote_addr().map(|address| address.ip().to_canonical());
+        let from = from.ok_or_else(|| Status::internal("a connection without an address"))?;
+        let (reports, outbound) = mpsc::channel(REPORTS_MAX);
+        info!(node = caller.name(), %from, "traffic session");
+        let session =
+            Session { edge: self.clone(), caller, from, members: BTreeMap::new(), reports };
+        tokio::spawn(session.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+}
+
+fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
+    let certificates = request.peer_certs();
+    let leaf = certificates.as_ref().and_then(|certificates| certificates.first());
+    let leaf = leaf.ok_or_else(|| Status::unauthenticated("show a node's certificate"))?;
+    let caller = Identity::from_certificate(leaf)
+        .map_err(|error| Status::unauthenticated(error.to_string()))?;
+    match caller.kind() {
+        Kind::Node | Kind::Edge => Ok(caller),
+        Kind::Controller | Kind::Operator => Err(Status::permission_denied(format!(
+            "{caller} is no node: only nodes move members, each its own"
+        ))),
+    }
+}
+
+/// One node's session.
+struct Session {
+    edge: Edge,
+    caller: Identity,
+    from: IpAddr,
+    /// What this node has spoken of, by pool and instance.
+    members: BTreeMap<(String, String), Spoken>,
+    reports: mpsc::Sender<Result<MemberReport, Status>>,
+}
+
+/// A member that the node has spoken of in this session.
+#[derive(Debug, Default)]
+struct Spoken {
+    /// The newest intent that is in force.
+    seq: u64,
+    /// A newer one that is not yet.
+    pending: Option<(u64, Change)>,
+    /// What the node was told last.
+    told: Option<Report>,
+}
+
+/// The node is gone, or does not listen.
+struct Over;
+
+impl Session {
+    async fn run(mut self, mut intents: Streaming<MemberIntent>) {
+        let mut moved = self.edge.moved();
+        let mut retry = interval(RETRY_EVERY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let pending = self.members.values().any(|member| member.pending.is_some());
+            let step = tokio::select! {
+                intent = intents.message() => match intent {
+                    Ok(Some(intent)) => self.take(intent).await,
+                    Ok(None) | Err(_) => Err(Over),
+                },
+                changed = moved.changed() => match changed {
+                    Ok(()) => self.tell_all().await,
+                    Err(_) => Err(Over),
+                },
+                _ = retry.tick(), if pending => self.apply_pending().await,
+            };
+            if step.is_err() {
+                break;
+            }
+        }
+        // The members stay as they are: a session that breaks says nothing about the app.
+        info!(node = self.caller.name(), "traffic session ended");
+    }
+
+    async fn take(&mut self, intent: MemberIntent) -> Result<(), Over> {
+        let echo = Report {
+            seq: intent.seq,
+            pool: intent.pool.clone(),
+            instance: intent.instance.clone(),
+            observed: Observed::Absent,
+            in_flight: 0,
+            cut: 0,
+            refused: None,
+        };
+        match self.check(intent).await {
+            Err(why) => {
+                warn!(node = self.caller.name(), from = %self.from, "refused an intent: {why}");
+                self.send(Report { refused: Some(why), ..echo }).await
+            }
+            Ok((pool, seq, change)) => {
+                let key = (pool, change.key.instance.clone());
+                self.members.entry(key).or_default().pending = Some((seq, change));
+                self.apply_pending().await
+            }
+        }
+    }
+
+    /// May this node ask for that, and for what exactly?
+    async fn check(&self, intent: MemberIntent) -> Result<(String, u64, Change), String> {
+        let Intent { seq, pool, node, instance, desired } =
+            wire::intent(intent).map_err(|error| error.to_string())?;
+        if node != self.caller.name() {
+            return Err(format!("{} may not speak for the node {node}", self.caller));
+        }
+        if !self.edge.pools.contains_key(&pool) {
+            let pools: Vec<&str> = self.edge.pools.keys().map(String::as_str).collect();
+            let pools = pools.join(", ");
+            return Err(format!("this edge does not serve the pool {pool}; it serves {pools}"));
+        }
+        let known = self.members.contains_key(&(pool.clone(), instance.clone()));
+        if !known && self.members.len() >= MEMBERS_MAX {
+            return Err(format!("a node has at most {MEMBERS_MAX} members"));
+        }
+        let address = self.address(desired.host.as_deref(), desired.port).await?;
+        let change = Change {
+            key: Key { node, instance },
+            address,
+            want: desired.want,
+            cut: desired.cut,
+            health_path: desired.health_path,
+            version: desired.version,
+        };
+        Ok((pool, seq, change))
+    }
+
+    async fn address(&self, host: Option<&str>, port: u16) -> Result<SocketAddr, String> {
+        let Some(host) = host else { return Ok(SocketAddr::new(self.from, port)) };
+        let found = tokio::net::lookup_host((host, port)).await;
+        let mut found = found.map_err(|error| format!("cannot find the host {host}: {error}"))?;
+        found.next().ok_or_else(|| format!("the host {host} has no address"))
+    }
+
+    /// Puts in force what is not yet, and says how each member is then.
+    async fn apply_pending(&mut self) -> Result<(), Over> {
+        let mut reports = Vec::new();
+        for ((pool, instance), member) in &mut self.members {
+            let Some((seq, change)) = member.pending.clone() else { continue };
+            let Some(balancer) = self.edge.pools.get(pool) else { continue };
+            let want = change.want;
+            match balancer.apply(change).await {
+                Ok(state) => {
+                    (member.seq, member.pending) = (seq, None);
+                    info!(node = self.caller.name(), pool, ?want, state = %state.observed, "moved");
+                }
+                Err(BalancerError::Refused { pool, why }) => {
+                    member.pending = None;
+                    warn!(node = self.caller.name(), pool, "the load balancer refused: {why}");
+                    reports.push(Report {
+                        seq,
+                        pool,
+                        instance: instance.clone(),
+                        observed: Observed::Absent,
+                        in_flight: 0,
+                        cut: 0,
+                        refused: Some(why),
+                    });
+                }
+                // It stays pending; the node waits for its report.
+                Err(error @ (BalancerError::Silent { .. } | BalancerError::Broken { .. })) => {
+                    debug!(pool, "not in force yet: {error}");
+                }
+            }
+        }
+        for report in reports {
+            self.send(report).await?;
+        }
+        self.tell_all().await
+    }
+
+    /// Tells the node of each of its members that is not as it was told last.
+    async fn tell_all(&mut self) -> Result<(), Over> {
+        let mut news = Vec::new();
+        let node = self.caller.name();
+        for ((pool, instance), member) in &mut self.members {
+            let Some(balancer) = self.edge.pools.get(pool) else { continue };
+            let view = Arc::clone(&balancer.view().borrow());
+            // Before its first intent is in force, or while nobody can say how it is: nothing.
+            if member.seq == 0 || view.listen.is_none() {
+                continue;
+            }
+            let key = Key { node: node.to_owned(), instance: instance.clone() };
+            let state = view.members.get(&key);
+            let report = Report {
+                seq: member.seq,
+                pool: pool.clone(),
+                instance: instance.clone(),
+                observed: state.map_or(Observed::Absent, |state| state.observed),
+                in_flight: state.map_or(0, |state| state.in_flight),
+                cut: state.map_or(0, |state| state.cut),
+                refused: None,
+            };
+            if member.told.as_ref() != Some(&report) {
+                member.told = Some(report.clone());
+                news.push(report);
+            }
+        }
+        for report in news {
+            self.send(report).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, report: Report) -> Result<(), Over> {
+        let report = Ok(wire::member_report_out(&report));
+        match timeout(REPORT_TIMEOUT, self.reports.send(report)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Over),
+        }
+    }
+}
