@@ -1,1 +1,46 @@
-fn main() {}
+//! Wiring only: reads the command line, builds a runtime, and runs.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use rota::cli::outcome::{Exit, Failure};
+use rota::cli::{self, Command};
+use rota::serve_args::ServeArgs;
+use tokio::runtime::Builder;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    let mut builder = if matches!(cli.command, Command::Serve(_)) {
+        Builder::new_multi_thread()
+    } else {
+        Builder::new_current_thread()
+    };
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let failure = Failure::internal("cannot start the runtime", &error);
+            cli::complain(&cli.global, &failure);
+            return Exit::Refused.into();
+        }
+    };
+    let exit = match cli.command {
+        Command::Serve(args) => match runtime.block_on(serve(args)) {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                let failure = Failure::internal("the controller stopped", error.as_ref());
+                cli::complain(&cli.global, &failure);
+                Exit::Refused
+            }
+        },
+        command => runtime.block_on(cli::run(cli.global, command)),
+    };
+    exit.into()
+}
+
+/// Refuses, until the controller is part of this program.
+async fn serve(_: ServeArgs) -> Result<(), Box<dyn Error + Send + Sync>> {
+    Err("this build has no controller".into())
+}

@@ -281,6 +281,9 @@ pub struct ControllerView {
     pub rollouts: Vec<String>,
     /// Its version.
     pub version: String,
+    /// HOST:PORT as it advertises itself; `rota login` keeps all of them. Empty: not known.
+    #[serde(default)]
+    pub address: String,
 }
 
 /// One token, without its secret.
@@ -342,10 +345,105 @@ pub struct AuditView {
     pub result: String,
 }
 
+/// One screen: what runs where, what moves, and what needs care (`status`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Each app in each environment.
+    pub fleets: Vec<FleetView>,
+    /// The rollouts that have not ended.
+    pub rollouts: Vec<RolloutView>,
+    /// Nodes and edges that somebody should look at.
+    pub care: Vec<CareView>,
+    /// Every environment.
+    pub envs: Vec<EnvView>,
+    /// Every controller.
+    pub controllers: Vec<ControllerView>,
+}
+
+/// One app in one environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FleetView {
+    /// The app.
+    pub app: String,
+    /// The environment.
+    pub env: String,
+    /// The current release; absent before the first rollout completed.
+    pub release: Option<String>,
+    /// The last rollout's revision.
+    pub revision: u64,
+    /// The nodes that run the app or are to run it.
+    pub targets: usize,
+    /// Of these, the ones that are healthy and in traffic.
+    pub in_traffic: usize,
+}
+
+/// A node or an edge that somebody should look at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CareView {
+    /// Its name.
+    pub name: String,
+    /// Its environment.
+    pub env: String,
+    /// What is wrong with it.
+    pub text: String,
+    /// What to do: a command, or empty.
+    pub hint: String,
+}
+
+/// One environment (`envs`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvView {
+    /// Its name.
+    pub env: String,
+    /// How many nodes it has.
+    pub nodes: usize,
+    /// Set while it is frozen.
+    pub frozen: Option<FreezeView>,
+}
+
+/// Why an environment takes no rollouts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FreezeView {
+    /// RFC 3339; absent: until unfrozen.
+    pub until: Option<String>,
+    /// Why.
+    pub message: String,
+    /// Who froze it.
+    pub who: String,
+    /// RFC 3339.
+    pub since: String,
+}
+
+/// The answer to `Start`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartedView {
+    /// `APP/ENV/REVISION`.
+    pub id: String,
+}
+
+/// The answer to `Apply` with `create_token`: the only time that the secret is shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewTokenView {
+    /// The whole token, as `--token` takes it.
+    pub token: String,
+    /// What `rota token rm` takes.
+    pub id: String,
+    /// RFC 3339.
+    pub expires_at: String,
+}
+
+/// The answer to every other `Apply`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppliedView {
+    /// What was done and what stands now, in one line for people.
+    pub text: String,
+}
+
 /// An error, as `-o json` and `/api/v1` print it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ErrorView {
-    /// `usage|manifest|refused|not_found|unreachable|not_permitted|store|internal`.
+    /// `usage|manifest|refused|not_found|unreachable|not_permitted|store|internal`; the CLI adds the
+    /// state of a rollout that did not complete: `held|paused|failed|partial|aborted|rolled_back`.
     pub kind: String,
     /// What is wrong, with the name of the thing.
     pub message: String,

@@ -1,0 +1,255 @@
+//! `rota deploy`, `rota plan`, `rota check`: from a manifest on this machine to a rollout.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rota_proto::operator::{Kind, PushRequest, StartRequest};
+use rota_rollout::names::{AppName, EnvName, Version};
+use tempfile::TempDir;
+
+use super::desk::Desk;
+use super::manifest::{self, Source};
+use super::outcome::{Exit, Failure};
+use super::rollout::{self, FollowArgs};
+use super::talk::{self, Format, Page};
+use super::{checked, render, upload, words};
+use crate::artifact::{self, Packed};
+use crate::client::Client;
+use crate::manifest::Artifact;
+use crate::view::{PlanView, ReleaseView};
+
+/// Push a release, start a rollout of it, and follow it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    rota deploy --version 1.1.0 --env prod -m \"faster search\"\n  \
+    rota deploy -f shop/rota.toml --version 1.1.0 --env prod --detach\n  \
+    rota deploy --version 1.1.1 --env prod --supersede --yes -o json\n\n\
+    Exit codes: 0 completed, 3 held, failed, aborted, paused or partial, 4 rolled back.\n\
+    Ctrl-C detaches; it never stops a rollout.")]
+pub struct DeployArgs {
+    #[command(flatten)]
+    what: WhatArgs,
+    /// Why, for the history
+    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+    message: String,
+    /// Replace a rollout of this app that runs here
+    #[arg(long)]
+    supersede: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    follow: FollowArgs,
+}
+
+/// Show what a deploy would do: batches, capacity, what would stop it; changes nothing
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota plan --version 1.1.0 --env prod\n  \
+    rota plan -f shop/rota.toml --version 1.1.0 --env prod -o json\n\n\
+    Exit code 1 when it would be refused.")]
+pub struct PlanArgs {
+    #[command(flatten)]
+    what: WhatArgs,
+}
+
+/// What is deployed where.
+#[derive(Debug, Args)]
+pub struct WhatArgs {
+    /// The manifest
+    #[arg(short, long, default_value = "rota.toml")]
+    file: PathBuf,
+    /// The app's version
+    #[arg(long)]
+    version: Version,
+    /// The environment
+    #[arg(long)]
+    env: EnvName,
+}
+
+/// Check a manifest offline, and show what it says in each environment
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota check\n  rota check -f shop/rota.toml -o json")]
+pub struct CheckArgs {
+    /// The manifest
+    #[arg(short, long, default_value = "rota.toml")]
+    file: PathBuf,
+}
+
+/// Carries out `rota check`.
+pub fn check(desk: &Desk, args: &CheckArgs) -> Result<Exit, Failure> {
+    let source = manifest::read(desk, &args.file)?;
+    match desk.talk.format {
+        Format::Table => desk.talk.data(&checked::text(&source.manifest))?,
+        Format::Json => desk.talk.data(&checked::json(&source.manifest)?)?,
+    }
+    desk.talk.say(&format!("{} can be used", source.name));
+    Ok(Exit::Done)
+}
+
+/// Carries out `rota plan`.
+pub async fn plan(desk: &Desk, args: PlanArgs) -> Result<Exit, Failure> {
+    let WhatArgs { file, version, env } = args.what;
+    let source = manifest::read(desk, &file)?;
+    let content = content(desk, &source, &version).await?;
+    let request = StartRequest {
+        digest: content.digest().to_owned(),
+        ..start_request(&source, &version, &env)
+    };
+    let json = desk.client()?.plan(request).await?;
+    desk.talk.document(&json, |plan: &PlanView, page: &Page| render::plan(plan, page))?;
+    let plan: PlanView = talk::parse(&json)?;
+    match plan.refusals.first() {
+        None => Ok(Exit::Done),
+        Some(first) => {
+            let to = format!("{} {version} would be refused in {env}", source.manifest.base().app);
+            Err(Failure::new("refused", format!("{to}: {}", words::clean(first))))
+        }
+    }
+}
+
+/// Carries out `rota deploy`.
+pub async fn deploy(desk: &Desk, args: DeployArgs) -> Result<Exit, Failure> {
+    let WhatArgs { file, version, env } = args.what;
+    let source = manifest::read(desk, &file)?;
+    let app = source.manifest.base().app.clone();
+    if args.supersede {
+        rollout::may_supersede(desk, &app, &env, args.yes).await?;
+    }
+    push_source(desk, &source, &version).await?;
+    let request = StartRequest {
+        message: args.message,
+        supersede: args.supersede,
+        ..start_request(&source, &version, &env)
+    };
+    rollout::start(desk, request, &args.follow).await
+}
+
+fn start_request(source: &Source, version: &Version, env: &EnvName) -> StartRequest {
+    StartRequest {
+        app: source.manifest.base().app.to_string(),
+        env: env.to_string(),
+        release: version.to_string(),
+        manifest: source.text.clone(),
+        manifest_name: source.name.clone(),
+        kind: Kind::Deploy.into(),
+        ..StartRequest::default()
+    }
+}
+
+/// Makes a release of a manifest: the release's document.
+pub async fn push(desk: &Desk, file: &Path, version: &Version) -> Result<String, Failure> {
+    let source = manifest::read(desk, file)?;
+    push_source(desk, &source, version).await
+}
+
+async fn push_source(desk: &Desk, source: &Source, version: &Version) -> Result<String, Failure> {
+    let content = content(desk, source, version).await?;
+    let app = &source.manifest.base().app;
+    let mut client = desk.client()?;
+    match existing(&mut client, app, version).await? {
+        Some(release) if release.digest != content.digest() => {
+            return Err(other_digest(&release, &content));
+        }
+        Some(_) => desk.talk.detail(&format!("release {app} {version} is there already")),
+        None => {
+            if let Content::Here { packed, .. } = &content {
+                upload::upload(desk, &mut client, packed).await?;
+            }
+        }
+    }
+    let request = PushRequest {
+        manifest: source.text.clone(),
+        manifest_name: source.name.clone(),
+        version: version.to_string(),
+        digest: content.digest().to_owned(),
+        format: content.format().to_owned(),
+    };
+    Ok(client.push(request).await?)
+}
+
+/// The release with this version, if there is one.
+async fn existing(
+    client: &mut Client,
+    app: &AppName,
+    version: &Version,
+) -> Result<Option<ReleaseView>, Failure> {
+    match client.read(&format!("releases/{app}/{version}")).await {
+        Ok(json) => talk::parse(&json).map(Some),
+        Err(error) => {
+            let failure = Failure::from(error);
+            if failure.kind == "not_found" { Ok(None) } else { Err(failure) }
+        }
+    }
+}
+
+fn other_digest(release: &ReleaseView, content: &Content) -> Failure {
+    let ReleaseView { app, version, digest, created_at, who, .. } = release;
+    let (pushed, digest) = (words::date(created_at), render::short(digest));
+    let there = format!("there: sha256 {digest}, pushed {pushed} by {who}");
+    let here = format!("here:  sha256 {}", render::short(content.digest()));
+    Failure::new("refused", format!("release {app} {version} exists with another content"))
+        .stands([there, here])
+        .hint("a release never changes: give this one a new version")
+}
+
+/// What a release is made of.
+enum Content {
+    /// A file here. The folder holds it until it is sent.
+    Here { packed: Packed, _folder: TempDir },
+    /// Elsewhere; the manifest says what it must be.
+    There { digest: String, format: &'static str },
+}
+
+impl Content {
+    fn digest(&self) -> &str {
+        match self {
+            Self::Here { packed, .. } => packed.digest.as_str(),
+            Self::There { digest, .. } => digest,
+        }
+    }
+
+    fn format(&self) -> &'static str {
+        match self {
+            Self::Here { packed, .. } => packed.format.as_str(),
+            Self::There { format, .. } => format,
+        }
+    }
+}
+
+/// Packs the artifact, off the thread that talks; one that is elsewhere stays there.
+async fn content(desk: &Desk, source: &Source, version: &Version) -> Result<Content, Failure> {
+    let base = source.manifest.base();
+    let artifact = base.artifact.filled(&base.app, version);
+    match &artifact {
+        Artifact::Path(_) => {}
+        Artifact::Url { url, sha256 } => {
+            return Ok(Content::There { digest: sha256.to_string(), format: format_of(url) });
+        }
+        Artifact::Image(_) => return Ok(Content::There { digest: String::new(), format: "" }),
+    }
+    let folder = tempfile::Builder::new().prefix("rota-").tempdir();
+    let folder = folder.map_err(|error| Failure::internal("cannot make a folder", &error))?;
+    let (dir, out) = (source.dir.clone(), folder.path().to_owned());
+    let packing = tokio::task::spawn_blocking(move || artifact::pack(&artifact, &dir, &out));
+    let packed = match packing.await {
+        Ok(packed) => packed.map_err(|error| {
+            Failure::usage(format!("{}: {}", source.name, super::outcome::chain(&error)))
+        })?,
+        Err(error) => return Err(Failure::internal("packing ended early", &error)),
+    };
+    let (size, digest) = (words::bytes(packed.size), packed.digest.short());
+    desk.talk.detail(&format!("packed {size}, sha256 {digest}"));
+    Ok(Content::Here { packed, _folder: folder })
+}
+
+/// How the archive behind a URL is packed, by its name.
+fn format_of(url: &str) -> &'static str {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    if path.ends_with(".tar.gz") || path.ends_with(".tgz") {
+        "tar.gz"
+    } else if path.ends_with(".tar.zst") {
+        "tar.zst"
+    } else {
+        "tar"
+    }
+}

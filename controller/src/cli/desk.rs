@@ -1,0 +1,143 @@
+//! What every command works with: its streams, and a client of the chosen context.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use rota_proto::operator::{Change, change};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::outcome::{Exit, Failure};
+use super::talk::{self, Format, Page, Talk};
+use crate::client::{Client, ClientError};
+use crate::context::{self, Context};
+use crate::view::AppliedView;
+
+/// The streams and the context of one command.
+#[derive(Debug)]
+pub struct Desk {
+    /// Where words go.
+    pub talk: Talk,
+    context: Option<String>,
+}
+
+impl Desk {
+    /// What the command line says; nothing is read or dialled yet.
+    pub fn new(talk: Talk, context: Option<String>) -> Self {
+        Self { talk, context: context.filter(|name| !name.is_empty()) }
+    }
+
+    /// What `--context` or `ROTA_CONTEXT` says.
+    pub fn context_name(&self) -> Option<&str> {
+        self.context.as_deref()
+    }
+
+    /// A client of the context.
+    pub fn client(&self) -> Result<Client, Failure> {
+        let context = Context::find(self.context.as_deref(), &default_contexts()?)
+            .map_err(|error| Failure::usage(super::outcome::chain(&error)))?;
+        let config = context.client_config().map_err(|error| {
+            let deed = format!("cannot use the certificate of context {}", context.name);
+            Failure::internal(&deed, &error)
+        })?;
+        let controllers = list(&context.controllers);
+        self.talk.detail(&format!("context {}: {controllers}", context.name));
+        // Several controllers are equals: begin anywhere.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let first = usize::try_from(now.subsec_nanos()).unwrap_or(0);
+        Ok(Client::new(context.controllers, config, first))
+    }
+
+    /// Reads a document and prints it.
+    pub async fn show<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        draw: impl FnOnce(&T, &Page) -> String,
+    ) -> Result<Exit, Failure> {
+        let json = self.client()?.read(path).await?;
+        self.talk.document(&json, draw)?;
+        Ok(Exit::Done)
+    }
+
+    /// Reads a list and prints those of it that are wanted.
+    pub async fn show_some<T: DeserializeOwned + Serialize>(
+        &self,
+        path: &str,
+        keep: impl Fn(&T) -> bool,
+        draw: impl FnOnce(&Vec<T>, &Page) -> String,
+    ) -> Result<Exit, Failure> {
+        let json = self.client()?.read(path).await?;
+        let mut list: Vec<T> = talk::parse(&json)?;
+        list.retain(keep);
+        match self.talk.format {
+            Format::Table => self.talk.data(&draw(&list, &self.talk.page()))?,
+            Format::Json => {
+                let json = serde_json::to_string(&list)
+                    .map_err(|error| Failure::internal("cannot print the answer", &error))?;
+                self.talk.data(&talk::pretty(&json)?)?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    /// Makes a change, and says what was done: in the controller's words, else in ours.
+    pub async fn apply(&self, change: change::Change, done: &str) -> Result<Exit, Failure> {
+        let json = self.client()?.apply(self::change(change)).await?;
+        match self.talk.format {
+            Format::Json => self.talk.data(&talk::pretty(&json)?)?,
+            Format::Table => {
+                let answer: Result<AppliedView, _> = serde_json::from_str(&json);
+                let said = answer.map(|answer| answer.text).unwrap_or_default();
+                self.talk.say(if said.is_empty() { done } else { &said });
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// The file of the contexts that have names.
+pub fn default_contexts() -> Result<PathBuf, Failure> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = set("XDG_CONFIG_HOME");
+    match (set("HOME"), &config) {
+        (Some(home), _) => Ok(context::default_path(config.as_deref(), &home)),
+        (None, Some(config)) => Ok(context::default_path(Some(config), config)),
+        (None, None) => Err(Failure::usage("HOME is not set, so there is no default context")
+            .hint("`--context FILE` names a context's file")),
+    }
+}
+
+/// A change as the wire wraps it.
+pub fn change(change: change::Change) -> Change {
+    Change { change: Some(change) }
+}
+
+/// `a, b and c`, or `nothing`.
+pub fn list(things: &[String]) -> String {
+    match things.split_last() {
+        None => "nothing".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Answered(error) => error.into(),
+            ClientError::Unreachable { tried } => {
+                let causes =
+                    tried.into_iter().map(|(address, cause)| format!("{address}: {cause}"));
+                Self::new("unreachable", "no controller could be reached")
+                    .stands(causes)
+                    .hint("`--context` or ROTA_CONTEXT chooses other controllers")
+            }
+            ClientError::Broken { address, cause } => {
+                let message = format!("the connection to {address} broke before the answer came");
+                Self::new("unreachable", format!("{message}: {cause}"))
+                    .stands(["whether it was done is not known".to_owned()])
+                    .hint("`rota status` and `rota rollout ls` show what stands now")
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! How a rollout ended or stopped, in words: the outcome, its evidence, and for a stop its causes,
+//! what stands now and what to do.
+
+use rota_rollout::names::{Span, Timestamp};
+
+use super::outcome::{Exit, Failure};
+use super::table::state_words;
+use super::watch;
+use super::words;
+use crate::view::{Evidence, NodeProgress, RolloutView};
+
+/// Failed nodes whose causes are printed; `rota rollout inspect` shows all.
+const CAUSES_MAX: usize = 3;
+
+/// Lines of a failed node's output that are printed: the newest, so that the cause is on screen.
+const OUTPUT_LINES_MAX: usize = 12;
+
+/// Columns of one line of output; a minified stack trace must not fill the screen.
+const OUTPUT_COLUMNS_MAX: usize = 200;
+
+/// The outcome in one line, for whatever state it is in.
+pub fn headline(view: &RolloutView) -> String {
+    let RolloutView { id, to, .. } = view;
+    let all = view.nodes.len();
+    let done = view.nodes.iter().filter(|node| node.state == "done").count();
+    let verb = if view.kind == "restart" { "restarted on" } else { "run" };
+    let nodes = if all == 1 { "node" } else { "nodes" };
+    let hold = view.hold.as_ref().map(|hold| words::clean(&hold.text));
+    let why = |text: Option<String>| text.map_or(String::new(), |text| format!(": {text}"));
+    match view.state.as_str() {
+        "completed" => {
+            let was = view.from.as_ref().filter(|from| *from != to);
+            let was = was.map_or(String::new(), |from| format!(" (was {from})"));
+            format!("{id} completed: {done} of {all} {nodes} {verb} {to}{was}")
+        }
+        "partial" => format!("rollout {id} is partial: {done} of {all} {nodes} {verb} {to}"),
+        "rolled_back" => format!("rollout {id} was rolled back{}", why(first_cause(view))),
+        "failed" => format!("rollout {id} failed{}", why(hold.or_else(|| first_cause(view)))),
+        "aborted" => format!("rollout {id} was aborted"),
+        "held" => format!("rollout {id} is held{}", why(hold.or_else(|| first_cause(view)))),
+        "paused" => format!("rollout {id} is paused: {done} of {all} {nodes} {verb} {to}"),
+        state => format!("rollout {id} is {}{}", state_words(state), why(hold)),
+    }
+}
+
+/// What was measured, in one line.
+pub fn evidence(view: &RolloutView, now: Timestamp) -> String {
+    let Evidence { least_in_traffic, targets, cut, failed_requests, requests } = &view.evidence;
+    let mut parts = Vec::new();
+    if let Some(took) = took(view, now) {
+        parts.push(format!("took {}", words::span(took)));
+    }
+    parts.push(format!("at least {least_in_traffic} of {targets} in traffic"));
+    let requests = words::count(*requests, "request");
+    let (failed, cut) = (words::thousands(*failed_requests), words::thousands(*cut));
+    parts.push(format!("{requests}, {failed} failed, {cut} cut"));
+    parts.join("; ")
+}
+
+/// How long it took, or takes up to now.
+pub fn took(view: &RolloutView, now: Timestamp) -> Option<Span> {
+    let end = match &view.finished_at {
+        Some(end) => words::moment(end)?,
+        None => now,
+    };
+    Some(end.since(words::moment(&view.started_at)?))
+}
+
+/// What stands now: who runs what, in one line.
+pub fn standing(view: &RolloutView) -> String {
+    let mut parts: Vec<(String, Vec<&str>)> = Vec::new();
+    for node in &view.nodes {
+        let saying = saying(node, view);
+        match parts.iter_mut().find(|(known, _)| *known == saying) {
+            Some((_, names)) => names.push(&node.name),
+            None => parts.push((saying, vec![&node.name])),
+        }
+    }
+    let sentence = |(saying, names): (String, Vec<&str>)| {
+        let (one, many) = saying.split_once('|').unwrap_or((&saying, &saying));
+        let verb = if names.len() == 1 { one } else { many };
+        format!("{} {verb}", words::names(names))
+    };
+    parts.into_iter().map(sentence).collect::<Vec<_>>().join("; ")
+}
+
+/// A node's standing as `of one|of many`.
+fn saying(node: &NodeProgress, view: &RolloutView) -> String {
+    let release = node.release.as_deref();
+    let running = release.unwrap_or(&view.to);
+    match node.state.as_str() {
+        "done" => format!("runs {running}|run {running}"),
+        "restored" | "rolled_back" => match release {
+            Some(release) => format!("is back on {release}|are back on {release}"),
+            None => "is back|are back".to_owned(),
+        },
+        "pending" => "was not touched|were not touched".to_owned(),
+        "updating" => "is still under way|are still under way".to_owned(),
+        "skipped" => "was skipped|were skipped".to_owned(),
+        "failed" => "failed and is out of traffic|failed and are out of traffic".to_owned(),
+        state => format!("is {0}|are {0}", state_words(state)),
+    }
+}
+
+/// Nodes that failed, whether or not they restored themselves.
+pub fn failed(view: &RolloutView) -> impl Iterator<Item = &NodeProgress> {
+    view.nodes.iter().filter(|node| match node.state.as_str() {
+        "failed" | "restored" => true,
+        "rolled_back" => node.error.is_some(),
+        _ => false,
+    })
+}
+
+fn first_cause(view: &RolloutView) -> Option<String> {
+    let node = failed(view).next()?;
+    let error = node.error.as_deref().map_or("it failed".to_owned(), words::clean);
+    Some(format!("{}: {error}", node.name))
+}
+
+/// The failed nodes' causes with the tail of their output.
+fn causes(view: &RolloutView) -> Vec<String> {
+    let mut lines = Vec::new();
+    for node in failed(view).take(CAUSES_MAX) {
+        let error = node.error.as_deref().map_or("no cause was reported".to_owned(), words::clean);
+        lines.push(format!("{}: {error}", node.name));
+        lines.extend(output_tail(node).into_iter().map(|line| format!("  | {line}")));
+    }
+    let more = failed(view).count().saturating_sub(CAUSES_MAX);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+/// The newest lines of what the app or a script printed, safe to print.
+pub fn output_tail(node: &NodeProgress) -> Vec<String> {
+    let output = node.output.as_deref().unwrap_or_default();
+    let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+    let left_out = lines.len().saturating_sub(OUTPUT_LINES_MAX);
+    let mut tail = Vec::new();
+    if left_out > 0 {
+        tail.push(format!("... {} before", words::count(left_out as u64, "line")));
+    }
+    let shown = lines.iter().skip(left_out);
+    tail.extend(shown.map(|line| super::table::fit(&words::clean(line), OUTPUT_COLUMNS_MAX)));
+    tail
+}
+
+/// What to do about a rollout that stopped.
+fn hint(view: &RolloutView) -> String {
+    let RolloutView { id, app, env, .. } = view;
+    let asked = view.hold.as_ref().map(|hold| words::clean(&hold.hint));
+    match view.state.as_str() {
+        "held" => match asked {
+            Some(hint) if !hint.is_empty() => hint,
+            Some(_) | None => {
+                format!(
+                    "`rota rollout resume {id}` goes on, `rota rollout rollback {id}` goes back"
+                )
+            }
+        },
+        "paused" => {
+            format!("`rota rollout resume {id}` goes on, `rota rollout rollback {id}` goes back")
+        }
+        "partial" | "failed" => format!(
+            "`rota rollout inspect {id}` shows every node; then `rota rollout retry {id}` or \
+             `rollback {id}`"
+        ),
+        "aborted" => format!(
+            "`rota rollout undo {app} --env {env}` takes all nodes to the release before, \
+             a new deploy takes them on"
+        ),
+        "rolled_back" => {
+            format!("`rota rollout inspect {id}` shows every node and its output")
+        }
+        _ => format!("`rota rollout status {id} -w` goes on watching"),
+    }
+}
+
+/// The outcome: what to print for a success, or the failure.
+pub fn ending(view: &RolloutView, exit: Exit, now: Timestamp) -> Result<String, Box<Failure>> {
+    if exit == Exit::Done {
+        let skipped = words::names(
+            view.nodes.iter().filter(|n| n.state == "skipped").map(|n| n.name.as_str()),
+        );
+        let skipped = match skipped.as_str() {
+            "none" => String::new(),
+            names => format!("  skipped: {names}\n"),
+        };
+        return Ok(format!("{}\n{skipped}  {}\n", headline(view), evidence(view, now)));
+    }
+    let mut stands = causes(view);
+    stands.push(standing(view));
+    stands.push(evidence(view, now));
+    stands.retain(|line| !line.is_empty());
+    let waits = exit == Exit::Stopped && watch::exit_of(view).is_none();
+    let kind = if waits { "held".to_owned() } else { view.state.clone() };
+    let failure = Failure::new(&kind, headline(view)).stands(stands).hint(hint(view));
+    Err(Box::new(Failure { exit, ..failure }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! `rota login`: exchanges a token for an operator's certificate, and keeps it as a context.
+
+use clap::Args;
+use rota_identity::{Kind, PrivateKey, Token, pinned_client_config};
+use rota_proto::agent::enrolment_client::EnrolmentClient;
+use rota_proto::agent::{EnrolReply, EnrolRequest};
+use rota_rollout::names::NodeName;
+use tokio::time::timeout;
+use tonic::Request;
+
+use super::desk::{self, Desk};
+use super::outcome::{Exit, Failure, chain};
+use super::talk;
+use crate::client::{CONNECT_TIMEOUT, Client, answered, broken};
+use crate::context::{Context, Contexts};
+use crate::serve_args::host_port;
+use crate::view::ControllerView;
+
+/// Make an operator's certificate and a context of it
+///
+/// The key is made here and never leaves this machine. The token carries the fingerprint of the
+/// CA, so that the first connection is authenticated too.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota login c1.example.net:7400 --token rota_o1_secret\n  \
+    rota login 10.0.0.5:7400 --token rota_o1_secret --context staging --name alice\n\n\
+    The token comes from `rota token create --for operator --role deployer`; \
+    ROTA_TOKEN keeps it out of `ps`.")]
+pub struct LoginArgs {
+    /// Any controller
+    #[arg(value_name = "HOST:PORT", value_parser = host_port)]
+    address: String,
+    /// The token
+    #[arg(long, env = "ROTA_TOKEN", hide_env_values = true)]
+    token: String,
+    /// Your name, when the token is not bound to one
+    #[arg(long)]
+    name: Option<NodeName>,
+}
+
+/// What the new context is called when nobody says.
+const CONTEXT_DEFAULT: &str = "default";
+
+/// Carries out `rota login`.
+pub async fn run(desk: &Desk, args: LoginArgs) -> Result<Exit, Failure> {
+    let context_name = desk.context_name().unwrap_or(CONTEXT_DEFAULT);
+    if context_name.contains('/') || context_name.ends_with(".toml") {
+        let message = format!("--context {context_name}: `rota login` takes a name, not a file");
+        return Err(Failure::usage(message));
+    }
+    let path = desk::default_contexts()?;
+    // Read before the token is spent: a file that cannot be used must not cost it.
+    let mut contexts =
+        Contexts::load_or_empty(&path).map_err(|error| Failure::usage(chain(&error)))?;
+    let key = PrivateKey::generate()
+        .map_err(|error| Failure::internal("cannot make a private key", &error))?;
+    let reply = enrol(&args, &key).await?;
+    let context = Context {
+        name: context_name.to_owned(),
+        controllers: vec![args.address.clone()],
+        ca: reply.ca_pem,
+        cert: reply.certificate_pem,
+        key: key.to_pem(),
+    };
+    let directory = controllers(desk, &context).await;
+    contexts.put(Context { controllers: directory.unwrap_or(vec![args.address]), ..context });
+    contexts
+        .save(&path)
+        .map_err(|error| Failure::internal("the certificate is made, but not kept", &error))?;
+    let (name, file) = (&reply.name, path.display());
+    desk.talk.say(&format!("you are {name}; context {context_name} is in {file} and current"));
+    Ok(Exit::Done)
+}
+
+async fn enrol(args: &LoginArgs, key: &PrivateKey) -> Result<EnrolReply, Failure> {
+    let address = &args.address;
+    let token = Token::parse_for(&args.token, Kind::Operator)
+        .map_err(|error| Failure::usage(format!("--token: {}", chain(&error))))?;
+    let internal = |error: &dyn std::error::Error| Failure::internal("cannot log in", error);
+    let config = pinned_client_config(token.ca).map_err(|error| internal(&error))?;
+    let csr_pem = key.request().map_err(|error| internal(&error))?;
+    let unreachable = |cause: String| {
+        Failure::new("unreachable", format!("no controller could be reached at {address}"))
+            .stands([cause, "the token was not used".to_owned()])
+    };
+    let dialled = timeout(CONNECT_TIMEOUT, rota_identity::connect(address, config)).await;
+    let channel = match dialled {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(error)) => {
+            let cause = rota_identity::reason(&error).unwrap_or_else(|| chain(&error));
+            return Err(unreachable(cause));
+        }
+        Err(_) => {
+            let limit = CONNECT_TIMEOUT.as_secs();
+            return Err(unreachable(format!("no answer within {limit} s")));
+        }
+    };
+    let request = EnrolRequest {
+        token: token.reveal(),
+        csr_pem,
+        kind: Kind::Operator.token_word().to_owned(),
+        name: args.name.as_ref().map_or(String::new(), ToString::to_string),
+    };
+    match EnrolmentClient::new(channel).enrol(Request::new(request)).await {
+        Ok(reply) => Ok(reply.into_inner()),
+        Err(status) => Err(match answered(&status) {
+            Some(error) => error.into(),
+            None => Failure::new("unreachable", format!("{address}: {}", broken(&status)))
+                .hint("whether the token was used is not known: ask for another if it fails"),
+        }),
+    }
+}
+
+/// The addresses of all controllers. A new identity should work at once; if it does not, the one
+/// address that we have will do, and the next command says what is wrong.
+async fn controllers(desk: &Desk, context: &Context) -> Option<Vec<String>> {
+    let config = context.client_config().ok()?;
+    let mut client = Client::new(context.controllers.clone(), config, 0);
+    let all = match client.read("controllers").await {
+        Ok(json) => talk::parse::<Vec<ControllerView>>(&json),
+        Err(error) => Err(error.into()),
+    };
+    match all {
+        Ok(all) => {
+            let known = all.into_iter().map(|view| view.address).filter(|a| !a.is_empty());
+            Some(known.collect::<Vec<_>>()).filter(|addresses| !addresses.is_empty())
+        }
+        Err(failure) => {
+            desk.talk.say(&format!("cannot ask for the other controllers: {}", failure.message));
+            None
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The operator's hands: one file a noun, each with its arguments and what they do.
+//!
+//! `render` and its neighbours `table`, `words`, `watch`, `live`, `ending` are pure: state to text.
+//! `desk` and `talk` hold what touches the world, `follow` the long looks at one rollout.
+
+pub mod args;
+mod checked;
+mod controller;
+mod deploy;
+mod desk;
+mod edge;
+mod ending;
+mod env;
+mod events;
+mod follow;
+mod live;
+mod login;
+mod manifest;
+mod node;
+pub mod outcome;
+mod pool;
+mod release;
+mod render;
+mod rollout;
+#[cfg(test)]
+mod sample;
+mod shell;
+mod status;
+mod table;
+mod talk;
+mod token;
+mod upload;
+mod watch;
+mod words;
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::serve_args::ServeArgs;
+use desk::Desk;
+use outcome::{Exit, Failure};
+use talk::{Format, Talk};
+
+/// Every exit code, for `--help`.
+const AFTER_HELP: &str = "\
+Examples:
+  rota status
+  rota deploy --version 1.1.0 --env prod -m \"faster search\"
+  rota rollout status shop/prod -w
+  rota --context staging node ls -o json
+
+Exit codes: 0 done; 1 refused or internal error; 2 usage or invalid manifest;
+  3 the rollout failed, is held or was aborted; 4 rolled back;
+  5 no controller reachable; 6 not permitted.";
+
+/// Rolls new versions of applications over fleets of hosts with no downtime
+#[derive(Debug, Parser)]
+#[command(name = "rota", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Which controllers, and as whom: a context's name, or a file such as DIR/admin.toml
+    #[arg(long, global = true, env = "ROTA_CONTEXT", value_name = "NAME|FILE")]
+    pub context: Option<String>,
+
+    /// How data is printed
+    #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
+    pub output: Format,
+
+    /// No colours (so does NO_COLOR)
+    #[arg(long, global = true)]
+    pub no_color: bool,
+
+    /// Only data and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more about what goes on
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Deploy(deploy::DeployArgs),
+    Plan(deploy::PlanArgs),
+    Check(deploy::CheckArgs),
+    Status(status::StatusArgs),
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
+    Restart(rollout::RestartArgs),
+    #[command(subcommand)]
+    Release(release::ReleaseCommand),
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    #[command(subcommand)]
+    Edge(edge::EdgeCommand),
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
+    #[command(subcommand)]
+    Env(env::EnvCommand),
+    #[command(subcommand)]
+    Controller(controller::ControllerCommand),
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    Login(login::LoginArgs),
+    Events(events::EventsArgs),
+    Audit(events::AuditArgs),
+    Serve(ServeArgs),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
+}
+
+/// Reads the command line. Help and the version are printed here, and so are mistakes.
+pub fn parse(line: Vec<OsString>) -> Result<Cli, Exit> {
+    let error = match Cli::try_parse_from(&line) {
+        Ok(cli) => return Ok(cli),
+        Err(error) => error,
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Stdout that is gone, as with `rota --help | head`, is no failure.
+            error.print().ok();
+            Err(Exit::Done)
+        }
+        _ if wants_json(&line) => {
+            talk::write_side(&usage_failure(&error).in_json());
+            Err(Exit::Usage)
+        }
+        _ => {
+            error.print().ok();
+            Err(Exit::Usage)
+        }
+    }
+}
+
+/// Is `-o json` on a command line that could not be parsed?
+fn wants_json(line: &[OsString]) -> bool {
+    let words: Vec<&str> = line.iter().filter_map(|word| word.to_str()).collect();
+    let whole = ["-ojson", "-o=json", "--output=json"];
+    words.iter().any(|word| whole.contains(word))
+        || words.windows(2).any(|pair| matches!(pair, ["-o" | "--output", "json"]))
+}
+
+/// clap's error as ours: its first paragraph, and the rest as the hint.
+fn usage_failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let (message, rest) = text.trim().split_once("\n\n").unwrap_or((text.trim(), ""));
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Failure::usage("a command is missing").hint("`rota --help` lists all commands");
+    }
+    Failure::usage(one_line(message)).hint(one_line(rest))
+}
+
+/// Says an error that came up outside of [`run`], as the command line wants it.
+pub fn complain(global: &Global, failure: &Failure) {
+    Talk::new(global).error(failure);
+}
+
+/// Carries out a command of an operator, and says what went wrong.
+pub async fn run(global: Global, command: Command) -> Exit {
+    let desk = Desk::new(Talk::new(&global), global.context);
+    match Box::pin(carry_out(&desk, command)).await {
+        Ok(exit) => exit,
+        Err(failure) => {
+            desk.talk.error(&failure);
+            failure.exit
+        }
+    }
+}
+
+async fn carry_out(desk: &Desk, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Deploy(args) => deploy::deploy(desk, args).await,
+        Command::Plan(args) => deploy::plan(desk, args).await,
+        Command::Check(args) => deploy::check(desk, &args),
+        Command::Status(args) => status::run(desk, &args).await,
+        Command::Rollout(command) => rollout::run(desk, command).await,
+        Command::Restart(args) => rollout::restart(desk, args).await,
+        Command::Release(command) => release::run(desk, command).await,
+        Command::Node(command) => node::run(desk, command).await,
+        Command::Edge(command) => edge::run(desk, &command).await,
+        Command::Pool(command) => pool::run(desk, command).await,
+        Command::Env(command) => env::run(desk, command).await,
+        Command::Controller(command) => controller::run(desk, command).await,
+        Command::Token(command) => token::run(desk, command).await,
+        Command::Login(args) => login::run(desk, args).await,
+        Command::Events(args) => events::events(desk, args).await,
+        Command::Audit(args) => events::audit(desk, &args).await,
+        Command::Serve(_) => Err(Failure::new("internal", "`rota serve` is started by main")),
+        Command::Completions(args) => shell::completions(desk, &args),
+        Command::Man(args) => shell::man(desk, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! `rota node`: the hosts that run the agent.
+
+use std::collections::HashMap;
+
+use clap::Subcommand;
+use rota_proto::operator::{NodeVerb, change};
+use rota_rollout::names::NodeName;
+
+use super::args;
+use super::desk::Desk;
+use super::outcome::{Exit, Failure};
+use super::render;
+use crate::view::NodeView;
+
+/// Look at nodes, take them out of traffic, label or remove them
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List the nodes and what runs there
+    #[command(after_help = "Examples:\n  rota node ls\n  rota node ls --env prod\n  \
+                            rota node ls -o json")]
+    Ls {
+        /// Only this environment
+        #[arg(long)]
+        env: Option<String>,
+    },
+    /// Show one node
+    #[command(after_help = "Examples:\n  rota node inspect web-01")]
+    Inspect {
+        /// The node
+        name: NodeName,
+    },
+    /// Take every app of a node out of traffic, and keep it out until `undrain`
+    #[command(after_help = "Examples:\n  rota node drain web-01 -m \"new disk\"")]
+    Drain {
+        /// The node
+        name: NodeName,
+        /// Why, for the audit log
+        #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+        message: String,
+    },
+    /// Bring a drained node back into traffic
+    #[command(after_help = "Examples:\n  rota node undrain web-01")]
+    Undrain {
+        /// The node
+        name: NodeName,
+    },
+    /// Set labels of a node; `KEY=` removes one
+    #[command(after_help = "Examples:\n  rota node label web-01 zone=a tier=front\n  \
+                            rota node label web-01 zone=")]
+    Label {
+        /// The node
+        name: NodeName,
+        /// The labels
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = args::label)]
+        labels: Vec<(String, String)>,
+    },
+    /// Forget a node and revoke its certificate
+    #[command(after_help = "Examples:\n  rota node rm web-01\n  rota node rm web-01 --yes")]
+    Rm {
+        /// The node
+        name: NodeName,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// Carries out `rota node`.
+pub async fn run(desk: &Desk, command: NodeCommand) -> Result<Exit, Failure> {
+    let verb = |name: &NodeName, verb: &str, message: String| NodeVerb {
+        name: name.to_string(),
+        verb: verb.to_owned(),
+        labels: HashMap::new(),
+        message,
+    };
+    let (change, done) = match command {
+        NodeCommand::Ls { env } => return ls(desk, env).await,
+        NodeCommand::Inspect { name } => {
+            return desk.show(&format!("nodes/{name}"), render::node).await;
+        }
+        NodeCommand::Drain { name, message } => (
+            verb(&name, "drain", message),
+            format!("{name} is leaving traffic; `rota node inspect {name}` shows when it is out"),
+        ),
+        NodeCommand::Undrain { name } => {
+            (verb(&name, "undrain", String::new()), format!("{name} is returning to traffic"))
+        }
+        NodeCommand::Label { name, labels } => {
+            let labels = labels.into_iter().collect();
+            (
+                NodeVerb { labels, ..verb(&name, "label", String::new()) },
+                format!("the labels of {name} are set"),
+            )
+        }
+        NodeCommand::Rm { name, yes } => {
+            let question = format!("forget {name} and revoke its certificate?");
+            desk.talk.confirm(&question, yes)?;
+            (
+                verb(&name, "rm", String::new()),
+                format!("{name} is removed, and its certificate is revoked"),
+            )
+        }
+    };
+    desk.apply(change::Change::Node(change), &done).await
+}
+
+async fn ls(desk: &Desk, env: Option<String>) -> Result<Exit, Failure> {
+    let keep = |node: &NodeView| env.as_ref().is_none_or(|env| *env == node.env);
+    desk.show_some("nodes", keep, render::nodes).await
+}

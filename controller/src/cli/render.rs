@@ -1,0 +1,305 @@
+//! Lists and single things as text: documents of the contract in, columns out. Pure.
+
+use std::fmt::Write as _;
+
+use super::table::{Cell, Table, Tone, tone_of};
+use super::talk::Page;
+use super::words;
+use crate::view::{
+    AppView, AuditView, ControllerView, EdgeView, EnvView, EventView, MemberView, NodeView,
+    PoolView, ReleaseView, TokenView,
+};
+
+mod rollout;
+
+pub use rollout::{history, plan, rollout, rollout_in_full, rollouts};
+
+/// A table's text, or a sentence when there is nothing to list.
+fn listing(table: &Table, page: &Page, nothing: &str) -> String {
+    if table.is_empty() { format!("{nothing}\n") } else { table.text(page.ink, page.columns) }
+}
+
+/// `label: value` lines; the labels are aligned.
+fn facts(page: &Page, facts: &[(&str, String)]) -> String {
+    let shown = facts.iter().filter(|(_, value)| !value.is_empty());
+    let pad = shown.clone().map(|(label, _)| label.len() + 1).max().unwrap_or(0);
+    let mut text = String::new();
+    for (label, value) in shown {
+        let label = page.ink.paint(Tone::Dim, &format!("{:pad$}", format!("{label}:")));
+        writeln!(text, "{label}  {value}").expect("strings take everything");
+    }
+    text
+}
+
+fn foreign(text: &str) -> Cell {
+    Cell::from(words::clean(text))
+}
+
+/// `rota node ls`.
+pub fn nodes(nodes: &Vec<NodeView>, page: &Page) -> String {
+    let mut table = Table::new(&["NAME", "ENV", "STATE", "SEEN", "AGENT", "ROLES", "RUNS"]);
+    for node in nodes {
+        let runs: Vec<String> = node.apps.iter().map(app_in_words).collect();
+        table.row([
+            Cell::from(node.name.as_str()),
+            Cell::from(node.env.as_str()),
+            Cell::state(&node.state),
+            seen(node.last_seen.as_deref(), page),
+            Cell::or_dash(Some(&node.version)),
+            Cell::or_dash(Some(&node.roles.join(","))),
+            Cell::or_dash(Some(&runs.join(", "))),
+        ]);
+    }
+    listing(&table, page, "no node has joined yet: `rota token create --for agent` invites one")
+}
+
+fn seen(time: Option<&str>, page: &Page) -> Cell {
+    match time {
+        Some(time) => Cell::from(words::ago(time, page.now)),
+        None => Cell::toned(Tone::Dim, "never"),
+    }
+}
+
+/// `shop 1.1.0`, and whatever is not as it should be.
+fn app_in_words(app: &AppView) -> String {
+    let mut text = format!("{} {}", app.app, app.release);
+    if app.health != "healthy" {
+        write!(text, " {}", app.health).expect("strings take everything");
+    }
+    match app.traffic.as_str() {
+        "in" => {}
+        "out" => text.push_str(" out of traffic"),
+        other => write!(text, " {other}").expect("strings take everything"),
+    }
+    text
+}
+
+/// `rota node inspect`.
+pub fn node(node: &NodeView, page: &Page) -> String {
+    let labels: Vec<String> = node.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let seen = node.last_seen.as_deref();
+    let mut text = facts(
+        page,
+        &[
+            ("node", node.name.clone()),
+            ("environment", node.env.clone()),
+            ("state", page.ink.paint(tone_of(&node.state), &node.state)),
+            ("last seen", seen.map_or("never".to_owned(), |seen| words::ago(seen, page.now))),
+            ("agent", node.version.clone()),
+            ("roles", node.roles.join(", ")),
+            ("labels", labels.join(", ")),
+        ],
+    );
+    let mut table = Table::new(&["APP", "RELEASE", "HEALTH", "TRAFFIC"]);
+    for app in &node.apps {
+        table.row([
+            Cell::from(app.app.as_str()),
+            Cell::from(app.release.as_str()),
+            Cell::state(&app.health),
+            Cell::state(&app.traffic),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&listing(&table, page, "nothing runs here"));
+    text
+}
+
+/// `rota edge ls`.
+pub fn edges(edges: &Vec<EdgeView>, page: &Page) -> String {
+    let mut table = Table::new(&["NAME", "ENV", "STATE", "SEEN", "AGENT", "ADDRESS", "POOLS"]);
+    for edge in edges {
+        table.row([
+            Cell::from(edge.name.as_str()),
+            Cell::from(edge.env.as_str()),
+            Cell::state(&edge.state),
+            seen(edge.last_seen.as_deref(), page),
+            Cell::or_dash(Some(&edge.version)),
+            Cell::or_dash(Some(&edge.address)),
+            Cell::or_dash(Some(&edge.pools.join(", "))),
+        ]);
+    }
+    listing(&table, page, "no edge has joined yet: `rota token create --for edge` invites one")
+}
+
+/// `rota pool ls`.
+pub fn pools(pools: &Vec<PoolView>, page: &Page) -> String {
+    let heads = ["POOL", "ENV", "EDGES", ">IN", ">OF", ">REQUESTS", ">FAILED", ">CUT"];
+    let mut table = Table::new(&heads);
+    for pool in pools {
+        let into = pool.members.iter().filter(|member| member.state == "in").count();
+        table.row([
+            Cell::from(pool.pool.as_str()),
+            Cell::from(pool.env.as_str()),
+            Cell::or_dash(Some(&pool.edges.join(","))),
+            Cell::from(into.to_string()),
+            Cell::from(pool.members.len().to_string()),
+            Cell::from(words::thousands(pool.requests)),
+            alarming(pool.failed),
+            alarming(pool.cut),
+        ]);
+    }
+    listing(&table, page, "no pool is served yet: an agent with --edge serves one")
+}
+
+fn alarming(count: u64) -> Cell {
+    let tone = if count > 0 { Tone::Warn } else { Tone::Plain };
+    Cell::toned(tone, words::thousands(count))
+}
+
+/// `rota pool inspect`.
+pub fn pool(pool: &PoolView, page: &Page) -> String {
+    let counts = format!(
+        "{}, {} failed, {} cut",
+        words::count(pool.requests, "request"),
+        words::thousands(pool.failed),
+        words::thousands(pool.cut)
+    );
+    let mut text = facts(
+        page,
+        &[
+            ("pool", pool.pool.clone()),
+            ("environment", pool.env.clone()),
+            ("edges", pool.edges.join(", ")),
+            ("served", counts),
+        ],
+    );
+    let mut table = Table::new(&["NODE", "EDGE", "STATE", ">IN FLIGHT", "VERSION", "ADDRESS"]);
+    for MemberView { node, edge, address, state, in_flight, version } in &pool.members {
+        table.row([
+            Cell::from(node.as_str()),
+            Cell::from(edge.as_str()),
+            Cell::state(state),
+            Cell::from(words::thousands(*in_flight)),
+            Cell::or_dash(Some(version)),
+            Cell::from(address.as_str()),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&listing(&table, page, "it has no members"));
+    text
+}
+
+/// `rota env ls`.
+pub fn envs(envs: &Vec<EnvView>, page: &Page) -> String {
+    let mut table = Table::new(&["ENV", ">NODES", "STATE", "UNTIL", "BY", "WHY"]);
+    for env in envs {
+        let frozen = env.frozen.as_ref();
+        let until = frozen.map(|freeze| match &freeze.until {
+            Some(until) => words::date(until),
+            None => "unfrozen by hand".to_owned(),
+        });
+        table.row([
+            Cell::from(env.env.as_str()),
+            Cell::from(env.nodes.to_string()),
+            match frozen {
+                Some(_) => Cell::toned(Tone::Warn, "frozen"),
+                None => Cell::from("open"),
+            },
+            Cell::or_dash(until.as_deref()),
+            Cell::or_dash(frozen.map(|freeze| freeze.who.as_str())),
+            foreign(frozen.map_or("", |freeze| &freeze.message)),
+        ]);
+    }
+    listing(&table, page, "there is no environment yet: the first node brings its own")
+}
+
+/// `rota controller ls`.
+pub fn controllers(controllers: &Vec<ControllerView>, page: &Page) -> String {
+    let mut table = Table::new(&["NAME", "STATE", "VERSION", "ROLLOUTS"]);
+    for controller in controllers {
+        table.row([
+            Cell::from(controller.name.as_str()),
+            Cell::state(&controller.state),
+            Cell::or_dash(Some(&controller.version)),
+            Cell::or_dash(Some(&controller.rollouts.join(", "))),
+        ]);
+    }
+    listing(&table, page, "no controller is known")
+}
+
+/// `rota token ls`.
+pub fn tokens(tokens: &Vec<TokenView>, page: &Page) -> String {
+    let mut table = Table::new(&["ID", "FOR", "ROLE", "NAME", ">USES LEFT", "ENDS"]);
+    for token in tokens {
+        table.row([
+            Cell::from(token.id.as_str()),
+            Cell::from(token.kind.as_str()),
+            Cell::or_dash(token.role.as_deref()),
+            Cell::or_dash(token.name.as_deref()),
+            Cell::from(token.uses_left.to_string()),
+            Cell::from(words::until(&token.expires_at, page.now)),
+        ]);
+    }
+    listing(&table, page, "no token can be used now")
+}
+
+/// `rota release ls`.
+pub fn releases(releases: &Vec<ReleaseView>, page: &Page) -> String {
+    let mut table =
+        Table::new(&["APP", "VERSION", "DIGEST", ">SIZE", "PUSHED", "BY", "CURRENT IN"]);
+    for release in releases {
+        table.row([
+            Cell::from(release.app.as_str()),
+            Cell::from(release.version.as_str()),
+            Cell::from(short(&release.digest)),
+            Cell::from(words::bytes(release.size)),
+            Cell::from(words::ago(&release.created_at, page.now)),
+            Cell::or_dash(Some(&release.who)),
+            Cell::or_dash(Some(&release.current_in.join(", "))),
+        ]);
+    }
+    listing(&table, page, "there is no release: `rota release push` makes one")
+}
+
+/// The first digits of a digest, as on the nodes.
+pub fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// `rota release inspect`, before the manifest.
+pub fn release(release: &ReleaseView, page: &Page) -> String {
+    facts(
+        page,
+        &[
+            ("release", format!("{} {}", release.app, release.version)),
+            ("digest", release.digest.clone()),
+            ("size", words::bytes(release.size)),
+            ("pushed", format!("{} by {}", words::date(&release.created_at), release.who)),
+            ("current in", release.current_in.join(", ")),
+        ],
+    )
+}
+
+/// One event in one line.
+pub fn event(event: &EventView, page: &Page) -> String {
+    let at = page.ink.paint(Tone::Dim, &words::date(&event.at));
+    let about = match (&event.rollout, &event.app, &event.env) {
+        (Some(rollout), _, _) => rollout.clone(),
+        (None, Some(app), Some(env)) => format!("{app}/{env}"),
+        (None, app, env) => app.as_ref().or(env.as_ref()).cloned().unwrap_or_default(),
+    };
+    let about = if about.is_empty() { event.kind.clone() } else { about };
+    let node = event.node.as_ref().map_or(String::new(), |node| format!("  {node}"));
+    format!("{at}  {about}{node}  {}\n", words::clean(&event.text))
+}
+
+/// `rota audit`.
+pub fn audit(entries: &Vec<AuditView>, page: &Page) -> String {
+    let mut table = Table::new(&["AT", "WHO", "FROM", "DID", "TO", "RESULT", "WHY"]);
+    for entry in entries {
+        let tone = if entry.result == "done" { Tone::Plain } else { Tone::Warn };
+        table.row([
+            Cell::from(words::date(&entry.at)),
+            Cell::from(words::clean(&entry.who)),
+            Cell::from(words::clean(&entry.peer)),
+            Cell::from(words::clean(&entry.what)),
+            Cell::from(words::clean(&entry.target)),
+            Cell::toned(tone, words::clean(&entry.result)),
+            foreign(&entry.message),
+        ]);
+    }
+    listing(&table, page, "nothing was changed yet")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Rollouts, their plans and their history as text.
+
+use std::fmt::Write as _;
+
+use rota_rollout::names::Span;
+
+use super::{facts, foreign, listing};
+use crate::cli::table::{Cell, Table, Tone, state_words, tone_of};
+use crate::cli::talk::Page;
+use crate::cli::{ending, watch, words};
+use crate::view::{HistoryEntry, NodeProgress, PlanView, RolloutView};
+
+/// `rota rollout ls`.
+pub fn rollouts(rollouts: &Vec<RolloutView>, page: &Page) -> String {
+    let mut table = Table::new(&["ID", "RELEASE", "STATE", ">NODES", "STARTED", "WHY"]);
+    for rollout in rollouts {
+        let why = rollout.hold.as_ref().map_or(&rollout.message, |hold| &hold.text);
+        table.row([
+            Cell::from(rollout.id.as_str()),
+            Cell::from(movement(rollout)),
+            Cell::state(&rollout.state),
+            Cell::from(format!("{}/{}", watch::finished(rollout), rollout.nodes.len())),
+            Cell::from(words::ago(&rollout.started_at, page.now)),
+            foreign(why),
+        ]);
+    }
+    listing(&table, page, "there is no rollout: `rota deploy` starts one")
+}
+
+/// `1.0.3 -> 1.1.0`.
+pub fn movement(rollout: &RolloutView) -> String {
+    match &rollout.from {
+        Some(from) if *from != rollout.to => format!("{from} -> {}", rollout.to),
+        Some(_) | None => rollout.to.clone(),
+    }
+}
+
+/// `rota rollout history`.
+pub fn history(entries: &Vec<HistoryEntry>, page: &Page) -> String {
+    let mut table = Table::new(&[">REV", "RELEASE", "STATE", "STARTED", "TOOK", "BY", "WHY"]);
+    for entry in entries {
+        let end = entry.finished_at.as_deref().and_then(words::moment);
+        let took = end.zip(words::moment(&entry.started_at));
+        let took = took.map(|(end, start)| words::span(end.since(start)));
+        table.row([
+            Cell::from(entry.revision.to_string()),
+            Cell::from(entry.release.as_str()),
+            Cell::state(&entry.state),
+            Cell::from(words::date(&entry.started_at)),
+            Cell::or_dash(took.as_deref()),
+            Cell::or_dash(Some(&entry.who)),
+            foreign(&entry.message),
+        ]);
+    }
+    listing(&table, page, "nothing was rolled out here yet")
+}
+
+/// `rota rollout status`: the rollout, what it waits for, its nodes, its evidence.
+pub fn rollout(rollout: &RolloutView, page: &Page) -> String {
+    let mut text = rollout_head(rollout, page);
+    text.push('\n');
+    text.push_str(&progress(rollout, page));
+    for node in ending::failed(rollout) {
+        text.push_str(&output(node, &ending::output_tail(node)));
+    }
+    writeln!(text, "\n{}", ending::evidence(rollout, page.now)).expect("strings take everything");
+    text
+}
+
+/// The table of the nodes.
+fn progress(rollout: &RolloutView, page: &Page) -> String {
+    let mut table =
+        Table::new(&["NODE", "STATE", "STEP", "RELEASE", ">IN FLIGHT", ">OUT OF TRAFFIC", "NOTE"]);
+    for node in &rollout.nodes {
+        let out = (node.out_of_traffic_ms > 0).then(|| words::span(Span(node.out_of_traffic_ms)));
+        let draining = node.step.as_deref() == Some("drain");
+        let in_flight = draining.then(|| words::thousands(node.in_flight));
+        table.row([
+            Cell::from(node.name.as_str()),
+            Cell::state(&node.state),
+            Cell::or_dash(node.step.as_deref()),
+            Cell::or_dash(node.release.as_deref()),
+            Cell::or_dash(in_flight.as_deref()),
+            Cell::or_dash(out.as_deref()),
+            foreign(node.error.as_deref().unwrap_or_default()),
+        ]);
+    }
+    listing(&table, page, "no node is a target")
+}
+
+fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
+    let state = state_words(&rollout.state);
+    let mut state = page.ink.paint(tone_of(&rollout.state), &state);
+    if let Some((index, all)) = watch::batch(rollout) {
+        write!(state, ", batch {index} of {all}").expect("strings take everything");
+    }
+    let owner = match rollout.finished_at {
+        Some(_) => String::new(),
+        None => format!("{} (term {})", rollout.controller, rollout.term),
+    };
+    let hold = rollout.hold.as_ref();
+    let since = |since: &str| words::ago(since, page.now);
+    let started = format!("{} by {}", words::date(&rollout.started_at), rollout.who);
+    facts(
+        page,
+        &[
+            ("rollout", rollout.id.clone()),
+            ("release", movement(rollout)),
+            ("kind", if rollout.kind == "deploy" { String::new() } else { rollout.kind.clone() }),
+            ("state", state),
+            ("waits", hold.map_or(String::new(), |hold| words::clean(&hold.text))),
+            ("since", hold.map_or(String::new(), |hold| since(&hold.since))),
+            ("hint", hold.map_or(String::new(), |hold| words::clean(&hold.hint))),
+            ("why", words::clean(&rollout.message)),
+            ("started", started),
+            ("ended", rollout.finished_at.as_deref().map(words::date).unwrap_or_default()),
+            ("controller", owner),
+        ],
+    )
+}
+
+/// A node's output, indented.
+fn output(node: &NodeProgress, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let attempt =
+        if node.attempt > 1 { format!(" in attempt {}", node.attempt) } else { String::new() };
+    let mut text = format!("\n{} printed{attempt}:\n", node.name);
+    for line in lines {
+        writeln!(text, "  | {line}").expect("strings take everything");
+    }
+    text
+}
+
+/// `rota rollout inspect`: all of it, with the batches and the whole output.
+pub fn rollout_in_full(view: &RolloutView, page: &Page) -> String {
+    let mut text = rollout_head(view, page);
+    text.push('\n');
+    text.push_str(&progress(view, page));
+    let mut table = Table::new(&[">BATCH", "STATE", "NODES"]);
+    for batch in &view.batches {
+        table.row([
+            Cell::from(batch.index.to_string()),
+            Cell::state(&batch.state),
+            Cell::from(batch.nodes.join(" ")),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&listing(&table, page, "no batch is planned yet"));
+    for node in &view.nodes {
+        let printed = node.output.as_deref().unwrap_or_default();
+        let lines: Vec<String> = printed.lines().map(words::clean).collect();
+        text.push_str(&output(node, &lines));
+    }
+    writeln!(text, "\n{}", ending::evidence(view, page.now)).expect("strings take everything");
+    text
+}
+
+/// `rota plan`.
+pub fn plan(plan: &PlanView, page: &Page) -> String {
+    let was = plan.from.as_ref().map_or(String::new(), |from| format!(" (now {from})"));
+    let targets = words::count(plan.targets as u64, "target");
+    let batches = plan.batches.len();
+    let plural = if batches == 1 { "" } else { "es" };
+    let mut text = format!("{}{was}: {targets} in {batches} batch{plural}\n", plan.to);
+    let mut table = Table::new(&[">BATCH", ">SIZE", "NODES"]).indented(2);
+    for (index, nodes) in plan.batches.iter().enumerate() {
+        table.row([
+            Cell::from((index + 1).to_string()),
+            Cell::from(nodes.len().to_string()),
+            Cell::from(words::names(nodes.iter().map(String::as_str))),
+        ]);
+    }
+    if !table.is_empty() {
+        text.push_str(&table.text(page.ink, page.columns));
+    }
+    let mut line = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    line(format!("at least {} of {} in traffic", plan.least_in_traffic, plan.targets));
+    plan.notes.iter().for_each(|note| line(words::clean(note)));
+    for skipped in &plan.skipped {
+        line(format!("left alone: {}, {}", skipped.name, words::clean(&skipped.why)));
+    }
+    for refusal in &plan.refusals {
+        line(format!("{} {}", page.ink.paint(Tone::Bad, "refused:"), words::clean(refusal)));
+    }
+    text
+}

@@ -1,0 +1,364 @@
+//! `rota rollout`: start one, look at it, steer it.
+
+use clap::{Args, Subcommand};
+use rota_proto::operator::{Kind, RolloutVerb, StartRequest, change};
+use rota_rollout::names::{AppName, EnvName, NodeName, Span, Version};
+
+use super::args::{self, RolloutRef};
+use super::desk::Desk;
+use super::outcome::{Exit, Failure};
+use super::{follow, render, talk};
+use crate::view::{RolloutView, StartedView};
+
+/// Start, watch and steer rollouts
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    Start(StartArgs),
+    Ls(LsArgs),
+    Status(StatusArgs),
+    /// Show a rollout with its batches and everything that failed nodes printed
+    #[command(after_help = "Examples:\n  rota rollout inspect shop/prod/14")]
+    Inspect {
+        /// APP/ENV/REVISION, or APP/ENV for the latest
+        id: RolloutRef,
+    },
+    /// List all rollouts of an app in an environment
+    #[command(after_help = "Examples:\n  rota rollout history shop --env prod")]
+    History {
+        /// The app
+        app: AppName,
+        /// The environment
+        #[arg(long)]
+        env: EnvName,
+    },
+    /// Start no new update; those under way finish
+    #[command(after_help = "Examples:\n  rota rollout pause shop/prod -m \"looking at errors\"")]
+    Pause(VerbArgs),
+    /// Go on after a pause or a hold
+    #[command(after_help = "Examples:\n  rota rollout resume shop/prod/14")]
+    Resume(VerbArgs),
+    /// Approve the next batches, after a batch of `approve_after`
+    #[command(after_help = "Examples:\n  rota rollout promote shop/prod")]
+    Promote(VerbArgs),
+    /// Finish what is under way, then stop for good; nodes stay as they are
+    #[command(after_help = "Examples:\n  rota rollout abort shop/prod/14 -m \"wrong version\"")]
+    Abort(SureVerbArgs),
+    /// Take every touched node back to the release before, in batches
+    #[command(after_help = "Examples:\n  rota rollout rollback shop/prod/14 --yes")]
+    Rollback(SureVerbArgs),
+    /// Try the failed nodes again
+    #[command(after_help = "Examples:\n  rota rollout retry shop/prod/14\n  \
+                            rota rollout retry shop/prod/14 web-03 web-04")]
+    Retry(NodesVerbArgs),
+    /// Leave nodes out of this rollout
+    #[command(after_help = "Examples:\n  rota rollout skip shop/prod/14 web-07")]
+    Skip(SkipArgs),
+    Undo(UndoArgs),
+}
+
+/// How a rollout is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct FollowArgs {
+    /// Return as soon as it is started; prints its ID
+    #[arg(long)]
+    pub detach: bool,
+    /// Leave with exit code 3 when it waited this long for something that clears by itself
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = args::duration)]
+    pub max_hold: Span,
+}
+
+/// Start a rollout of a release that was pushed before, and follow it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota rollout start shop --release 1.1.0 --env prod\n  \
+    rota rollout start shop --release 1.1.0 --env prod -m \"faster search\" --detach")]
+pub struct StartArgs {
+    /// The app
+    app: AppName,
+    /// The version of the release
+    #[arg(long, value_name = "VERSION")]
+    release: Version,
+    /// The environment
+    #[arg(long)]
+    env: EnvName,
+    /// Why, for the history
+    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+    message: String,
+    /// Replace a rollout of this app that runs here
+    #[arg(long)]
+    supersede: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    follow: FollowArgs,
+}
+
+/// List rollouts, the newest first
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota rollout ls\n  rota rollout ls --env prod --app shop")]
+pub struct LsArgs {
+    /// Only of this app
+    #[arg(long)]
+    app: Option<AppName>,
+    /// Only in this environment
+    #[arg(long)]
+    env: Option<EnvName>,
+}
+
+/// Show a rollout; with -w follow it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota rollout status shop/prod\n  \
+    rota rollout status shop/prod/14 -w\n  rota rollout status shop/prod/14 -o json\n\n\
+    With -w the exit code is the rollout's: 0 completed, 3 stopped, 4 rolled back.")]
+pub struct StatusArgs {
+    /// APP/ENV/REVISION, or APP/ENV for the latest
+    id: RolloutRef,
+    /// Follow it until it ends or stops
+    #[arg(short, long)]
+    watch: bool,
+    /// Leave with exit code 3 when it waited this long for something that clears by itself
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = args::duration)]
+    max_hold: Span,
+}
+
+/// What most verbs are told.
+#[derive(Debug, Args)]
+pub struct VerbArgs {
+    /// APP/ENV/REVISION, or APP/ENV for the latest
+    id: RolloutRef,
+    /// Why, for the audit log
+    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+    message: String,
+}
+
+/// What verbs are told that cannot be taken back.
+#[derive(Debug, Args)]
+pub struct SureVerbArgs {
+    #[command(flatten)]
+    verb: VerbArgs,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// What `retry` is told.
+#[derive(Debug, Args)]
+pub struct NodesVerbArgs {
+    #[command(flatten)]
+    verb: VerbArgs,
+    /// Only these nodes
+    nodes: Vec<NodeName>,
+}
+
+/// What `skip` is told.
+#[derive(Debug, Args)]
+pub struct SkipArgs {
+    #[command(flatten)]
+    verb: VerbArgs,
+    /// These nodes
+    #[arg(required = true)]
+    nodes: Vec<NodeName>,
+}
+
+/// Return an environment to an earlier revision, in a new rollout, and follow it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota rollout undo shop --env prod\n  \
+    rota rollout undo shop --env prod --to-revision 12 -m \"errors since 13\"")]
+pub struct UndoArgs {
+    /// The app
+    app: AppName,
+    /// The environment
+    #[arg(long)]
+    env: EnvName,
+    /// Which revision; default: the last completed one before the current
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    to_revision: Option<u64>,
+    /// Why, for the history
+    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+    message: String,
+    /// Replace a rollout of this app that runs here
+    #[arg(long)]
+    supersede: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    follow: FollowArgs,
+}
+
+/// Restart what runs, in batches, and follow it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota restart shop --env prod\n  \
+    rota restart shop --env prod -m \"new certificates\" --detach")]
+pub struct RestartArgs {
+    /// The app
+    app: AppName,
+    /// The environment
+    #[arg(long)]
+    env: EnvName,
+    /// Why, for the history
+    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+    message: String,
+    #[command(flatten)]
+    follow: FollowArgs,
+}
+
+/// Carries out `rota rollout`.
+pub async fn run(desk: &Desk, command: RolloutCommand) -> Result<Exit, Failure> {
+    let none = Vec::new();
+    match command {
+        RolloutCommand::Start(args) => self::start_release(desk, args).await,
+        RolloutCommand::Ls(args) => ls(desk, &args).await,
+        RolloutCommand::Status(args) if args.watch => {
+            let id = exactly(desk, &args.id).await?;
+            follow::rollout(desk, &id, args.max_hold).await
+        }
+        RolloutCommand::Status(args) => {
+            desk.show(&format!("rollouts/{}", args.id), render::rollout).await
+        }
+        RolloutCommand::Inspect { id } => {
+            desk.show(&format!("rollouts/{id}"), render::rollout_in_full).await
+        }
+        RolloutCommand::History { app, env } => {
+            desk.show(&format!("history/{app}/{env}"), render::history).await
+        }
+        RolloutCommand::Pause(args) => {
+            steer(desk, args, "pause", none, "pauses; updates under way finish").await
+        }
+        RolloutCommand::Resume(args) => steer(desk, args, "resume", none, "goes on").await,
+        RolloutCommand::Promote(args) => steer(desk, args, "promote", none, "is approved").await,
+        RolloutCommand::Abort(args) => {
+            let id = &args.verb.id;
+            let question = format!("abort rollout {id} and leave its nodes as they are?");
+            desk.talk.confirm(&question, args.yes)?;
+            steer(desk, args.verb, "abort", none, "stops when what is under way has finished").await
+        }
+        RolloutCommand::Rollback(args) => {
+            let question = format!("take all nodes of rollout {} back?", args.verb.id);
+            desk.talk.confirm(&question, args.yes)?;
+            steer(desk, args.verb, "rollback", none, "takes its nodes back").await
+        }
+        RolloutCommand::Retry(args) => {
+            let nodes = args.nodes.iter().map(ToString::to_string).collect();
+            steer(desk, args.verb, "retry", nodes, "tries again").await
+        }
+        RolloutCommand::Skip(args) => {
+            let nodes = args.nodes.iter().map(ToString::to_string).collect();
+            steer(desk, args.verb, "skip", nodes, "goes on without them").await
+        }
+        RolloutCommand::Undo(args) => undo(desk, args).await,
+    }
+}
+
+/// The one rollout that is meant: "the latest" may be another one a moment later.
+async fn exactly(desk: &Desk, id: &RolloutRef) -> Result<String, Failure> {
+    if id.revision.is_some() {
+        return Ok(id.to_string());
+    }
+    let json = desk.client()?.read(&format!("rollouts/{id}")).await?;
+    Ok(talk::parse::<RolloutView>(&json)?.id)
+}
+
+async fn steer(
+    desk: &Desk,
+    args: VerbArgs,
+    verb: &str,
+    nodes: Vec<String>,
+    done: &str,
+) -> Result<Exit, Failure> {
+    let id = args.id.to_string();
+    let done = format!("rollout {id} {done}; `rota rollout status {id} -w` follows it");
+    let (verb, message) = (verb.to_owned(), args.message);
+    let change = RolloutVerb { id, verb, nodes, message };
+    desk.apply(change::Change::Rollout(change), &done).await
+}
+
+async fn ls(desk: &Desk, args: &LsArgs) -> Result<Exit, Failure> {
+    let keep = |rollout: &RolloutView| {
+        args.app.as_ref().is_none_or(|app| app.as_str() == rollout.app)
+            && args.env.as_ref().is_none_or(|env| env.as_str() == rollout.env)
+    };
+    desk.show_some("rollouts", keep, render::rollouts).await
+}
+
+async fn start_release(desk: &Desk, args: StartArgs) -> Result<Exit, Failure> {
+    if args.supersede {
+        may_supersede(desk, &args.app, &args.env, args.yes).await?;
+    }
+    let request = StartRequest {
+        app: args.app.to_string(),
+        env: args.env.to_string(),
+        release: args.release.to_string(),
+        message: args.message,
+        supersede: args.supersede,
+        kind: Kind::Deploy.into(),
+        ..StartRequest::default()
+    };
+    start(desk, request, &args.follow).await
+}
+
+async fn undo(desk: &Desk, args: UndoArgs) -> Result<Exit, Failure> {
+    if args.supersede {
+        may_supersede(desk, &args.app, &args.env, args.yes).await?;
+    }
+    let request = StartRequest {
+        app: args.app.to_string(),
+        env: args.env.to_string(),
+        message: args.message,
+        supersede: args.supersede,
+        kind: Kind::Undo.into(),
+        to_revision: args.to_revision.unwrap_or(0),
+        ..StartRequest::default()
+    };
+    start(desk, request, &args.follow).await
+}
+
+/// Carries out `rota restart`.
+pub async fn restart(desk: &Desk, args: RestartArgs) -> Result<Exit, Failure> {
+    let request = StartRequest {
+        app: args.app.to_string(),
+        env: args.env.to_string(),
+        message: args.message,
+        kind: Kind::Restart.into(),
+        ..StartRequest::default()
+    };
+    start(desk, request, &args.follow).await
+}
+
+/// Asks before a running rollout is replaced; does not bother anyone when none runs.
+pub async fn may_supersede(
+    desk: &Desk,
+    app: &AppName,
+    env: &EnvName,
+    yes: bool,
+) -> Result<(), Failure> {
+    let json = match desk.client()?.read(&format!("rollouts/{app}/{env}")).await {
+        Ok(json) => json,
+        Err(error) => {
+            let failure = Failure::from(error);
+            return if failure.kind == "not_found" { Ok(()) } else { Err(failure) };
+        }
+    };
+    let running: RolloutView = talk::parse(&json)?;
+    if running.finished_at.is_some() {
+        return Ok(());
+    }
+    let (id, to) = (&running.id, &running.to);
+    desk.talk.confirm(&format!("replace rollout {id} to {to}, which has not ended?"), yes)
+}
+
+/// Starts a rollout and follows it.
+pub async fn start(desk: &Desk, request: StartRequest, args: &FollowArgs) -> Result<Exit, Failure> {
+    let json = desk.client()?.start(request).await?;
+    let started: StartedView = talk::parse(&json)?;
+    let id = started.id;
+    if args.detach {
+        desk.talk.say(&format!("started; `rota rollout status {id} -w` follows it"));
+        match desk.talk.format {
+            talk::Format::Json => desk.talk.data(&talk::pretty(&json)?)?,
+            talk::Format::Table => desk.talk.data(&format!("{id}\n"))?,
+        }
+        return Ok(Exit::Done);
+    }
+    follow::rollout(desk, &id, args.max_hold).await
+}

@@ -1,0 +1,129 @@
+//! `rota status`: one screen that says whether somebody has to get up.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::desk::Desk;
+use super::outcome::{Exit, Failure};
+use super::render;
+use super::table::{Cell, Table, Tone};
+use super::talk::{self, Page};
+use super::words;
+use crate::view::{CareView, FleetView, RolloutView, StatusView};
+
+/// Nodes that need care and are listed one by one; `rota node ls` shows all.
+const CARE_LISTED_MAX: usize = 15;
+
+/// One screen: apps, environments, rollouts, holds, and nodes that need care
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota status\n  rota status --env prod\n  \
+    rota status -o json")]
+pub struct StatusArgs {
+    /// Only this environment
+    #[arg(long)]
+    env: Option<String>,
+}
+
+/// Carries out `rota status`.
+pub async fn run(desk: &Desk, args: &StatusArgs) -> Result<Exit, Failure> {
+    let Some(env) = &args.env else {
+        return desk.show("status", screen).await;
+    };
+    let json = desk.client()?.read("status").await?;
+    let status = only(talk::parse(&json)?, env);
+    let json = serde_json::to_string(&status)
+        .map_err(|error| Failure::internal("cannot print the answer", &error))?;
+    desk.talk.document(&json, screen)?;
+    Ok(Exit::Done)
+}
+
+/// What concerns one environment; the controllers are everyone's.
+fn only(mut status: StatusView, env: &str) -> StatusView {
+    status.fleets.retain(|fleet| fleet.env == env);
+    status.rollouts.retain(|rollout| rollout.env == env);
+    status.care.retain(|care| care.env == env);
+    status.envs.retain(|view| view.env == env);
+    status
+}
+
+/// The whole screen.
+fn screen(status: &StatusView, page: &Page) -> String {
+    let mut text = fleets(&status.fleets, page);
+    text.push('\n');
+    text.push_str(&rollouts(&status.rollouts, page));
+    for env in &status.envs {
+        text.push_str(&env.frozen.as_ref().map_or(String::new(), |freeze| {
+            let until = freeze.until.as_deref().map(words::date);
+            let until = until.map_or("until unfrozen".to_owned(), |until| format!("until {until}"));
+            let (word, why) = (page.ink.paint(Tone::Warn, "frozen"), words::clean(&freeze.message));
+            format!("\n{} is {word} {until} by {}: {why}\n", env.env, freeze.who)
+        }));
+    }
+    text.push('\n');
+    text.push_str(&care(&status.care, page));
+    for controller in status.controllers.iter().filter(|view| view.state != "active") {
+        let state = page.ink.paint(Tone::Warn, &controller.state);
+        writeln!(text, "\ncontroller {} is {state}", controller.name)
+            .expect("strings take everything");
+    }
+    text
+}
+
+fn rollouts(rollouts: &Vec<RolloutView>, page: &Page) -> String {
+    if rollouts.is_empty() {
+        return "no rollout is under way\n".to_owned();
+    }
+    let mut text = render::rollouts(rollouts, page);
+    for rollout in rollouts {
+        if let Some(hold) = rollout.hold.as_ref().filter(|hold| !hold.hint.is_empty()) {
+            writeln!(text, "hint: {}: {}", rollout.id, words::clean(&hold.hint))
+                .expect("strings take everything");
+        }
+    }
+    text
+}
+
+fn fleets(fleets: &[FleetView], page: &Page) -> String {
+    let mut table = Table::new(&["APP", "ENV", "RELEASE", ">REV", "IN TRAFFIC"]);
+    for fleet in fleets {
+        let FleetView { targets, in_traffic, .. } = fleet;
+        let tone = if in_traffic < targets { Tone::Warn } else { Tone::Good };
+        table.row([
+            Cell::from(fleet.app.as_str()),
+            Cell::from(fleet.env.as_str()),
+            Cell::or_dash(fleet.release.as_deref()),
+            Cell::from(fleet.revision.to_string()),
+            Cell::toned(tone, format!("{in_traffic} of {targets}")),
+        ]);
+    }
+    if table.is_empty() {
+        return "nothing is deployed yet: `rota deploy` starts\n".to_owned();
+    }
+    table.text(page.ink, page.columns)
+}
+
+fn care(all: &[CareView], page: &Page) -> String {
+    if all.is_empty() {
+        return "no node needs care\n".to_owned();
+    }
+    let mut table = Table::new(&["NEEDS CARE", "ENV", "WHAT"]);
+    for care in all.iter().take(CARE_LISTED_MAX) {
+        let hint = words::clean(&care.hint);
+        let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+        table.row([
+            Cell::toned(Tone::Warn, care.name.as_str()),
+            Cell::from(care.env.as_str()),
+            Cell::from(format!("{}{hint}", words::clean(&care.text))),
+        ]);
+    }
+    let mut text = table.text(page.ink, page.columns);
+    let more = all.len().saturating_sub(CARE_LISTED_MAX);
+    if more > 0 {
+        writeln!(text, "and {more} more: `rota node ls`").expect("strings take everything");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

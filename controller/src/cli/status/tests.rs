@@ -1,0 +1,94 @@
+//! The one screen, as transcripts.
+
+use super::super::sample::{held, pipe, rollout};
+use super::*;
+use crate::view::{ControllerView, EnvView, FreezeView};
+
+fn fleet(app: &str, env: &str, in_traffic: usize) -> FleetView {
+    FleetView {
+        app: app.to_owned(),
+        env: env.to_owned(),
+        release: Some("1.0.3".to_owned()),
+        revision: 14,
+        targets: 6,
+        in_traffic,
+    }
+}
+
+#[test]
+fn a_quiet_night() {
+    let status = StatusView { fleets: vec![fleet("shop", "prod", 6)], ..StatusView::default() };
+    let expected = "\
+APP   ENV   RELEASE  REV  IN TRAFFIC
+shop  prod  1.0.3     14  6 of 6
+
+no rollout is under way
+
+no node needs care
+";
+    assert_eq!(screen(&status, &pipe()), expected);
+}
+
+#[test]
+fn a_night_at_work() {
+    let hold = "1 of 6 nodes failed and the limit is 0";
+    let hint = "`rota rollout resume shop/prod/14`";
+    let freeze = FreezeView {
+        until: None,
+        message: "sale".to_owned(),
+        who: "bob".to_owned(),
+        since: "2026-11-24T03:00:00Z".to_owned(),
+    };
+    let status = StatusView {
+        fleets: vec![fleet("shop", "prod", 5), fleet("shop", "test", 6)],
+        rollouts: vec![held(rollout("held", &["a done", "b failed"]), "failures", hold, hint)],
+        care: vec![CareView {
+            name: "web-07".to_owned(),
+            env: "prod".to_owned(),
+            text: "offline for 3h".to_owned(),
+            hint: "`rota node inspect web-07`".to_owned(),
+        }],
+        envs: vec![
+            EnvView { env: "prod".to_owned(), nodes: 6, frozen: Some(freeze) },
+            EnvView { env: "test".to_owned(), nodes: 6, frozen: None },
+        ],
+        controllers: vec![ControllerView {
+            name: "c2".to_owned(),
+            state: "lost".to_owned(),
+            rollouts: Vec::new(),
+            version: "0.1.0".to_owned(),
+            address: String::new(),
+        }],
+    };
+    let expected = "\
+APP   ENV   RELEASE  REV  IN TRAFFIC
+shop  prod  1.0.3     14  5 of 6
+shop  test  1.0.3     14  6 of 6
+
+ID            RELEASE         STATE  NODES  STARTED  WHY
+shop/prod/14  1.0.3 -> 1.1.0  held     2/2  42s ago  1 of 6 nodes failed and the limit is 0
+hint: shop/prod/14: `rota rollout resume shop/prod/14`
+
+prod is frozen until unfrozen by bob: sale
+
+NEEDS CARE  ENV   WHAT
+web-07      prod  offline for 3h; `rota node inspect web-07`
+
+controller c2 is lost
+";
+    assert_eq!(screen(&status, &pipe()), expected);
+    let test = screen(&only(status, "test"), &pipe());
+    assert!(!test.contains("prod"), "{test}");
+}
+
+#[test]
+fn an_empty_installation() {
+    let expected = "\
+nothing is deployed yet: `rota deploy` starts
+
+no rollout is under way
+
+no node needs care
+";
+    assert_eq!(screen(&StatusView::default(), &pipe()), expected);
+}

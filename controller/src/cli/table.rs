@@ -1,0 +1,294 @@
+//! Aligned columns without borders, and colour that only repeats what the words say.
+
+/// What colour adds to a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Nothing.
+    Plain,
+    /// As it should be.
+    Good,
+    /// Under way.
+    Busy,
+    /// Waits, or wants a look.
+    Warn,
+    /// Failed.
+    Bad,
+    /// Of less interest.
+    Dim,
+    /// A title.
+    Bold,
+}
+
+/// Whether words may be coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ink {
+    /// Words only.
+    Plain,
+    /// ANSI colours.
+    Colour,
+}
+
+impl Ink {
+    /// The text in this tone.
+    pub fn paint(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Good => "32",
+            Tone::Busy => "36",
+            Tone::Warn => "33",
+            Tone::Bad => "31",
+            Tone::Dim => "2",
+            Tone::Bold => "1",
+        };
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Colour => format!("\x1b[{code}m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// The tone of a state of the contract, whatever it is the state of.
+pub fn tone_of(state: &str) -> Tone {
+    match state {
+        "completed" | "done" | "ready" | "active" | "healthy" | "in" => Tone::Good,
+        "preparing" | "rolling" | "rolling_back" | "updating" | "running" | "joining" => Tone::Busy,
+        "draining" | "drained" | "paused" | "held" | "partial" | "skipped" | "restored" => {
+            Tone::Warn
+        }
+        "rolled_back" | "aborted" | "out" | "stopped" => Tone::Warn,
+        "failed" | "offline" | "revoked" | "lost" | "unhealthy" => Tone::Bad,
+        "pending" => Tone::Dim,
+        _ => Tone::Plain,
+    }
+}
+
+/// A state as people read it: `rolling_back` is "rolling back".
+pub fn state_words(state: &str) -> String {
+    state.replace('_', " ")
+}
+
+/// How wide `text` is on a terminal; every character of ours takes one column.
+pub fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// `text`, or as much of it as fits in `columns` and an ellipsis.
+pub fn fit(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(columns.saturating_sub(3)).collect();
+    let dots = &"..."[..columns.min(3)];
+    format!("{}{dots}", kept.trim_end())
+}
+
+/// A line broken between words so that it fits; what follows is moved in a little further. A word
+/// that is too long stays whole: nobody could copy it otherwise.
+pub fn wrap(line: &str, columns: usize) -> String {
+    let indent = width(line) - width(line.trim_start());
+    let hang = " ".repeat(indent + 2);
+    let mut text = String::new();
+    let mut at = 0;
+    for word in line.trim_start().split(' ') {
+        if at == 0 {
+            text.push_str(&line[..indent]);
+            at = indent;
+        } else if at + 1 + width(word) > columns {
+            text.push('\n');
+            text.push_str(&hang);
+            at = hang.len();
+        } else {
+            text.push(' ');
+            at += 1;
+        }
+        text.push_str(word);
+        at += width(word);
+    }
+    text
+}
+
+/// One word or phrase of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text, tone: Tone::Plain }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::from(text.to_owned())
+    }
+}
+
+impl Cell {
+    /// A phrase in a tone.
+    pub fn toned(tone: Tone, text: impl Into<String>) -> Self {
+        Self { text: text.into(), tone }
+    }
+
+    /// A state of the contract, in its words and its tone.
+    pub fn state(state: &str) -> Self {
+        Self::toned(tone_of(state), state_words(state))
+    }
+
+    /// A value that may be absent: then `-`.
+    pub fn or_dash(text: Option<&str>) -> Self {
+        match text {
+            Some(text) if !text.is_empty() => Self::from(text),
+            Some(_) | None => Self::toned(Tone::Dim, "-"),
+        }
+    }
+}
+
+/// Rows under a heading.
+#[derive(Debug, Clone)]
+pub struct Table {
+    heads: Vec<&'static str>,
+    right: Vec<usize>,
+    rows: Vec<Vec<Cell>>,
+    indent: usize,
+}
+
+impl Table {
+    /// A table with these headings; a heading that begins with `>` is aligned to the right.
+    pub fn new(heads: &[&'static str]) -> Self {
+        let right = (0..heads.len()).filter(|at| heads[*at].starts_with('>')).collect();
+        let heads = heads.iter().map(|head| head.trim_start_matches('>')).collect();
+        Self { heads, right, rows: Vec::new(), indent: 0 }
+    }
+
+    /// The same, moved to the right.
+    pub fn indented(mut self, columns: usize) -> Self {
+        self.indent = columns;
+        self
+    }
+
+    /// One more row, with a cell for each heading.
+    pub fn row<const N: usize>(&mut self, cells: [Cell; N]) {
+        debug_assert_eq!(N, self.heads.len(), "a cell for each heading");
+        self.rows.push(cells.into());
+    }
+
+    /// Is there no row?
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The text; the last column is shortened to fit the terminal, and never elsewhere.
+    pub fn text(&self, ink: Ink, terminal: Option<usize>) -> String {
+        let columns = self.heads.len();
+        let widths: Vec<usize> = (0..columns)
+            .map(|at| {
+                let cells = self.rows.iter().map(|row| width(&row[at].text));
+                cells.chain([width(self.heads[at])]).max().unwrap_or(0)
+            })
+            .collect();
+        let before: usize =
+            widths[..columns - 1].iter().map(|w| w + 2).sum::<usize>() + self.indent;
+        // Below ten columns nothing readable is left: let the terminal wrap instead.
+        let room = terminal.map(|columns| columns.saturating_sub(before).max(10));
+        let heads = self.heads.iter().map(|head| Cell::toned(Tone::Dim, *head)).collect();
+        let mut text = String::new();
+        for row in [&heads].into_iter().chain(&self.rows) {
+            text.push_str(&self.line(row, &widths, room, ink));
+            text.push('\n');
+        }
+        text
+    }
+
+    fn line(&self, row: &[Cell], widths: &[usize], room: Option<usize>, ink: Ink) -> String {
+        let mut line = " ".repeat(self.indent);
+        let filled = row.iter().rposition(|cell| !cell.text.is_empty()).map_or(0, |at| at + 1);
+        for (at, cell) in row.iter().take(filled).enumerate() {
+            let last_column = at + 1 == widths.len();
+            let words = match room {
+                Some(room) if last_column => fit(&cell.text, room),
+                Some(_) | None => cell.text.clone(),
+            };
+            let gap = " ".repeat(widths[at].saturating_sub(width(&words)));
+            let painted = ink.paint(cell.tone, &words);
+            match (self.right.contains(&at), at + 1 == filled) {
+                (true, _) => line.extend([gap.as_str(), &painted]),
+                (false, true) => line.push_str(&painted),
+                (false, false) => line.extend([painted.as_str(), &gap]),
+            }
+            if at + 1 < filled {
+                line.push_str("  ");
+            }
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(&["NAME", ">SIZE", "WHY"]);
+        table.row(["web-01".into(), "7".into(), "a long story about a node".into()]);
+        table.row(["db-1".into(), "1200".into(), "".into()]);
+        table
+    }
+
+    #[test]
+    fn columns_are_aligned_and_pipes_get_everything() {
+        let expected = "\
+NAME    SIZE  WHY
+web-01     7  a long story about a node
+db-1    1200
+";
+        assert_eq!(table().text(Ink::Plain, None), expected);
+    }
+
+    #[test]
+    fn a_terminal_gets_what_fits() {
+        let expected = "\
+NAME    SIZE  WHY
+web-01     7  a long story...
+db-1    1200
+";
+        assert_eq!(table().text(Ink::Plain, Some(29)), expected);
+    }
+
+    #[test]
+    fn colour_changes_no_column() {
+        let coloured = table().text(Ink::Colour, None);
+        let mut plain = String::new();
+        let mut parts = coloured.split("\x1b[");
+        plain.push_str(parts.next().unwrap());
+        for part in parts {
+            plain.push_str(part.split_once('m').unwrap().1);
+        }
+        assert_eq!(plain, table().text(Ink::Plain, None));
+    }
+
+    #[test]
+    fn wrapping() {
+        for (line, columns, wrapped) in [
+            ("short", 10, "short"),
+            ("one two three", 8, "one two\n  three"),
+            ("  one two three", 9, "  one two\n    three"),
+            ("averyverylongword and more", 10, "averyverylongword\n  and more"),
+            ("", 10, ""),
+            ("a  b", 10, "a  b"),
+        ] {
+            assert_eq!(wrap(line, columns), wrapped, "{line}");
+        }
+    }
+
+    #[test]
+    fn fitting() {
+        for (text, columns, fitted) in
+            [("abc", 3, "abc"), ("abcd", 3, "..."), ("abcdef", 5, "ab..."), ("abc", 1, ".")]
+        {
+            assert_eq!(fit(text, columns), fitted);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What `rota serve` is told on its command line, checked once; how it serves is written elsewhere.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use rota_rollout::names::ControllerName;
+
+/// The shown examples; a test parses every one.
+const EXAMPLES: &str = "\
+Examples:
+  rota serve --data /var/lib/rota
+  rota serve --data /var/lib/rota --name c1 --advertise c1.example.net:7400
+  rota serve --data /tmp/rota --listen 127.0.0.1:0 --http 127.0.0.1:0
+  rota serve --data /var/lib/rota --name c2 --store etcd://h1:2379,h2:2379 \
+--join c1.example.net:7400 --token rota_t1_secret
+
+The first start without --join makes the CA and writes DIR/admin.toml, a context for `--context`.
+Port 0 picks a free port; the line with `ready` names it.";
+
+/// Run a controller
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ServeArgs {
+    /// Where state, artifacts and keys live
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// This controller's name
+    #[arg(long, default_value = "c1")]
+    pub name: ControllerName,
+
+    /// Where agents and operators connect (gRPC)
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7400")]
+    pub listen: SocketAddr,
+
+    /// Where the dashboard, /api, /metrics, /healthz and /readyz answer
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7401")]
+    pub http: SocketAddr,
+
+    /// How others reach this controller; default: what --listen says
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
+    pub advertise: Option<String>,
+
+    /// Where state is kept: `sqlite`, or `etcd://h1:2379,h2:2379[?prefix=/rota&ca=F&cert=F&key=F]`
+    #[arg(long, default_value = "sqlite")]
+    pub store: StoreArg,
+
+    /// A running controller to join
+    #[arg(long, value_name = "HOST:PORT", requires = "token", value_parser = host_port)]
+    pub join: Option<String>,
+
+    /// The token for --join, from `rota token create --for controller`
+    #[arg(long, requires = "join", env = "ROTA_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// Which store keeps the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreArg {
+    /// One file in the data directory, for one controller.
+    Sqlite,
+    /// An etcd cluster, for several: the whole URL as given.
+    Etcd(String),
+}
+
+impl FromStr for StoreArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("etcd://") {
+            Some(rest) if !rest.is_empty() => Ok(Self::Etcd(text.to_owned())),
+            Some(_) => Err("name at least one member, for example etcd://h1:2379".to_owned()),
+            None if text == "sqlite" => Ok(Self::Sqlite),
+            None => Err("write `sqlite`, or `etcd://HOST:PORT[,HOST:PORT...]`".to_owned()),
+        }
+    }
+}
+
+/// Checks `HOST:PORT`; an IPv6 host stands in brackets.
+pub fn host_port(text: &str) -> Result<String, String> {
+    const RULE: &str = "write HOST:PORT, for example c1.example.net:7400 or [::1]:7400";
+    let (host, port) = text.rsplit_once(':').ok_or(RULE)?;
+    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    let port: u16 = port.parse().map_err(|_| "the port is a number from 1 to 65535")?;
+    if host.is_empty() || host.contains('/') || bare_v6 || port == 0 {
+        return Err(RULE.to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (text, right) in [
+            ("c1:7400", true),
+            ("10.0.0.1:7400", true),
+            ("[::1]:7400", true),
+            ("::1:7400", false),
+            ("c1", false),
+            (":7400", false),
+            ("c1:0", false),
+            ("c1:70000", false),
+            ("https://c1:7400", false),
+        ] {
+            assert_eq!(host_port(text).is_ok(), right, "{text}");
+        }
+    }
+
+    #[test]
+    fn stores() {
+        for (text, store) in [
+            ("sqlite", Some(StoreArg::Sqlite)),
+            ("etcd://h1:2379", Some(StoreArg::Etcd("etcd://h1:2379".to_owned()))),
+            ("etcd://", None),
+            ("postgres://x", None),
+        ] {
+            assert_eq!(text.parse::<StoreArg>().ok(), store, "{text}");
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! The program `rota` as it is, against a controller that plays a script: words, streams, exits.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod fake;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fake::{Fake, Ran, Script, rota};
+use rota::errors::Sort;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+const MANIFEST: &str = "\
+app = \"shop\"
+[artifact]
+path = \"dist\"
+[run]
+command = [\"./shop\"]
+port = 9000
+[traffic]
+via = \"none\"
+";
+
+fn node(name: &str, state: &str, step: Option<&str>) -> Value {
+    let failed = matches!(state, "failed" | "restored");
+    json!({
+        "name": name, "state": state, "step": step,
+        "release": if state == "done" { "1.1.0" } else { "1.0.3" }, "attempt": 1,
+        "error": failed.then_some("smoke test \"home page\" answered 500"),
+        "output": failed.then_some("listening\npanic: oops\n"),
+        "out_of_traffic_ms": if state == "done" { 812 } else { 0 },
+        "in_flight_at_drain": 14, "in_flight": 14, "cut": 0
+    })
+}
+
+fn view(state: &str, hold: Option<&str>, nodes: &[Value]) -> String {
+    let hold = hold.map(|kind| {
+        json!({ "kind": kind, "text": format!("it waits: {kind}"), "hint": "", "nodes": [],
+            "since": "2026-11-24T03:45:00.000Z" })
+    });
+    json!({
+        "id": "shop/prod/14", "app": "shop", "env": "prod", "revision": 14, "kind": "deploy",
+        "from": "1.0.3", "to": "1.1.0", "message": "why", "who": "alice", "state": state,
+        "hold": hold, "controller": "c1", "term": 1, "batches": [], "nodes": nodes,
+        "evidence": { "least_in_traffic": 1, "targets": 2, "cut": 0, "failed_requests": 0,
+            "requests": 120_931 },
+        "started_at": "2026-11-24T03:45:00.000Z",
+        "finished_at": "2026-11-24T03:45:12.480Z"
+    })
+    .to_string()
+}
+
+fn under_way() -> String {
+    view(
+        "rolling",
+        None,
+        &[node("web-01", "updating", Some("drain")), node("web-02", "pending", None)],
+    )
+}
+
+fn completed() -> String {
+    view("completed", None, &[node("web-01", "done", None), node("web-02", "done", None)])
+}
+
+fn stopped(state: &str, hold: Option<&str>) -> String {
+    view(state, hold, &[node("web-01", "restored", None), node("web-02", "pending", None)])
+}
+
+const START: &str = "rollout start shop --release 1.1.0 --env prod -m why";
+
+#[tokio::test]
+async fn a_rollout_is_followed_to_its_end() {
+    let fake = Fake::start(Script::rollout(vec![vec![under_way(), completed()]])).await;
+    let ran = fake.run(START).await;
+    assert_eq!(
+        ran.stderr,
+        "shop/prod/14  deploy of 1.1.0 (was 1.0.3): 2 nodes, rolling\n\
+         web-01  drain  14 in flight\n\
+         shop/prod/14  completed\n\
+         web-01  done  out of traffic 812 ms\n\
+         web-02  done  out of traffic 812 ms\n"
+    );
+    assert_eq!(
+        ran.stdout,
+        "shop/prod/14 completed: 2 of 2 nodes run 1.1.0 (was 1.0.3)\n  took 12.4 s; at least \
+         1 of 2 in traffic; 120 931 requests, 0 failed, 0 cut\n"
+    );
+    assert_eq!(ran.exit, 0);
+    assert_eq!(
+        fake.seen.lock().unwrap().calls,
+        ["start kind 1 shop prod 1.1.0 why", "follow rollouts/shop/prod/14 after 0"]
+    );
+}
+
+#[tokio::test]
+async fn every_end_has_its_exit_code() {
+    for (state, hold, exit) in [
+        ("completed", None, 0),
+        ("failed", None, 3),
+        ("aborted", None, 3),
+        ("partial", None, 3),
+        ("paused", None, 3),
+        ("held", Some("failures"), 3),
+        ("held", Some("approval"), 3),
+        ("held", Some("capacity"), 3),
+        ("rolled_back", None, 4),
+    ] {
+        let fake = Fake::start(Script::rollout(vec![vec![stopped(state, hold)]])).await;
+        let line = "rollout status shop/prod/14 -w --max-hold 100ms";
+        let ran = fake.run(line).await;
+        assert_eq!(ran.exit, exit, "{state} {hold:?}: {ran:?}");
+        let machine = fake.run(&format!("-o json {line}")).await;
+        assert_eq!(machine.exit, exit, "{state} {hold:?}: {machine:?}");
+        let shown: Value = serde_json::from_str(&machine.stdout).unwrap();
+        assert_eq!(shown["state"], state);
+        if exit == 0 {
+            assert_eq!(machine.stderr, "");
+        } else {
+            let error: Value = serde_json::from_str(&machine.stderr).unwrap();
+            assert_eq!(error["error"]["kind"], state);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failure_says_what_happened_what_stands_and_what_to_do() {
+    let held = stopped("held", Some("failures"));
+    let fake = Fake::start(Script::rollout(vec![vec![held]])).await;
+    let ran = fake.run("-q rollout status shop/prod/14 -w").await;
+    assert_eq!(
+        ran.stderr,
+        "error: rollout shop/prod/14 is held: it waits: failures\n  \
+         web-01: smoke test \"home page\" answered 500\n    | listening\n    | panic: oops\n  \
+         web-01 is back on 1.0.3; web-02 was not touched\n  \
+         took 12.4 s; at least 1 of 2 in traffic; 120 931 requests, 0 failed, 0 cut\n\
+         hint: `rota rollout resume shop/prod/14` goes on, `rota rollout rollback shop/prod/14` \
+         goes back\n"
+    );
+    assert_eq!(ran.stdout, "");
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_taken_up_again() {
+    let fake =
+        Fake::start(Script::rollout(vec![vec![under_way()], vec![], vec![completed()]])).await;
+    let ran = fake.run(START).await;
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let lost = ran.stderr.lines().filter(|line| line.starts_with("connection lost")).count();
+    assert_eq!(lost, 1, "{}", ran.stderr);
+    let calls = fake.seen.lock().unwrap().calls.clone();
+    assert_eq!(calls.iter().filter(|call| call.starts_with("start")).count(), 1, "{calls:?}");
+}
+
+#[tokio::test]
+async fn the_latest_rollout_is_pinned_before_it_is_followed() {
+    let reads = BTreeMap::from([("rollouts/shop/prod".to_owned(), under_way())]);
+    let fake = Fake::start(Script { reads, ..Script::rollout(vec![vec![completed()]]) }).await;
+    assert_eq!(fake.run("rollout status shop/prod -w").await.exit, 0);
+    assert_eq!(
+        fake.seen.lock().unwrap().calls,
+        ["read rollouts/shop/prod", "follow rollouts/shop/prod/14 after 0"]
+    );
+}
+
+#[tokio::test]
+async fn ctrl_c_detaches() {
+    let fake = Fake::start(Script::rollout(vec![vec![under_way()]])).await;
+    let mut child = fake.spawn(START);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains("drain") {
+            break;
+        }
+    }
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let mut rest = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        rest.push(line);
+    }
+    assert_eq!(
+        rest,
+        [
+            "detached: rollout shop/prod/14 goes on without you",
+            "hint: `rota rollout status shop/prod/14 -w` comes back to it"
+        ]
+    );
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn detached_from_the_start_prints_the_id() {
+    let fake = Fake::start(Script::rollout(Vec::new())).await;
+    let ran = fake.run(&format!("{START} --detach")).await;
+    assert_eq!((ran.exit, ran.stdout.as_str()), (0, "shop/prod/14\n"));
+}
+
+#[tokio::test]
+async fn the_next_controller_is_asked_when_one_is_gone() {
+    let reads = BTreeMap::from([("nodes".to_owned(), "[]".to_owned())]);
+    let fake = Fake::start(Script { reads, ..Script::default() }).await;
+    fake.others_first(&["127.0.0.1:1", "127.0.0.1:2"]);
+    for _ in 0..3 {
+        let ran = fake.run("node ls -o json").await;
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, "[]\n"), "{}", ran.stderr);
+    }
+}
+
+#[tokio::test]
+async fn nobody_answers() {
+    let fake = Fake::start(Script::default()).await;
+    let mut context = rota::context::Context::load(&fake.context()).unwrap();
+    context.controllers = vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
+    context.save(&fake.context()).unwrap();
+    for line in ["status", START, "node drain web-01", "events -f", "rollout status a/b -w"] {
+        let ran = fake.run(line).await;
+        assert_eq!(ran.exit, 5, "{line}: {ran:?}");
+        assert!(ran.stderr.starts_with("error: no controller could be reached\n"), "{ran:?}");
+        for address in ["127.0.0.1:1: ", "127.0.0.1:2: "] {
+            assert!(ran.stderr.contains(address), "{line}: {ran:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusals_have_their_exit_codes_and_their_form() {
+    for (sort, exit) in [
+        (Sort::Refused, 1),
+        (Sort::NotFound, 1),
+        (Sort::Store, 1),
+        (Sort::Internal, 1),
+        (Sort::Usage, 2),
+        (Sort::Manifest, 2),
+        (Sort::NotPermitted, 6),
+    ] {
+        let refusal = Some(sort.error("no such luck", "try again"));
+        let fake = Fake::start(Script { refusal, ..Script::default() }).await;
+        for line in ["status", "node drain web-01", START] {
+            let ran = fake.run(line).await;
+            assert_eq!(ran.exit, exit, "{line}: {ran:?}");
+            assert_eq!(ran.stderr, "error: no such luck\nhint: try again\n", "{line}");
+            let ran = fake.run(&format!("{line} -o json")).await;
+            let error: Value = serde_json::from_str(&ran.stderr).unwrap();
+            let kind = sort.as_str();
+            let right = json!({ "kind": kind, "message": "no such luck", "hint": "try again" });
+            assert_eq!((ran.exit, &error["error"]), (exit, &right), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn mistakes_of_the_command_line() {
+    let home = tempfile::tempdir().unwrap();
+    for (line, word) in [
+        ("deploy", "--version"),
+        ("status", "no context"),
+        ("status --context nowhere.toml", "nowhere.toml"),
+        ("check", "rota.toml"),
+        ("login h:1 --token nonsense", "--token"),
+        ("token create --for agent --role admin", "--role"),
+    ] {
+        let ran = Ran::of(rota(home.path(), line).output().await.unwrap());
+        assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""), "{line}: {ran:?}");
+        assert!(ran.stderr.starts_with("error: ") && ran.stderr.contains(word), "{line}: {ran:?}");
+        let ran = Ran::of(rota(home.path(), &format!("{line} -o json")).output().await.unwrap());
+        let error: Value = serde_json::from_str(&ran.stderr).unwrap();
+        assert_eq!((ran.exit, error["error"]["kind"].as_str()), (2, Some("usage")), "{line}");
+        assert!(error["error"]["message"].as_str().unwrap().contains(word), "{line}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn check_shows_every_problem() {
+    let fake = Fake::start(Script::default()).await;
+    fake.write_app(&format!("{MANIFEST}[strategy]\nbatch = 0\nmonitr = \"5s\"\n"));
+    let ran = fake.run("check").await;
+    assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""), "{ran:?}");
+    assert_eq!(ran.stderr.matches("error: ").count(), 2, "{}", ran.stderr);
+    let ran = fake.run("deploy --version 1.1.0 --env prod -o json").await;
+    let error: Value = serde_json::from_str(&ran.stderr).unwrap();
+    assert_eq!((ran.exit, error["error"]["kind"].as_str()), (2, Some("manifest")));
+    assert_eq!(error["error"]["details"].as_array().unwrap().len(), 2);
+    fake.write_app(MANIFEST);
+    let ran = fake.run("check").await;
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert!(ran.stdout.starts_with("shop\n  artifact    dist\n"), "{}", ran.stdout);
+    assert_eq!(fake.seen.lock().unwrap().calls, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn deploy_uploads_pushes_starts_and_follows() {
+    let script =
+        Script { upload_breaks_after: Some(300_000), ..Script::rollout(vec![vec![completed()]]) };
+    let fake = Fake::start(script).await;
+    fake.write_app(MANIFEST);
+    let ran = fake.run("deploy --version 1.1.0 --env prod -m faster").await;
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let calls = fake.seen.lock().unwrap().calls.clone();
+    assert_eq!(
+        calls,
+        [
+            "read releases/shop/1.1.0",
+            "upload state 64",
+            "upload from 0",
+            "upload state 64",
+            "upload from 300000",
+            "push 1.1.0 as tar.zst",
+            "start kind 1 shop prod 1.1.0 faster",
+            "follow rollouts/shop/prod/14 after 0"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_release_that_is_there_is_not_uploaded_again() {
+    for (digest, exit, upload) in [(None, 0, false), (Some("ab".repeat(32)), 1, false)] {
+        // The digest of the app, from the first push.
+        let first = Fake::start(Script::rollout(Vec::new())).await;
+        first.write_app(MANIFEST);
+        assert_eq!(first.run("release push --version 1.1.0").await.exit, 1, "no such document");
+        let bytes = first.seen.lock().unwrap().uploaded.clone();
+        let digest = digest.unwrap_or_else(|| sha256(&bytes));
+        let release = json!({ "app": "shop", "version": "1.1.0", "digest": digest, "size": 1,
+            "created_at": "2026-11-24T03:45:00.000Z", "who": "bob", "current_in": [] });
+        let reads = BTreeMap::from([("releases/shop/1.1.0".to_owned(), release.to_string())]);
+        let fake = Fake::start(Script { reads, ..Script::rollout(vec![vec![completed()]]) }).await;
+        fake.write_app(MANIFEST);
+        let ran = fake.run("deploy --version 1.1.0 --env prod").await;
+        assert_eq!(ran.exit, exit, "{ran:?}");
+        let calls = fake.seen.lock().unwrap().calls.clone();
+        assert_eq!(calls.iter().any(|call| call.starts_with("upload")), upload, "{calls:?}");
+        if exit == 1 {
+            let message = "error: release shop 1.1.0 exists with another content\n";
+            assert!(ran.stderr.starts_with(message), "{}", ran.stderr);
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_plan_changes_nothing_and_says_what_would_refuse() {
+    for (refusals, exit) in [(json!([]), 0), (json!(["prod is frozen: sale"]), 1)] {
+        let plan = json!({ "batches": [["web-01"]], "targets": 1, "skipped": [],
+            "least_in_traffic": 0, "refusals": refusals, "notes": [], "from": null,
+            "to": "1.1.0" });
+        let fake = Fake::start(Script { answer: plan.to_string(), ..Script::default() }).await;
+        fake.write_app(MANIFEST);
+        let ran = fake.run("plan --version 1.1.0 --env prod").await;
+        assert_eq!(ran.exit, exit, "{ran:?}");
+        assert!(ran.stdout.starts_with("1.1.0: 1 target in 1 batch\n"), "{}", ran.stdout);
+        assert_eq!(fake.seen.lock().unwrap().calls, ["plan shop prod 1.1.0"]);
+        let ran = fake.run("plan --version 1.1.0 --env prod -o json").await;
+        let shown: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((ran.exit, shown["targets"].as_u64()), (exit, Some(1)));
+    }
+}
+
+#[tokio::test]
+async fn only_the_token_goes_to_stdout() {
+    let answer =
+        r#"{ "token": "rota_a1_x", "id": "3f9a1c", "expires_at": "2026-11-24T04:45:00Z" }"#;
+    let fake = Fake::start(Script { answer: answer.to_owned(), ..Script::default() }).await;
+    let ran = fake.run("token create --for agent --uses 3").await;
+    assert_eq!((ran.exit, ran.stdout.as_str()), (0, "rota_a1_x\n"));
+    assert!(!ran.stderr.contains("rota_a1_x"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("for an agent, 3 uses, until 2026-11-24 04:45:00Z"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn login_makes_a_context_that_works() {
+    let reads = BTreeMap::from([("nodes".to_owned(), "[]".to_owned())]);
+    let fake = Fake::start(Script { reads, ..Script::default() }).await;
+    let home = tempfile::tempdir().unwrap();
+    let login = format!("login {} --name alice --context test", fake.address);
+    let mut command = rota(home.path(), &login);
+    let ran = Ran::of(command.env("ROTA_TOKEN", &fake.token).output().await.unwrap());
+    assert_eq!((ran.exit, ran.stdout.as_str()), (0, ""), "{ran:?}");
+    for line in ["node ls -o json", "node ls -o json --context test"] {
+        let ran = Ran::of(rota(home.path(), line).output().await.unwrap());
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, "[]\n"), "{ran:?}");
+    }
+    let file = home.path().join(".config/rota/context.toml");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn events_go_on_where_they_were() {
+    let event = |seq: u64| {
+        json!({ "seq": seq, "at": "2026-11-24T03:45:00.000Z", "app": "shop", "env": "prod",
+            "rollout": null, "node": "web-01", "kind": "node", "text": format!("event {seq}") })
+    };
+    let reads = BTreeMap::from([("events?app=shop".to_owned(), json!([event(6)]).to_string())]);
+    let follows = vec![vec![event(7).to_string()], vec![json!([event(8), event(9)]).to_string()]];
+    let fake = Fake::start(Script { reads, follows, ..Script::default() }).await;
+    let mut child = fake.spawn("events -f --app shop");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for seq in 6..=9 {
+        let line = lines.next_line().await.unwrap().unwrap();
+        assert_eq!(line, format!("2026-11-24 03:45:00Z  shop/prod  web-01  event {seq}"));
+    }
+    let calls = fake.seen.lock().unwrap().calls.clone();
+    assert_eq!(calls[1..], ["follow events?app=shop after 6", "follow events?app=shop after 7"]);
+}
+
+#[tokio::test]
+async fn what_needs_no_controller() {
+    let home = tempfile::tempdir().unwrap();
+    for (line, word) in [
+        ("--version", "rota 0."),
+        ("--help", "Exit codes:"),
+        ("deploy --help", "Examples:"),
+        ("completions bash", "_rota"),
+        ("completions zsh", "#compdef rota"),
+        ("completions fish", "complete -c rota"),
+        ("man", ".TH rota 1"),
+    ] {
+        let ran = Ran::of(rota(home.path(), line).output().await.unwrap());
+        assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""), "{line}");
+        assert!(ran.stdout.contains(word), "{line}: {}", ran.stdout);
+    }
+    let ran = Ran::of(rota(home.path(), "man --dir man").output().await.unwrap());
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert!(home.path().join("man/rota-rollout-status.1").exists());
+}
+
+/// Not a test: the live screen for people, in a terminal.
+/// `cargo test -p rota --test cli -- --ignored --nocapture`, with SHOW=small|large|held|failed.
+#[tokio::test]
+#[ignore = "for people who look at a terminal"]
+async fn show_the_live_screen() {
+    let show = std::env::var("SHOW").unwrap_or_default();
+    let (count, at_once) = if show == "large" { (300, 30) } else { (8, 2) };
+    let steps = ["drain", "stop", "swap", "start", "health", "smoke", "join", "monitor"];
+    let name = |n: usize| format!("web-{:02}", n + 1);
+    let mut views = Vec::new();
+    for first in (0..count).step_by(at_once) {
+        for step in steps {
+            let nodes: Vec<Value> = (0..count)
+                .map(|n| match n {
+                    n if n < first && n % 37 == 5 => node(&name(n), "restored", None),
+                    n if n < first => node(&name(n), "done", None),
+                    n if n < first + at_once => node(&name(n), "updating", Some(step)),
+                    n => node(&name(n), "pending", None),
+                })
+                .collect();
+            views.push(view("rolling", None, &nodes));
+        }
+        if first > 0 && matches!(show.as_str(), "held" | "failed") {
+            let kind = if show == "held" { "capacity" } else { "failures" };
+            views.push(stopped("held", Some(kind)));
+            break;
+        }
+    }
+    if !matches!(show.as_str(), "held" | "failed") {
+        let nodes: Vec<Value> = (0..count).map(|n| node(&name(n), "done", None)).collect();
+        views.push(view("completed", None, &nodes));
+    }
+    let half = views.split_off(views.len() / 2);
+    let pace = Duration::from_millis(300);
+    let fake = Fake::start(Script { pace, ..Script::rollout(vec![views, half]) }).await;
+    let mut command = fake.command(&format!("{START} --max-hold 5s"));
+    println!("{:?}", command.status().await.unwrap());
+}
