@@ -15,7 +15,6 @@ pub mod local;
 pub mod logs;
 pub mod names;
 pub mod order;
-pub mod outbox;
 pub mod own;
 pub mod release;
 pub mod report;

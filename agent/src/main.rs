@@ -99,11 +99,11 @@ fn agent(args: RunArgs) -> ExitCode {
         info!("{}", agent.ready_line());
         notify(sd_notify::NotifyState::Ready);
         let link = agent.link.clone();
-        Box::pin(run::run(agent, stop.subscribe())).await;
+        let ran = Box::pin(run::run(agent, stop.subscribe())).await;
         notify(sd_notify::NotifyState::Stopping);
         link.stop();
         info!("stopped; apps and proxies go on");
-        Ok::<_, Box<dyn std::error::Error>>(())
+        ran
     });
     // Not waiting for blocking work: the journal makes it safe to stop anywhere.
     runtime.shutdown_background();

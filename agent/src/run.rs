@@ -1,69 +1,451 @@
-//! The loop of an agent that runs no apps: an edge. It knows the edges, and refuses work.
+//! The run loop: feeds events to the pure machine of each app, writes its state into the journal, carries out actions.
+//!
+//! One loop, one journal; every app has at most one job under way, and a new one ends it. What jobs, processes, edges
+//! and controllers say comes back as [`Happened`]. Stopping the loop stops nothing that it started: after the next start
+//! the journal and the processes say where things stand.
 
-use tokio::sync::watch;
-use tracing::{info, warn};
+mod inventory;
+mod jobs;
+mod means;
+mod once;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
 
 use crate::agent::Agent;
-use crate::link::Event;
-use crate::local::Request;
-use crate::report::{Failed, Left, Measured, Report, Step, What};
+use crate::journal::{Journal, JournalError};
+use crate::link;
+use crate::local::{self, Request};
+use crate::order::{Order, Rollout, Standing, Work as Ordered};
+use crate::report::{Report, What as Say};
+use crate::runtime::Running;
+use crate::spec::Spec;
+use crate::update::{self, Action, App, Did, Event, Side, What, Work};
 
-/// Runs until `stop` is set.
-pub async fn run(mut agent: Agent, mut stop: watch::Receiver<bool>) {
-    let mut seq = 0;
+use means::Means;
+
+/// Happenings that wait for the loop: a few for each app.
+const HAPPENED_MAX: usize = 256;
+
+/// How often logs are looked at, to be rotated.
+const ROTATE_EVERY: Duration = Duration::from_secs(60);
+
+/// The journal's record of what the operators want of this node as a whole.
+const STANDING: &str = "node.standing";
+
+/// Apps' records begin with this in the journal.
+const APP: &str = "app.";
+
+/// What came of something that the loop began.
+pub(crate) enum Happened {
+    /// A job ended.
+    Did { app: String, action: u64, did: Did },
+    /// A drain goes on.
+    Draining { app: String, in_flight: u64 },
+    /// A process was started or found again.
+    Runs { app: String, token: u64, running: Running },
+    /// A process ended.
+    Exited { app: String, token: u64, how: String, output: String },
+    /// An idle app turned healthy or unhealthy.
+    Health { app: String, token: u64, healthy: bool },
+    /// A release was prepared, or not; or the once-per-release job ended.
+    Answer { rollout: Rollout, attempt: u32, say: Box<Say> },
+}
+
+/// One app, as the loop knows it.
+#[derive(Default)]
+struct Slot {
+    state: App,
+    job: Option<JoinHandle<()>>,
+    /// Processes by token.
+    running: BTreeMap<u64, Running>,
+    /// The token whose health is watched, and the watcher.
+    watched: Option<(u64, JoinHandle<()>)>,
+    /// Tokens that turned unhealthy after they were healthy.
+    unwell: BTreeSet<u64>,
+    /// Digests that a finished rollout said to keep.
+    keep: Vec<String>,
+    /// Who waits for a rollback asked for on this node.
+    waiting: Option<oneshot::Sender<Result<local::Release, String>>>,
+}
+
+struct Loop {
+    means: Means,
+    journal: Journal,
+    slots: BTreeMap<String, Slot>,
+    drained: bool,
+    /// The number of the last report. It begins with the clock, so that it rises over restarts.
+    seq: u64,
+}
+
+/// Milliseconds since the Unix epoch.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Runs until `stop` is set. An error is a journal that cannot be read: nothing is guessed then.
+pub async fn run(
+    mut agent: Agent,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let (config, edges) = (agent.config.clone(), agent.edges.clone());
+    let (happened, mut happenings) = mpsc::channel(HAPPENED_MAX);
+    let means = Means::new(&config, agent.link.clone(), edges.clone(), happened);
+    means.releases.tidy().await?;
+    let journal = Journal::open(&config.data.join("journal"))?;
+    let mut this =
+        Loop { means, journal, slots: BTreeMap::new(), drained: false, seq: now() << 10 };
+    this.boot().await?;
+    let mut moved = edges.watch();
+    let mut rotate = tokio::time::interval(ROTATE_EVERY);
     loop {
+        this.show();
         tokio::select! {
             event = agent.events.recv() => match event {
-                None => return,
-                Some(Event::Order { controller, order }) => {
-                    warn!(controller, rollout = %order.rollout, "this agent runs no apps");
-                    seq += 1;
-                    let why = "this agent runs no apps: it only serves pools".to_owned();
-                    agent.link.report(Report {
-                        seq,
-                        rollout: order.rollout,
-                        attempt: order.attempt,
-                        at_ms: 0,
-                        what: What::Failed(Box::new(untouched(why))),
-                    });
-                }
-                Some(Event::Directory(directory)) => agent.edges.know(&directory.edges),
-                Some(Event::Up(name)) => info!("controller {name} is here"),
-                Some(Event::Down(name)) => info!("controller {name} is gone"),
-                Some(Event::Standing(_) | Event::Acked(_)) => {}
+                Some(event) => this.link_event(event).await?,
+                None => return Ok(()),
             },
-            request = agent.requests.recv() => match request {
-                None => return,
-                Some(request) => answer(request),
-            },
-            _ = stop.wait_for(|stop| *stop) => return,
+            Some(happened) = happenings.recv() => this.happened(happened).await?,
+            Some(request) = agent.requests.recv() => this.asked(request).await?,
+            Ok(()) = moved.changed() => {}
+            _ = rotate.tick() => this.rotate(),
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
         }
     }
 }
 
-fn untouched(cause: String) -> Failed {
-    Failed {
-        step: Step::Fetch,
-        cause,
-        output: Vec::new(),
-        left: Left::Untouched,
-        restore_error: None,
-        measured: Measured::default(),
-        release: None,
+impl Loop {
+    /// Reads the journal, finds the processes again, and goes on with whatever was under way.
+    async fn boot(&mut self) -> Result<(), JournalError> {
+        self.drained = self.journal.get(STANDING).await?.unwrap_or(false);
+        for record in self.journal.list().await? {
+            let Some(app) = record.strip_prefix(APP) else { continue };
+            if let Some(state) = self.journal.get::<App>(&record).await? {
+                let slot = Slot { state, ..Slot::default() };
+                self.slots.insert(app.to_owned(), slot);
+            }
+        }
+        let apps: Vec<String> = self.slots.keys().cloned().collect();
+        for app in apps {
+            let alive = self.find_processes(&app).await;
+            self.feed(&app, What::Booted { alive }).await?;
+            self.say_last(&app);
+        }
+        Ok(())
+    }
+
+    /// The tokens of the processes that still run; from now on they are watched again.
+    async fn find_processes(&mut self, app: &str) -> BTreeSet<u64> {
+        let mut alive = BTreeSet::new();
+        let Some(slot) = self.slots.get_mut(app) else { return alive };
+        for (spec, instance) in instances(&slot.state) {
+            match self.means.find(&spec, &instance).await {
+                Ok(Some(running)) => {
+                    alive.insert(instance.token);
+                    self.means.watch_exit(app, instance.token, &running);
+                    slot.running.insert(instance.token, running);
+                }
+                Ok(None) => {}
+                Err(why) => error!(app, why, "cannot look for the app's process"),
+            }
+        }
+        alive
+    }
+
+    /// What was last said of each rollout is said again: the agent may have died before it was heard.
+    fn say_last(&mut self, app: &str) {
+        let Some(slot) = self.slots.get(app) else { return };
+        let last: Vec<_> = slot
+            .state
+            .fences
+            .iter()
+            .filter_map(|(rollout, fence)| {
+                Some((rollout.clone(), fence.attempt, fence.last.clone()?))
+            })
+            .collect();
+        for (rollout, attempt, said) in last {
+            self.say(&rollout, attempt, said.into());
+        }
+    }
+
+    /// One event for one app: the machine decides, the journal remembers, then the actions leave.
+    async fn feed(&mut self, app: &str, what: What) -> Result<(), JournalError> {
+        let drained = self.drained;
+        let slot = self.slots.entry(app.to_owned()).or_default();
+        if slot.state.counter == 0 {
+            slot.state.drained = drained;
+        }
+        let outcome = update::on(&slot.state, Event { at: now(), what });
+        for note in &outcome.notes {
+            info!(app, "{note}");
+        }
+        if outcome.app != slot.state {
+            self.journal.put(&format!("{APP}{app}"), &outcome.app).await?;
+            slot.state = outcome.app;
+        }
+        for action in outcome.actions {
+            self.carry_out(app, action);
+        }
+        self.after(app);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, app: &str, action: Action) {
+        match action {
+            Action::Do { number, task } => {
+                let Some(slot) = self.slots.get_mut(app) else { return };
+                let running = slot.running.clone();
+                let job = jobs::spawn(self.means.clone(), app.to_owned(), number, task, running);
+                if let Some(old) = slot.job.replace(job) {
+                    old.abort();
+                }
+            }
+            Action::Say { rollout, attempt, said } => self.say(&rollout, attempt, said.into()),
+            Action::Assert { instance, side } => {
+                let Some(slot) = self.slots.get(app) else { return };
+                let found = instances(&slot.state).into_iter().find(|(_, one)| *one == instance);
+                if let Some((spec, instance)) = found {
+                    self.means.assert(&spec, &instance, side);
+                }
+            }
+            Action::Prune => self.prune(app),
+        }
+    }
+
+    /// What follows from the new state: whose health is watched, who was waiting.
+    fn after(&mut self, app: &str) {
+        let Some(slot) = self.slots.get_mut(app) else { return };
+        let known: BTreeSet<u64> = instances(&slot.state).iter().map(|(_, i)| i.token).collect();
+        slot.running.retain(|token, _| known.contains(token));
+        slot.unwell.retain(|token| known.contains(token));
+        let settled = match (&slot.state.work, &slot.state.current) {
+            (Work::Idle | Work::Move(_), Some(settled)) => Some(settled),
+            _ => None,
+        };
+        let wanted = settled.and_then(|settled| {
+            let instance = settled.instance.as_ref()?;
+            let running = slot.running.get(&instance.token)?;
+            Some((settled.spec.clone(), instance.clone(), running.clone()))
+        });
+        let token = wanted.as_ref().map(|(_, instance, _)| instance.token);
+        if slot.watched.as_ref().map(|(token, _)| *token) != token {
+            if let Some((_, old)) = slot.watched.take() {
+                old.abort();
+            }
+            slot.watched = wanted.map(|(spec, instance, running)| {
+                (instance.token, self.means.watch_health(app, spec, &instance, running))
+            });
+        }
+        if slot.state.work == Work::Idle
+            && let Some(reply) = slot.waiting.take()
+        {
+            answer(reply, release_of(app, &slot.state));
+        }
+    }
+
+    fn say(&mut self, rollout: &str, attempt: u32, what: Say) {
+        let Ok(rollout) = rollout.parse::<Rollout>() else {
+            return error!(rollout, "not the name of a rollout: nothing can be said of it");
+        };
+        self.seq += 1;
+        self.means.link.report(Report { seq: self.seq, rollout, attempt, at_ms: now(), what });
+    }
+
+    async fn link_event(&mut self, event: link::Event) -> Result<(), JournalError> {
+        match event {
+            link::Event::Order { controller, order } => self.ordered(&controller, *order).await?,
+            link::Event::Directory(directory) => self.means.edges.know(&directory.edges),
+            link::Event::Standing(standing) => {
+                let drained = standing == Standing::Drained;
+                if drained != self.drained {
+                    self.journal.put(STANDING, &drained).await?;
+                    self.drained = drained;
+                }
+                let apps: Vec<String> = self.slots.keys().cloned().collect();
+                for app in apps {
+                    self.feed(&app, What::Standing { drained }).await?;
+                }
+            }
+            link::Event::Up(name) => info!("controller {name} is here"),
+            link::Event::Down(name) => info!("controller {name} is gone"),
+            link::Event::Acked(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn ordered(&mut self, controller: &str, order: Order) -> Result<(), JournalError> {
+        let Order { term, rollout, attempt, work } = order;
+        let app = rollout.app.clone();
+        let newest = self
+            .slots
+            .get(&app)
+            .and_then(|slot| slot.state.fences.get(&rollout.to_string()).map(|fence| fence.term));
+        if let Some(newest_term) = newest.filter(|newest| term < *newest) {
+            warn!(controller, %rollout, term, newest_term, "an order of an owner of yesterday");
+            self.say(&rollout.to_string(), attempt, Say::Stale { newest_term });
+            return Ok(());
+        }
+        match work {
+            Ordered::Update(ordered) => {
+                self.means.learn(&ordered.edges);
+                let ordered = ordered.into_order(&rollout, term, attempt);
+                self.feed(&app, What::Ordered(ordered)).await?;
+            }
+            Ordered::Settle { keep } => {
+                self.slots.entry(app.clone()).or_default().keep = keep;
+                let rollout = rollout.to_string();
+                self.feed(&app, What::Settle { rollout, term }).await?;
+            }
+            Ordered::Prepare(spec) => jobs::prepare(self.means.clone(), rollout, attempt, *spec),
+            Ordered::Once(job) => {
+                once::run(&self.journal, self.means.clone(), (rollout, attempt), *job).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn happened(&mut self, happened: Happened) -> Result<(), JournalError> {
+        match happened {
+            Happened::Did { app, action, did } => {
+                self.feed(&app, What::Did { action, result: did }).await?;
+            }
+            Happened::Draining { app, in_flight } => {
+                self.feed(&app, What::Draining { in_flight }).await?;
+            }
+            Happened::Runs { app, token, running } => {
+                self.means.watch_exit(&app, token, &running);
+                let slot = self.slots.entry(app).or_default();
+                slot.running.insert(token, running);
+            }
+            Happened::Exited { app, token, how, output } => {
+                self.feed(&app, What::Exited { token, how, output }).await?;
+            }
+            Happened::Health { app, token, healthy } => {
+                let slot = self.slots.entry(app.clone()).or_default();
+                let change =
+                    if healthy { slot.unwell.remove(&token) } else { slot.unwell.insert(token) };
+                if change {
+                    warn!(app, healthy, "the app's health changed");
+                }
+            }
+            Happened::Answer { rollout, attempt, say } => {
+                self.say(&rollout.to_string(), attempt, *say);
+            }
+        }
+        Ok(())
+    }
+
+    async fn asked(&mut self, request: Request) -> Result<(), JournalError> {
+        match request {
+            Request::Updates(reply) => answer(reply, self.updates()),
+            Request::Apps(reply) => answer(reply, self.inventory()),
+            Request::Release { app, reply } => {
+                let none = || Err(format!("this node does not run {app}"));
+                let found = self.slots.get(&app);
+                answer(reply, found.map_or_else(none, |slot| release_of(&app, &slot.state)));
+            }
+            Request::Rollback { app, reply } => self.roll_back(app, reply).await?,
+        }
+        Ok(())
+    }
+
+    /// Back to the previous proven release, by the word of somebody on this node.
+    async fn roll_back(
+        &mut self,
+        app: String,
+        reply: oneshot::Sender<Result<local::Release, String>>,
+    ) -> Result<(), JournalError> {
+        let refusal = match self.slots.get(&app) {
+            None => Some(format!("this node does not run {app}")),
+            Some(slot) if matches!(slot.state.work, Work::Update(_)) => {
+                Some(format!("{app} is being updated right now: try again when that is done"))
+            }
+            Some(slot) if slot.state.previous.is_none() => {
+                Some(format!("{app} has no previous release on this node to go back to"))
+            }
+            Some(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            answer(reply, Err(refusal));
+            return Ok(());
+        }
+        self.feed(&app, What::AskedBack).await?;
+        if let Some(slot) = self.slots.get_mut(&app) {
+            slot.waiting = Some(reply);
+        }
+        Ok(())
+    }
+
+    fn prune(&self, app: &str) {
+        let Some(slot) = self.slots.get(app) else { return };
+        let mut keep = slot.keep.clone();
+        keep.extend(slot.state.current.iter().map(|settled| settled.spec.digest.clone()));
+        keep.extend(slot.state.previous.iter().map(|spec| spec.digest.clone()));
+        keep.extend(slot.state.queued.iter().map(|order| order.spec.digest.clone()));
+        if let Work::Update(update) = &slot.state.work {
+            keep.push(update.order.spec.digest.clone());
+            keep.extend(update.old.iter().map(|spec| spec.digest.clone()));
+        }
+        let (releases, app) = (self.means.releases.clone(), app.to_owned());
+        tokio::spawn(async move {
+            match releases.prune(&app, &keep).await {
+                Ok(gone) if gone.is_empty() => {}
+                Ok(gone) => info!(app, ?gone, "removed releases that nothing returns to"),
+                Err(error) => warn!(app, %error, "cannot remove old releases"),
+            }
+            if let Err(error) = releases.prune_cache(&keep).await {
+                warn!(%error, "cannot remove old downloads");
+            }
+        });
+    }
+
+    fn rotate(&self) {
+        for (app, slot) in &self.slots {
+            for running in slot.running.values() {
+                let log = &running.instance().log;
+                if let Err(error) = crate::logs::rotate(log, crate::logs::LOG_BYTES_MAX) {
+                    warn!(app, %error, "cannot rotate the app's log");
+                }
+            }
+        }
+    }
+}
+
+/// Every process that a state speaks of, with the release it runs.
+fn instances(state: &App) -> Vec<(Spec, update::Instance)> {
+    let mut all = Vec::new();
+    if let Some(settled) = &state.current {
+        all.extend(settled.instance.iter().map(|i| (settled.spec.clone(), i.clone())));
+    }
+    if let Work::Update(update) = &state.work {
+        let old = update.old.clone().zip(update.facts.old.clone());
+        let new = update.facts.new.clone().map(|new| (update.order.spec.clone(), new));
+        all.extend(old.into_iter().chain(new));
+    }
+    all
+}
+
+fn release_of(app: &str, state: &App) -> Result<local::Release, String> {
+    match &state.current {
+        Some(settled) if settled.side == Side::In || settled.instance.is_some() => {
+            Ok(local::Release {
+                app: app.to_owned(),
+                release: settled.spec.version.clone(),
+                digest: settled.spec.digest.clone(),
+            })
+        }
+        Some(_) | None => Err(format!("no release of {app} runs here")),
     }
 }
 
 /// Whoever asked may be gone meanwhile; then nobody needs the answer.
-fn answer(request: Request) {
-    let none = |app: String| format!("this agent does not run {app}: it only serves pools");
-    let told = match request {
-        Request::Updates(reply) => reply.send(Vec::new()).is_ok(),
-        Request::Apps(reply) => reply.send(Vec::new()).is_ok(),
-        Request::Rollback { app, reply } | Request::Release { app, reply } => {
-            reply.send(Err(none(app))).is_ok()
-        }
-    };
-    if !told {
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    if reply.send(value).is_err() {
         info!("whoever asked is gone");
     }
 }

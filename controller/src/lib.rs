@@ -1,4 +1,17 @@
 //! The controller and the operator's command line.
 
+pub mod access;
+pub mod api;
+pub mod artifact;
+pub mod cli;
+pub mod client;
+pub mod context;
+pub mod engine;
+pub mod errors;
+pub mod manifest;
+pub mod metrics;
+pub mod serve;
+pub mod serve_args;
 pub mod store;
 pub mod view;
+pub mod wire;

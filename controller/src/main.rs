@@ -1,11 +1,9 @@
 //! Wiring only: reads the command line, builds a runtime, and runs.
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use rota::cli::outcome::{Exit, Failure};
 use rota::cli::{self, Command};
-use rota::serve_args::ServeArgs;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
@@ -27,10 +25,10 @@ fn main() -> ExitCode {
         }
     };
     let exit = match cli.command {
-        Command::Serve(args) => match runtime.block_on(serve(args)) {
+        Command::Serve(args) => match runtime.block_on(rota::serve::run(args)) {
             Ok(()) => Exit::Done,
             Err(error) => {
-                let failure = Failure::internal("the controller stopped", error.as_ref());
+                let failure = Failure::internal("the controller stopped", &error);
                 cli::complain(&cli.global, &failure);
                 Exit::Refused
             }
@@ -38,9 +36,4 @@ fn main() -> ExitCode {
         command => runtime.block_on(cli::run(cli.global, command)),
     };
     exit.into()
-}
-
-/// Refuses, until the controller is part of this program.
-async fn serve(_: ServeArgs) -> Result<(), Box<dyn Error + Send + Sync>> {
-    Err("this build has no controller".into())
 }

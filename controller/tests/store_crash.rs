@@ -1,9 +1,9 @@
 //! Kills a process that commits, again and again, and takes the disk from another: what was
 //! acknowledged is there, and nothing by halves.
 //!
-//! The process is this test binary, started again with a variable that says where the database is. A
-//! kill takes the process but not the kernel's memory: that SQLite syncs before it answers is its own
-//! well-tested part.
+//! The process is this test binary, started again with a variable that says where the database is.
+//! A kill takes the process but not the kernel's memory: that SQLite syncs before it answers is its
+//! own well-tested part.
 #![expect(clippy::unwrap_used, reason = "a test, and helpers of tests")]
 
 use std::collections::BTreeSet;
@@ -51,12 +51,13 @@ async fn commits_until_killed() {
     }
 }
 
-/// The child: commits until the disk takes no more; then reads go on, and show what was acknowledged.
+/// The child: commits until the disk takes no more; then reads go on, and show what was
+/// acknowledged.
 #[tokio::test]
 async fn commits_until_refused() {
     let Ok(path) = std::env::var(DATABASE) else { return };
     let store = SqliteStore::open(Path::new(&path)).unwrap();
-    for number in 0.. {
+    for number in 0..10_000 {
         let ops = vec![Op::put(format!("/left/{number:020}"), vec![b'x'; 500])];
         match store.commit(Txn { compares: vec![], ops }).await {
             Ok(_) => println!("ack {number}"),
@@ -69,6 +70,7 @@ async fn commits_until_refused() {
             }
         }
     }
+    panic!("the disk took everything");
 }
 
 fn start(path: &Path) -> Child {

@@ -61,6 +61,11 @@ impl Access {
         Ok(Self { store, ca, revoked, audit, turn: Mutex::new(()) })
     }
 
+    /// The state that everything here is kept in.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
     /// The authority.
     pub fn ca(&self) -> &Arc<Ca> {
         &self.ca

@@ -3,6 +3,7 @@
 mod contents;
 mod error;
 pub mod pack;
+pub mod store;
 #[cfg(test)]
 mod tests;
 mod tree;

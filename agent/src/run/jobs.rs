@@ -1,0 +1,384 @@
+//! Carries out the machine's jobs. Each is harmless when it is repeated; each ends with what came of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::Happened;
+use super::means::{Means, tail};
+use crate::health::{self, Change, Probe, Verdict, chain};
+use crate::hooks::{self, HOOK_TIMEOUT, Moment};
+use crate::order::Rollout;
+use crate::report::{Failed, Left, Measured, Step, What as Say};
+use crate::runtime::Running;
+use crate::smoke;
+use crate::spec::{OnDrainTimeout, Port, Spec, Via};
+use crate::traffic::Observed;
+use crate::traffic::client::Member;
+use crate::traffic::drain::{Kernel, Leaving, Mover, TrafficError};
+use crate::update::{Did, HookSet, Instance, Job};
+
+/// How long every edge may take to read a member back as in: its health check must pass there too.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the edges may take to end and count what is cut.
+const CUT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an edge may take to forget a member. It is out already; nothing depends on it.
+const FORGET_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two health checks of an app in its monitor time.
+const MONITOR_EVERY: Duration = Duration::from_millis(500);
+
+/// What a job that did not work says.
+struct Trouble {
+    cause: String,
+    output: String,
+}
+
+impl Trouble {
+    fn of(error: &dyn std::error::Error) -> Self {
+        Self { cause: chain(error), output: String::new() }
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(cause: String) -> Self {
+        Self { cause, output: String::new() }
+    }
+}
+
+type Outcome = Result<Did, Trouble>;
+
+/// Begins a job; its result comes back as [`Happened::Did`] with its number.
+pub(super) fn spawn(
+    means: Means,
+    app: String,
+    number: u64,
+    job: Job,
+    running: BTreeMap<u64, Running>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let desk = Desk { means: means.clone(), app: app.clone(), running };
+        let did = match Box::pin(desk.run(job)).await {
+            Ok(did) => did,
+            Err(Trouble { cause, output }) => Did::Failed { cause, output },
+        };
+        means.tell(Happened::Did { app, action: number, did }).await;
+    })
+}
+
+/// Fetches, verifies and unpacks a release ahead of its update; the app is not touched.
+pub(super) fn prepare(means: Means, rollout: Rollout, attempt: u32, spec: Spec) {
+    tokio::spawn(async move {
+        let say = match fetch(&means, &spec).await {
+            Ok(_) => Say::Prepared,
+            Err(trouble) => Say::Failed(Box::new(Failed {
+                step: Step::Fetch,
+                cause: trouble.cause,
+                output: trouble.output.into_bytes(),
+                left: Left::Untouched,
+                restore_error: None,
+                measured: Measured::default(),
+                release: None,
+            })),
+        };
+        means.tell(Happened::Answer { rollout, attempt, say: Box::new(say) }).await;
+    });
+}
+
+/// Downloads what is missing, verifies the digest, unpacks. At once when the release is there.
+async fn fetch(means: &Means, spec: &Spec) -> Outcome {
+    let _one_at_a_time = means.fetching.lock().await;
+    if means.releases.is_installed(spec) {
+        return Ok(Did::Ok);
+    }
+    let of = |error: crate::release::ReleaseError| Trouble::of(&error);
+    means.releases.check_space(spec).map_err(of)?;
+    if !means.releases.is_fetched(spec) {
+        let mut partial = means.releases.partial(spec).await.map_err(of)?;
+        let fetched = means.link.fetch(&spec.digest, &mut partial).await;
+        fetched.map_err(|error| Trouble::of(&error))?;
+        partial.finish().await.map_err(of)?;
+    }
+    means.releases.install(spec).await.map_err(of)?;
+    Ok(Did::Ok)
+}
+
+/// One job, and everything it needs.
+struct Desk {
+    means: Means,
+    app: String,
+    running: BTreeMap<u64, Running>,
+}
+
+impl Desk {
+    async fn run(&self, job: Job) -> Outcome {
+        match job {
+            Job::Fetch(spec) => fetch(&self.means, &spec).await,
+            Job::Hooks { spec, which, instance } => self.hooks(&spec, which, instance).await,
+            Job::Drain { spec, instance, must } => self.drain(&spec, &instance, must).await,
+            Job::Stop { spec, instance, forget } => self.stop(&spec, &instance, forget).await,
+            Job::Swap(spec) => self.swap(spec).await,
+            Job::Start { spec, label, token } => {
+                self.start(&spec, &Instance { label, token, port: 0 }).await
+            }
+            Job::Health { spec, instance } => self.health(&spec, &instance).await,
+            Job::Smoke { spec, instance } => self.smoke(&spec, &instance).await,
+            Job::Join { spec, instance } => self.join(&spec, &instance).await,
+            Job::Monitor { spec, instance, for_ms } => {
+                self.monitor(&spec, &instance, Duration::from_millis(for_ms)).await
+            }
+            Job::Wait { for_ms } => {
+                tokio::time::sleep(Duration::from_millis(for_ms)).await;
+                Ok(Did::Ok)
+            }
+        }
+    }
+
+    async fn process(&self, spec: &Spec, instance: &Instance) -> Result<Option<Running>, Trouble> {
+        match self.running.get(&instance.token) {
+            Some(running) if running.exit().is_none() => Ok(Some(running.clone())),
+            Some(_) | None => Ok(self.means.find(spec, instance).await?),
+        }
+    }
+
+    async fn alive(&self, spec: &Spec, instance: &Instance) -> Result<Running, Trouble> {
+        let gone = || {
+            let output = self.running.get(&instance.token).map(tail).unwrap_or_default();
+            let exit = self.running.get(&instance.token).and_then(Running::exit);
+            let how = exit.map_or("ended".to_owned(), |exit| exit.to_string());
+            Trouble { cause: format!("the app {how}"), output }
+        };
+        self.process(spec, instance).await?.ok_or_else(gone)
+    }
+
+    async fn hooks(&self, spec: &Spec, which: HookSet, instance: Option<Instance>) -> Outcome {
+        let moment = match which {
+            HookSet::BeforeDrain => Moment::BeforeDrain,
+            HookSet::BeforeStart => Moment::BeforeStart,
+            HookSet::AfterJoin => Moment::AfterJoin,
+            HookSet::OnFailure => Moment::OnFailure,
+        };
+        let nobody = Instance { label: String::new(), token: 0, port: 0 };
+        let start = self.means.start_spec(spec, &instance.unwrap_or(nobody));
+        let ran = hooks::run_all(&self.means.launcher, &start, moment, HOOK_TIMEOUT).await;
+        ran.map(|()| Did::Ok).map_err(|error| Trouble {
+            cause: chain(&error),
+            output: String::from_utf8_lossy(&error.output).into_owned(),
+        })
+    }
+
+    async fn swap(&self, spec: Option<Spec>) -> Outcome {
+        let of = |error: crate::release::ReleaseError| Trouble::of(&error);
+        match spec {
+            Some(spec) => {
+                self.means.releases.point_current(&spec).await.map_err(of)?;
+            }
+            None => self.means.releases.clear_current(&self.app).await.map_err(of)?,
+        }
+        Ok(Did::Ok)
+    }
+
+    /// Starts a process, unless the one of this start runs already: a crash of the agent may have come between.
+    async fn start(&self, spec: &Spec, instance: &Instance) -> Outcome {
+        let of = |error: crate::runtime::RuntimeError| Trouble::of(&error);
+        let left = self.means.runtime.find(&spec.app, &instance.label).await.map_err(of)?;
+        if let Some(left) = left.filter(|running| running.exit().is_none()) {
+            if left.instance().digest == spec.digest {
+                return Ok(self.started(instance.token, left).await);
+            }
+            let (signal, timeout) = (spec.run.stop_signal, spec.run.stop_timeout);
+            self.means.runtime.stop(&left, signal, timeout).await.map_err(of)?;
+        }
+        let port = match spec.run.port {
+            Port::None => None,
+            Port::Fixed(port) => Some(port),
+            Port::Auto => Some(self.means.ports.free().map_err(|error| Trouble::of(&error))?),
+        };
+        let start = crate::runtime::StartSpec { port, ..self.means.start_spec(spec, instance) };
+        let running = self.means.runtime.start(&start).await.map_err(of)?;
+        Ok(self.started(instance.token, running).await)
+    }
+
+    async fn started(&self, token: u64, running: Running) -> Did {
+        let port = running.instance().port.unwrap_or(0);
+        self.means.tell(Happened::Runs { app: self.app.clone(), token, running }).await;
+        Did::Started { port }
+    }
+
+    async fn stop(&self, spec: &Spec, instance: &Instance, forget: bool) -> Outcome {
+        let of = |error: crate::runtime::RuntimeError| Trouble::of(&error);
+        let mut killed = false;
+        if let Some(running) = self.process(spec, instance).await? {
+            let (signal, timeout) = (spec.run.stop_signal, spec.run.stop_timeout);
+            let stopped = self.means.runtime.stop(&running, signal, timeout).await;
+            killed = stopped.map_err(of)?.killed;
+        } else if let Some(dead) = self.running.get(&instance.token) {
+            self.means.runtime.kill_leftovers(dead.instance()).await.map_err(of)?;
+        }
+        if forget && let Some((member, desired)) = self.means.member(spec, instance) {
+            let left = self.mover().leave(&member, &desired, FORGET_TIMEOUT).await;
+            if let Err(error) = left {
+                tracing::info!(app = self.app, %error, "an edge still lists the old instance");
+            }
+            self.means.edges.forget(&member);
+        }
+        Ok(Did::Stopped { killed })
+    }
+
+    async fn health(&self, spec: &Spec, instance: &Instance) -> Outcome {
+        let running = self.alive(spec, instance).await?;
+        let start = self.means.start_spec(spec, instance);
+        let probe = Probe { launcher: &self.means.launcher, start: &start, running: &running };
+        let cause = match health::wait_healthy(probe, &spec.health).await {
+            Verdict::Healthy { .. } => return Ok(Did::Ok),
+            Verdict::Unhealthy { cause, .. } => cause,
+            Verdict::Exited { exit, .. } => format!("the app {exit}"),
+        };
+        Err(Trouble { cause, output: tail(&running) })
+    }
+
+    async fn smoke(&self, spec: &Spec, instance: &Instance) -> Outcome {
+        let running = self.alive(spec, instance).await?;
+        let start = self.means.start_spec(spec, instance);
+        let probe = Probe { launcher: &self.means.launcher, start: &start, running: &running };
+        smoke::run(probe, &spec.smoke).await.map(|()| Did::Ok).map_err(|error| {
+            let own = String::from_utf8_lossy(&error.output).into_owned();
+            let output = if own.is_empty() { tail(&running) } else { own };
+            Trouble { cause: chain(&error), output }
+        })
+    }
+
+    /// Watches the app in traffic. A process that ends is told by the loop too; whoever is first ends the job.
+    async fn monitor(&self, spec: &Spec, instance: &Instance, time: Duration) -> Outcome {
+        let running = self.alive(spec, instance).await?;
+        if time.is_zero() {
+            return Ok(Did::Ok);
+        }
+        let start = self.means.start_spec(spec, instance);
+        let probe = Probe { launcher: &self.means.launcher, start: &start, running: &running };
+        let (tell, mut changes) = mpsc::channel(1);
+        let every = MONITOR_EVERY.min(time);
+        let cause = tokio::select! {
+            () = health::watch(probe, &spec.health, every, tell) => "the app ended".to_owned(),
+            change = first_bad(&mut changes) => change,
+            () = tokio::time::sleep(time) => return Ok(Did::Ok),
+        };
+        Err(Trouble { cause, output: tail(&running) })
+    }
+
+    fn mover(&self) -> Mover<'_> {
+        Mover { edges: &self.means.edges, connections: &Kernel }
+    }
+
+    async fn join(&self, spec: &Spec, instance: &Instance) -> Outcome {
+        match &spec.traffic.via {
+            Via::None => Ok(Did::Ok),
+            Via::Edge(_) => {
+                let Some((member, desired)) = self.means.member(spec, instance) else {
+                    return Ok(Did::Ok);
+                };
+                let joined = self.mover().join(&member, &desired, JOIN_TIMEOUT).await;
+                joined.map(|_| Did::Ok).map_err(|error| Trouble::of(&error))
+            }
+            Via::Endpoint | Via::Command => Err(Trouble::from(not_here(spec))),
+        }
+    }
+
+    async fn drain(&self, spec: &Spec, instance: &Instance, must: bool) -> Outcome {
+        let leaving = match &spec.traffic.via {
+            Via::None if instance.port == 0 => return Ok(nothing_in_flight()),
+            Via::None => Leaving::Kernel { port: instance.port },
+            Via::Edge(_) => match self.means.member(spec, instance) {
+                Some((member, app)) => Leaving::Edges { member, app },
+                None => return Ok(nothing_in_flight()),
+            },
+            Via::Endpoint | Via::Command => return Err(Trouble::from(not_here(spec))),
+        };
+        let mover = self.mover();
+        let drained = tokio::select! {
+            drained = mover.drain(&leaving, spec.traffic.drain_timeout) => drained,
+            never = self.tell_progress(&leaving) => never,
+        };
+        match drained {
+            Ok(drained) => Ok(Did::Drained {
+                in_flight_at_start: drained.in_flight_at_start,
+                cut: drained.cut,
+            }),
+            Err(error) if must || spec.traffic.on_drain_timeout == OnDrainTimeout::Cut => {
+                self.cut(&leaving, error).await
+            }
+            Err(error) => Err(Trouble::of(&error)),
+        }
+    }
+
+    /// The deadline passed: what is still in flight is ended and counted. An edge that cannot be reached cannot count;
+    /// then what it last said was in flight is what we cut.
+    async fn cut(&self, leaving: &Leaving, late: TrafficError) -> Outcome {
+        let TrafficError::NotDrained { in_flight_at_start, in_flight, waiting, .. } = late else {
+            return Err(Trouble::of(&late));
+        };
+        let direct = waiting.connections as u64;
+        let by_edges = match leaving {
+            Leaving::Kernel { .. } => 0,
+            Leaving::Edges { member, app } => {
+                match self.mover().cut(member, app, CUT_TIMEOUT).await {
+                    Ok(cut) => cut,
+                    Err(error) => {
+                        tracing::warn!(app = self.app, %error, "not every edge confirmed the cut");
+                        in_flight
+                    }
+                }
+            }
+        };
+        Ok(Did::Drained { in_flight_at_start, cut: by_edges + direct })
+    }
+
+    /// Tells how many requests the drain still waits for, whenever an edge says so. Never ends by itself.
+    async fn tell_progress<T>(&self, leaving: &Leaving) -> T {
+        let mut seen = self.means.edges.watch();
+        let mut last = None;
+        loop {
+            if let Leaving::Edges { member, .. } = leaving {
+                let in_flight = in_flight(&seen.borrow_and_update(), member);
+                if last != Some(in_flight) && (in_flight > 0 || last.is_some()) {
+                    last = Some(in_flight);
+                    let app = self.app.clone();
+                    self.means.tell(Happened::Draining { app, in_flight }).await;
+                }
+            }
+            if seen.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+fn nothing_in_flight() -> Did {
+    Did::Drained { in_flight_at_start: 0, cut: 0 }
+}
+
+fn not_here(spec: &Spec) -> String {
+    format!("[traffic] via = {:?} is not built into this agent yet", spec.traffic.via)
+}
+
+/// Requests of a member that are in flight, over all edges.
+fn in_flight(seen: &crate::traffic::client::Seen, member: &Member) -> u64 {
+    let members = seen.values().filter_map(|edge| edge.members.get(member));
+    members.filter(|member| member.observed != Observed::Absent).map(|m| m.in_flight).sum()
+}
+
+/// The first change for the worse.
+async fn first_bad(changes: &mut mpsc::Receiver<Change>) -> String {
+    loop {
+        match changes.recv().await {
+            Some(Change::Healthy) => {}
+            Some(Change::Unhealthy { cause }) => return format!("it turned unhealthy: {cause}"),
+            Some(Change::Exited { exit }) => return format!("the app {exit}"),
+            None => std::future::pending::<()>().await,
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Nodes, edges, pools, releases, controllers and events as people and programs see them.
+
+use std::collections::BTreeMap;
+
+use rota_proto::agent::PoolState;
+use rota_rollout::names::AppName;
+use serde_json::{Value, json};
+
+use super::Reader;
+use super::rollouts;
+use crate::access::rfc3339;
+use crate::engine::records::ReleaseRecord;
+use crate::engine::{Active, Agent, State};
+use crate::view::{
+    AppView, CareView, ControllerView, EdgeView, EnvView, EventView, FleetView, FreezeView,
+    MemberView, NodeView, PoolView, ReleaseView, StatusView,
+};
+
+/// Events that one answer has at the most.
+const EVENTS_SHOWN_MAX: usize = 500;
+
+/// Every node that the reader sees.
+pub fn nodes(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
+    let seen = state.nodes().filter(|(_, agent)| reader.sees(&agent.record.env));
+    seen.map(|(name, agent)| NodeView {
+        name: name.to_string(),
+        env: agent.record.env.clone(),
+        roles: agent.record.roles.clone(),
+        labels: agent.record.all_labels(),
+        state: node_state(agent).to_owned(),
+        version: agent.record.version.clone(),
+        apps: apps(agent),
+        last_seen: Some(last_seen(agent)),
+    })
+    .collect()
+}
+
+fn node_state(agent: &Agent) -> &'static str {
+    match (agent.online, agent.record.drained) {
+        (false, _) => "offline",
+        (true, true) => "drained",
+        (true, false) => "ready",
+    }
+}
+
+fn last_seen(agent: &Agent) -> String {
+    rfc3339(agent.heard.max(agent.record.last_seen))
+}
+
+fn apps(agent: &Agent) -> Vec<AppView> {
+    let view = |app: &crate::engine::records::AppRecord| AppView {
+        app: app.app.to_string(),
+        release: app.release.as_ref().map(|r| r.version.to_string()).unwrap_or_default(),
+        health: app.health.clone(),
+        traffic: app.traffic.clone(),
+    };
+    agent.record.apps.iter().map(view).collect()
+}
+
+/// Every edge that the reader sees.
+pub fn edges(state: &State, reader: Reader<'_>) -> Vec<EdgeView> {
+    let seen = state.edges().filter(|(_, agent)| reader.sees(&agent.record.env));
+    seen.map(|(name, agent)| EdgeView {
+        name: name.to_string(),
+        env: agent.record.env.clone(),
+        state: if agent.online { "ready" } else { "offline" }.to_owned(),
+        pools: agent
+            .record
+            .pools
+            .iter()
+            .map(|pool| format!("{}={}@{}", pool.pool, pool.driver, pool.listen))
+            .collect(),
+        address: agent.record.traffic_address.clone(),
+        version: agent.record.version.clone(),
+        last_seen: Some(last_seen(agent)),
+    })
+    .collect()
+}
+
+/// Every pool that the reader sees, summed over its edges.
+pub fn pools(state: &State, reader: Reader<'_>) -> Vec<PoolView> {
+    let mut pools: BTreeMap<(String, String), PoolView> = BTreeMap::new();
+    for (name, edge) in state.edges().filter(|(_, agent)| reader.sees(&agent.record.env)) {
+        for served in &edge.record.pools {
+            let key = (edge.record.env.clone(), served.pool.clone());
+            let pool = pools.entry(key).or_insert_with(|| PoolView {
+                pool: served.pool.clone(),
+                env: edge.record.env.clone(),
+                edges: Vec::new(),
+                members: Vec::new(),
+                requests: 0,
+                failed: 0,
+                cut: 0,
+            });
+            pool.edges.push(name.to_string());
+            if let Some(now) = edge.pools.iter().find(|now| now.pool == served.pool) {
+                add(pool, name.as_str(), now);
+            }
+        }
+    }
+    pools.into_values().collect()
+}
+
+fn add(pool: &mut PoolView, edge: &str, now: &PoolState) {
+    pool.requests += now.requests;
+    pool.failed += now.failed;
+    pool.cut += now.cut;
+    pool.members.extend(now.members.iter().map(|member| MemberView {
+        node: member.node.clone(),
+        edge: edge.to_owned(),
+        address: member.address.clone(),
+        state: member.state.clone(),
+        in_flight: member.in_flight,
+        version: member.version.clone(),
+    }));
+}
+
+/// All releases, or those of one app.
+pub fn releases(state: &State, app: Option<&AppName>) -> Vec<ReleaseView> {
+    let wanted = state.releases.values().filter(|r| app.is_none_or(|app| r.app == *app));
+    let mut views: Vec<(_, ReleaseView)> =
+        wanted.map(|release| (release.created, release_view(state, release))).collect();
+    views.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
+    views.into_iter().map(|(_, view)| view).collect()
+}
+
+fn release_view(state: &State, release: &ReleaseRecord) -> ReleaseView {
+    let id = release.release();
+    let current_in = state.fleets.iter().filter(|((app, _), fleet)| {
+        *app == release.app && fleet.currents.last().is_some_and(|current| current.release == id)
+    });
+    ReleaseView {
+        app: release.app.to_string(),
+        version: release.version.to_string(),
+        digest: release.digest.to_string(),
+        size: release.size,
+        created_at: rfc3339(release.created),
+        who: release.who.clone(),
+        current_in: current_in.map(|((_, env), _)| env.to_string()).collect(),
+    }
+}
+
+/// One release with its manifest.
+pub fn release_details(state: &State, release: &ReleaseRecord) -> Value {
+    let mut view = json!(release_view(state, release));
+    view["manifest"] = json!(release.manifest);
+    view["format"] = json!(release.format);
+    view
+}
+
+/// The controllers: with an embedded store, this one.
+pub fn controllers(state: &State) -> Vec<ControllerView> {
+    vec![ControllerView {
+        name: state.name.clone(),
+        state: if state.draining { "draining" } else { "active" }.to_owned(),
+        rollouts: state.rollouts.keys().map(ToString::to_string).collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        address: state.advertise.clone(),
+    }]
+}
+
+/// Every environment that has nodes or of which something is remembered.
+pub fn envs(state: &State, reader: Reader<'_>) -> Vec<EnvView> {
+    let mut envs: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, agent) in state.nodes() {
+        *envs.entry(agent.record.env.clone()).or_default() += 1;
+    }
+    for env in state.envs.keys() {
+        envs.entry(env.to_string()).or_default();
+    }
+    let seen = envs.into_iter().filter(|(env, _)| reader.sees(env));
+    seen.map(|(env, nodes)| {
+        let record = state.envs.iter().find(|(name, _)| name.as_str() == env);
+        let freeze = record.and_then(|(_, record)| record.frozen.as_ref());
+        let frozen = freeze.map(|freeze| FreezeView {
+            until: freeze.until.map(rfc3339),
+            message: freeze.why.clone(),
+            who: freeze.who.clone(),
+            since: rfc3339(freeze.since),
+        });
+        EnvView { env, nodes, frozen }
+    })
+    .collect()
+}
+
+/// The newest events that match `app=` and `env=` of the query.
+pub fn events(state: &State, query: &str, reader: Reader<'_>) -> Vec<EventView> {
+    events_after(state, query, 0, reader)
+}
+
+/// Events after this number that match the query, oldest first.
+pub fn events_after(state: &State, query: &str, after: u64, reader: Reader<'_>) -> Vec<EventView> {
+    let wanted = |key: &str| {
+        query.split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == key)
+    };
+    let (app, env) = (wanted("app"), wanted("env"));
+    let fits = |event: &&EventView| {
+        event.seq > after
+            && app.is_none_or(|(_, app)| app.is_empty() || event.app.as_deref() == Some(app))
+            && env.is_none_or(|(_, env)| env.is_empty() || event.env.as_deref() == Some(env))
+            && event.env.as_deref().is_none_or(|env| reader.sees(env))
+    };
+    let mut found: Vec<EventView> =
+        state.events.iter().rev().filter(fits).take(EVENTS_SHOWN_MAX).cloned().collect();
+    found.reverse();
+    found
+}
+
+/// Everything at a glance.
+pub fn status(state: &State, reader: Reader<'_>) -> StatusView {
+    let all = nodes(state, reader);
+    let seen = state.fleets.iter().filter(|((_, env), _)| reader.sees(env.as_str()));
+    let fleets = seen.map(|((app, env), fleet)| {
+        let there: Vec<&AppView> = all
+            .iter()
+            .filter(|node| node.env == env.as_str())
+            .flat_map(|node| &node.apps)
+            .filter(|entry| entry.app == app.as_str() && !entry.release.is_empty())
+            .collect();
+        FleetView {
+            app: app.to_string(),
+            env: env.to_string(),
+            release: fleet.currents.last().map(|c| c.release.version.to_string()),
+            revision: fleet.revision.0,
+            targets: there.len(),
+            in_traffic: there.iter().filter(|app| serves(app)).count(),
+        }
+    });
+    let mine = |active: &&Active| reader.sees(active.rollout.spec.id.env.as_str());
+    StatusView {
+        fleets: fleets.collect(),
+        rollouts: state
+            .rollouts
+            .values()
+            .filter(mine)
+            .map(|active| rollouts::of_active(state, active))
+            .collect(),
+        care: care(state, &all, reader),
+        envs: envs(state, reader),
+        controllers: controllers(state),
+    }
+}
+
+fn serves(app: &AppView) -> bool {
+    app.health == "healthy" && app.traffic == "in"
+}
+
+/// Nodes and edges that somebody should look at, and what to do.
+fn care(state: &State, nodes: &[NodeView], reader: Reader<'_>) -> Vec<CareView> {
+    let mut care = Vec::new();
+    let mut add = |name: &str, env: &str, text: String, hint: String| {
+        care.push(CareView { name: name.to_owned(), env: env.to_owned(), text, hint });
+    };
+    for node in nodes {
+        let inspect = format!("rota node inspect {}", node.name);
+        match node.state.as_str() {
+            "offline" => {
+                let since = node.last_seen.clone().unwrap_or_default();
+                add(&node.name, &node.env, format!("offline since {since}"), inspect);
+                continue;
+            }
+            "drained" => {
+                let hint = format!("rota node undrain {}", node.name);
+                add(&node.name, &node.env, "drained by an operator".to_owned(), hint);
+                continue;
+            }
+            _ => {}
+        }
+        for app in node.apps.iter().filter(|app| !app.release.is_empty() && !serves(app)) {
+            let updating = state.rollouts.values().any(|active| {
+                let own =
+                    active.rollout.nodes().iter().find(|(name, _)| name.as_str() == node.name);
+                own.is_some_and(|(_, node)| node.phase.is_running())
+            });
+            if !updating {
+                let text = format!(
+                    "{} {} is {}, traffic {}",
+                    app.app, app.release, app.health, app.traffic
+                );
+                add(&node.name, &node.env, text, inspect.clone());
+            }
+        }
+    }
+    for edge in edges(state, reader).into_iter().filter(|edge| edge.state == "offline") {
+        let since = edge.last_seen.unwrap_or_default();
+        add(
+            &edge.name,
+            &edge.env,
+            format!("edge offline since {since}"),
+            "rota edge ls".to_owned(),
+        );
+    }
+    care
+}

@@ -1,0 +1,209 @@
+//! Rollouts as people and programs see them.
+
+use rota_rollout::Rollout;
+use rota_rollout::names::NodeName;
+use rota_rollout::node::{Left, Node, Phase, StepName};
+use rota_rollout::rollout::{Kind, Once, Stage};
+
+use crate::access::rfc3339;
+use crate::engine::records::EvidenceRecord;
+use crate::engine::{Active, Ended, State};
+use crate::view::{BatchView, Evidence, HistoryEntry, HoldView, NodeProgress, RolloutView};
+
+/// A rollout that runs here.
+pub fn of_active(state: &State, active: &Active) -> RolloutView {
+    let mut view = view(&active.rollout, &active.evidence);
+    view.controller.clone_from(&state.name);
+    view.term = active.term;
+    for progress in &mut view.nodes {
+        progress.in_flight = in_flight(state, active, &progress.name);
+    }
+    if let Some(why) = &state.store_down
+        && view.finished_at.is_none()
+    {
+        view.state = "held".to_owned();
+        view.hold = Some(HoldView {
+            kind: "store".to_owned(),
+            text: format!("the controller's store does not answer: {why}"),
+            hint: "it goes on by itself when the store answers".to_owned(),
+            nodes: Vec::new(),
+            since: view.started_at.clone(),
+        });
+    }
+    view
+}
+
+/// A rollout that is over.
+pub fn of_ended(ended: &Ended) -> RolloutView {
+    let mut view = view(&ended.rollout, &ended.evidence);
+    view.controller.clone_from(&ended.owner.controller);
+    view.term = ended.owner.term;
+    view
+}
+
+/// What the edges say that a node still has in flight.
+fn in_flight(state: &State, active: &Active, node: &str) -> u64 {
+    let Some(pool) = &active.record.pool else { return 0 };
+    let env = active.rollout.spec.id.env.as_str();
+    state
+        .edges()
+        .filter(|(_, edge)| edge.record.env == env)
+        .flat_map(|(_, edge)| &edge.pools)
+        .filter(|there| there.pool == *pool)
+        .flat_map(|there| &there.members)
+        .filter(|member| member.node == node)
+        .map(|member| member.in_flight)
+        .sum()
+}
+
+fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
+    let spec = &rollout.spec;
+    let nodes: Vec<NodeProgress> =
+        rollout.nodes().iter().map(|(name, node)| progress(rollout, name, node)).collect();
+    RolloutView {
+        id: spec.id.to_string(),
+        app: spec.id.app.to_string(),
+        env: spec.id.env.to_string(),
+        revision: spec.id.revision.0,
+        kind: kind(spec.kind).to_owned(),
+        from: spec.from.as_ref().map(|from| from.version.to_string()),
+        to: spec.to.version.to_string(),
+        message: spec.message.clone(),
+        who: spec.who.clone(),
+        state: rollout.state().to_owned(),
+        hold: hold(rollout),
+        controller: String::new(),
+        term: 0,
+        batches: batches(rollout),
+        evidence: Evidence {
+            least_in_traffic: rollout.head.least_in_traffic,
+            targets: spec.targets,
+            cut: nodes.iter().map(|node| node.cut).sum(),
+            failed_requests: evidence.failed,
+            requests: evidence.requests,
+        },
+        nodes,
+        started_at: rfc3339(spec.started),
+        finished_at: finished(rollout),
+    }
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Deploy => "deploy",
+        Kind::Undo => "undo",
+        Kind::Restart => "restart",
+    }
+}
+
+fn finished(rollout: &Rollout) -> Option<String> {
+    match rollout.head.stage {
+        Stage::Ended { at, .. } => Some(rfc3339(at)),
+        Stage::Preparing
+        | Stage::Once(_)
+        | Stage::Rolling
+        | Stage::RollingBack { .. }
+        | Stage::Aborting => None,
+    }
+}
+
+fn hold(rollout: &Rollout) -> Option<HoldView> {
+    let held = rollout.head.held.as_ref()?;
+    Some(HoldView {
+        kind: held.hold.kind().to_owned(),
+        text: held.hold.to_string(),
+        hint: held.hold.hint(&rollout.spec.id),
+        nodes: held.hold.nodes().iter().map(NodeName::to_string).collect(),
+        since: rfc3339(held.since),
+    })
+}
+
+fn batches(rollout: &Rollout) -> Vec<BatchView> {
+    let view = |(index, names): (usize, &Vec<NodeName>)| {
+        let nodes: Vec<&Node> = names.iter().filter_map(|n| rollout.nodes().get(n)).collect();
+        let any = |test: fn(&Phase) -> bool| nodes.iter().any(|node| test(&node.phase));
+        let state = if any(Phase::is_running) {
+            "running"
+        } else if any(|phase| matches!(phase, Phase::Failed { .. })) {
+            "failed"
+        } else if nodes.iter().all(|node| node.phase.is_settled()) {
+            "done"
+        } else if any(Phase::is_settled) {
+            "running"
+        } else {
+            "pending"
+        };
+        let nodes = names.iter().map(NodeName::to_string).collect();
+        BatchView { index: index + 1, nodes, state: state.to_owned() }
+    };
+    rollout.spec.batches.iter().enumerate().map(view).collect()
+}
+
+fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
+    let (state, step) = state_of(&node.phase);
+    let (mut error, mut output) = (None, None);
+    match &node.phase {
+        Phase::Failed { cause, .. } => {
+            error = Some(match cause.step {
+                Some(step) => format!("{step}: {}", cause.text),
+                None => cause.text.clone(),
+            });
+            output = Some(cause.output.clone()).filter(|output| !output.is_empty());
+        }
+        Phase::Skipped { why } => error = Some(why.to_string()),
+        Phase::Waiting
+        | Phase::Preparing { .. }
+        | Phase::Ready
+        | Phase::Updating { .. }
+        | Phase::Monitoring { .. }
+        | Phase::Done
+        | Phase::RolledBack => {}
+    }
+    if let Stage::Once(Once::Failed { node: on, text, output: printed, .. }) = &rollout.head.stage
+        && on == name
+    {
+        error = Some(format!("the once-per-release job failed: {text}"));
+        output = Some(printed.clone());
+    }
+    NodeProgress {
+        name: name.to_string(),
+        state: state.to_owned(),
+        step: step.map(|step| step.to_string()),
+        release: node.runs.as_ref().map(|release| release.version.to_string()),
+        attempt: node.attempt.0,
+        error,
+        output,
+        out_of_traffic_ms: node.measured.out_of_traffic.0,
+        in_flight_at_drain: node.measured.in_flight_at_drain,
+        in_flight: 0,
+        cut: node.measured.cut,
+    }
+}
+
+fn state_of(phase: &Phase) -> (&'static str, Option<StepName>) {
+    match phase {
+        Phase::Waiting | Phase::Ready => ("pending", None),
+        Phase::Preparing { .. } => ("pending", Some(StepName::Fetch)),
+        Phase::Updating { step, .. } => ("updating", *step),
+        Phase::Monitoring { .. } => ("updating", Some(StepName::Monitor)),
+        Phase::Done => ("done", None),
+        Phase::Failed { left: Left::Restored, .. } => ("restored", None),
+        Phase::Failed { .. } => ("failed", None),
+        Phase::Skipped { .. } => ("skipped", None),
+        Phase::RolledBack => ("rolled_back", None),
+    }
+}
+
+/// One line of the history.
+pub fn history_entry(rollout: &Rollout) -> HistoryEntry {
+    let spec = &rollout.spec;
+    HistoryEntry {
+        revision: spec.id.revision.0,
+        release: spec.to.version.to_string(),
+        state: rollout.state().to_owned(),
+        message: spec.message.clone(),
+        who: spec.who.clone(),
+        started_at: rfc3339(spec.started),
+        finished_at: finished(rollout),
+    }
+}

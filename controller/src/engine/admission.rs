@@ -1,0 +1,409 @@
+//! Admits rollouts: the release, the targets, the plan, and every reason why it would not be safe.
+
+use rota_rollout::batches::{Plan, Target, plan};
+use rota_rollout::names::{EnvName, NodeName, Release, Revision, RolloutId, Span, Version};
+use rota_rollout::rollout::{Head, Kind, Limits, Rollout, Spec};
+use rota_rollout::strategy::StartOrder;
+use rota_rollout::verbs::Verb;
+use rota_rollout::{What, names::AppName};
+use serde_json::json;
+
+use super::batch::Answer;
+use super::carry::NewEvent;
+use super::records::{
+    EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord, ReleaseRecord, SpecRecord,
+    keys,
+};
+use super::state::Active;
+use super::{State, Turn};
+use crate::errors::Sort;
+use crate::manifest::{Manifest, Port, Resolved, Smoke, Via};
+use crate::view::{ErrorView, PlanView, SkippedView};
+
+/// Beside what the manifest allows each step: for process starts, hooks' own limits and slow networks.
+const UPDATE_SLACK: Span = Span::seconds(60);
+
+/// Beside the manifest's timeouts, every hook may take so long.
+const HOOK_LIMIT: Span = Span::seconds(600);
+
+/// To fetch, verify and unpack: so long in any case, and as long as a slow link (1 MiB/s) needs.
+const PREPARE_LEAST: Span = Span::seconds(600);
+
+/// A new rollout, as asked.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// What.
+    pub app: AppName,
+    /// Where.
+    pub env: EnvName,
+    /// To which release; `None` with undo and restart.
+    pub version: Option<Version>,
+    /// A manifest whose strategy and target count instead of the release's own.
+    pub manifest: Option<Given>,
+    /// What sort of movement.
+    pub kind: Kind,
+    /// Undo: to this revision.
+    pub to_revision: Option<Revision>,
+    /// Why.
+    pub message: String,
+    /// Replace a rollout that runs.
+    pub supersede: bool,
+    /// Plan: the artifact that would be pushed.
+    pub digest: Option<rota_rollout::Digest>,
+}
+
+/// A manifest as an operator sent it.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// Checked.
+    pub manifest: Manifest,
+    /// As it was written.
+    pub text: String,
+    /// Its name as the operator wrote it.
+    pub name: String,
+}
+
+/// Everything that admission found out.
+struct Found {
+    release: ReleaseRecord,
+    resolved: Resolved,
+    targets: Vec<Target>,
+    plan: Plan,
+}
+
+impl Turn<'_> {
+    /// Admits and begins a rollout, or says why not. A refusal changes nothing.
+    pub(super) fn start(&mut self, start: Start, who: &str) -> Answer {
+        let found = find(self.state, &start)?;
+        if let Some(first) = found.plan.refusals.first() {
+            let rest: Vec<&str> = found.plan.refusals[1..].iter().map(String::as_str).collect();
+            let hint = if rest.is_empty() {
+                "`rota plan` shows it all".to_owned()
+            } else {
+                rest.join("; ")
+            };
+            return Err(Sort::Refused.error(first.clone(), hint));
+        }
+        self.make_way(&start)?;
+        let id = self.next_id(&start.app, &start.env);
+        let key = (start.app.clone(), start.env.clone());
+        let fleet = self.state.fleets.entry(key).or_insert_with(|| FleetRecord::new(id.revision));
+        fleet.revision = id.revision;
+        let from = fleet.currents.last().map(|current| current.release.clone());
+        let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
+        self.written(written);
+        self.admit(&id, &start, found, Admitted { from, who: who.to_owned() });
+        self.step(&id, What::Started);
+        Ok(json!({ "id": id.to_string() }))
+    }
+
+    /// What a rollout would do, with every reason why it would be refused.
+    pub(super) fn plan_only(&mut self, start: Start) -> Answer {
+        let found = find(self.state, &start)?;
+        let mut refusals = found.plan.refusals.clone();
+        if let Some(running) = self.state.running(&start.app, &start.env)
+            && !start.supersede
+        {
+            refusals.insert(0, in_the_way(&running.rollout).message);
+        }
+        let from = self.state.current(&start.app, &start.env).map(|from| from.version.to_string());
+        let skipped = found.plan.skipped.iter();
+        let view = PlanView {
+            batches: found
+                .plan
+                .batches
+                .iter()
+                .map(|batch| batch.iter().map(NodeName::to_string).collect())
+                .collect(),
+            targets: found.plan.targets,
+            skipped: skipped
+                .map(|(name, why)| SkippedView { name: name.to_string(), why: why.to_string() })
+                .collect(),
+            least_in_traffic: found.plan.least_in_traffic,
+            refusals,
+            notes: found.plan.notes,
+            from,
+            to: found.release.version.to_string(),
+        };
+        serde_json::to_value(view).map_err(|e| Sort::Internal.error(e.to_string(), ""))
+    }
+
+    /// One rollout of an app in an environment at a time; the older one gives way only when asked to.
+    fn make_way(&mut self, start: &Start) -> Result<(), ErrorView> {
+        let Some(running) = self.state.running(&start.app, &start.env) else { return Ok(()) };
+        if !start.supersede {
+            return Err(in_the_way(&running.rollout));
+        }
+        let id = running.rollout.spec.id.clone();
+        if rota_rollout::verbs::allow(&running.rollout, &Verb::Abort).is_ok() {
+            let who = "a newer rollout".to_owned();
+            self.step(&id, What::Asked { verb: Verb::Abort, who });
+        }
+        Ok(())
+    }
+
+    fn next_id(&self, app: &AppName, env: &EnvName) -> RolloutId {
+        let fleet = self.state.fleets.get(&(app.clone(), env.clone()));
+        let revision = fleet.map_or(Revision(1), |fleet| fleet.revision.next());
+        RolloutId { app: app.clone(), env: env.clone(), revision }
+    }
+
+    /// Writes every record of the new rollout into the batch.
+    fn admit(&mut self, id: &RolloutId, start: &Start, found: Found, admitted: Admitted) {
+        let Found { release, resolved, targets, plan } = found;
+        let message = start.message.clone();
+        let mut spec = spec_of(id, start, &resolved, &release);
+        spec.once &= !self.once_done(id, &release);
+        spec.batches.clone_from(&plan.batches);
+        spec.targets = plan.targets;
+        spec.from = admitted.from;
+        (spec.who, spec.message, spec.started) = (admitted.who, message, self.at);
+        let mut head = Head::new(plan.in_traffic);
+        head.frozen = frozen(self.state, &id.env);
+        let pool = match &resolved.traffic.via {
+            Via::Edge(pool) => Some(pool.clone()),
+            Via::Endpoint | Via::Command | Via::None => None,
+        };
+        let record = SpecRecord { spec: spec.clone(), release, pool };
+        let nodes = plan.nodes(&targets);
+        let owner = OwnerRecord { controller: self.state.name.clone(), term: 1 };
+        let prefix = keys::rollout(id);
+        let mut results = vec![
+            self.batch.put(format!("{prefix}spec"), &record),
+            self.batch.put(format!("{prefix}head"), &HeadRecord { head: head.clone() }),
+            self.batch.put(format!("{prefix}owner"), &owner),
+        ];
+        for (name, node) in &nodes {
+            let record = NodeRecord { node: node.clone() };
+            results.push(self.batch.put(format!("{prefix}nodes/{name}"), &record));
+        }
+        for result in results {
+            self.written(result);
+        }
+        let text = format!("rollout {id} to {} started by {}", spec.to, spec.who);
+        self.event(NewEvent {
+            app: Some(id.app.to_string()),
+            env: Some(id.env.to_string()),
+            rollout: Some(id.to_string()),
+            ..NewEvent::new("rollout", text)
+        });
+        let active = Active {
+            rollout: Rollout::new(spec, head, nodes),
+            record,
+            evidence: EvidenceRecord::default(),
+            term: 1,
+            fence: 0,
+            wakes: Default::default(),
+            known: Default::default(),
+        };
+        self.batch.admitted.push(id.clone());
+        self.state.rollouts.insert(id.clone(), active);
+    }
+}
+
+impl Turn<'_> {
+    /// Has the once-per-release job of this release succeeded here already?
+    fn once_done(&self, id: &RolloutId, release: &ReleaseRecord) -> bool {
+        let fleet = self.state.fleets.get(&(id.app.clone(), id.env.clone()));
+        fleet.is_some_and(|fleet| fleet.once_done.contains(&release.digest))
+    }
+}
+
+/// What admission adds to what was asked.
+struct Admitted {
+    from: Option<Release>,
+    who: String,
+}
+
+fn in_the_way(running: &Rollout) -> ErrorView {
+    let id = &running.spec.id;
+    Sort::Refused.error(
+        format!("rollout {id} to {} runs here ({})", running.spec.to, running.state()),
+        format!(
+            "wait for it (`rota rollout status {id} -w`), abort it, or replace it with --supersede"
+        ),
+    )
+}
+
+fn frozen(state: &State, env: &EnvName) -> Option<String> {
+    let freeze = state.envs.get(env)?.frozen.as_ref()?;
+    Some(format!("{} (by {})", freeze.why, freeze.who))
+}
+
+/// Release, manifest, targets and plan.
+fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
+    let release = release_for(state, start)?;
+    let own = Manifest::parse(&release.manifest, &release.manifest_name).map_err(|problems| {
+        Sort::Internal.error(format!("the manifest of {}: {problems}", release.version), "")
+    })?;
+    let mut resolved = own.resolve(&start.env);
+    if let Some(given) = &start.manifest {
+        let given = given.manifest.resolve(&start.env);
+        (resolved.strategy, resolved.target) = (given.strategy, given.target);
+    }
+    let targets = targets(state, start, &resolved);
+    let restart = start.kind == Kind::Restart;
+    let mut plan = plan(&targets, &resolved.strategy, &release.release(), restart);
+    plan.refusals.extend(unsafe_here(state, start, &resolved));
+    Ok(Found { release, resolved, targets, plan })
+}
+
+/// The release to end on.
+fn release_for(state: &State, start: &Start) -> Result<ReleaseRecord, ErrorView> {
+    let (app, env) = (&start.app, &start.env);
+    let wanted = match start.kind {
+        Kind::Deploy => start
+            .version
+            .clone()
+            .ok_or_else(|| Sort::Usage.error("no release is named", "`--release V`"))?,
+        Kind::Restart => state.current(app, env).map(|r| r.version.clone()).ok_or_else(|| {
+            Sort::Refused.error(
+                format!("nothing of {app} is current in {env}: there is nothing to restart"),
+                format!("`rota deploy` brings a release to {env} first"),
+            )
+        })?,
+        Kind::Undo => undo_target(state, start)?.version,
+    };
+    let found = state.releases.get(&(app.clone(), wanted.clone())).cloned();
+    match (found, &start.manifest, &start.digest) {
+        (Some(found), _, _) => Ok(found),
+        // A plan before the push: the release as it would be.
+        (None, Some(given), Some(digest)) => Ok(ReleaseRecord {
+            app: app.clone(),
+            version: wanted,
+            digest: digest.clone(),
+            size: 0,
+            format: "tar".to_owned(),
+            manifest: given.text.clone(),
+            manifest_name: given.name.clone(),
+            created: rota_rollout::Timestamp(0),
+            who: String::new(),
+        }),
+        (None, _, _) => Err(Sort::NotFound.error(
+            format!("there is no release {wanted} of {app}"),
+            format!("`rota release ls {app}` lists them; `rota release push` makes one"),
+        )),
+    }
+}
+
+/// The release that an undo goes to: a named revision's, or the newest current one that is not what was last tried.
+fn undo_target(state: &State, start: &Start) -> Result<Release, ErrorView> {
+    let (app, env) = (&start.app, &start.env);
+    let fleet = state.fleets.get(&(app.clone(), env.clone()));
+    let currents = fleet.map(|fleet| fleet.currents.as_slice()).unwrap_or_default();
+    if let Some(revision) = start.to_revision {
+        let found = currents.iter().find(|current| current.revision == revision);
+        return found.map(|current| current.release.clone()).ok_or_else(|| {
+            Sort::Refused.error(
+                format!("revision {revision} of {app} never became current in {env}"),
+                format!("`rota rollout history {app} --env {env}` shows which did"),
+            )
+        });
+    }
+    let last = currents.last();
+    let newest_became_current =
+        last.is_some_and(|last| fleet.is_some_and(|fleet| fleet.revision == last.revision));
+    let found = if newest_became_current {
+        currents.iter().rev().find(|c| Some(&c.release) != last.map(|last| &last.release))
+    } else {
+        last
+    };
+    found.map(|current| current.release.clone()).ok_or_else(|| {
+        Sort::Refused.error(
+            format!("{app} has no earlier release in {env} to go back to"),
+            format!("`rota rollout history {app} --env {env}` shows what there was"),
+        )
+    })
+}
+
+/// The nodes that the manifest's `[target]` means.
+fn targets(state: &State, start: &Start, resolved: &Resolved) -> Vec<Target> {
+    let wanted = &resolved.target;
+    let matches = |record: &super::records::AgentRecord| {
+        let labels = record.all_labels();
+        record.env == start.env.as_str()
+            && (wanted.roles.is_empty() || record.roles.iter().any(|r| wanted.roles.contains(r)))
+            && wanted.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+    };
+    state
+        .nodes()
+        .filter(|(_, agent)| matches(&agent.record))
+        .map(|(name, agent)| Target {
+            name: name.clone(),
+            observed: state.observed(name, &start.app, None),
+            runs: state.runs(name, &start.app),
+            spread: resolved
+                .strategy
+                .spread_by
+                .as_ref()
+                .and_then(|label| agent.record.all_labels().get(label).cloned()),
+        })
+        .collect()
+}
+
+/// What speaks against it beside the plan itself.
+fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String> {
+    let mut refusals = Vec::new();
+    if let Some(why) = frozen(state, &start.env) {
+        refusals.push(format!(
+            "environment {} is frozen: {why} (`rota env unfreeze {}`)",
+            start.env, start.env
+        ));
+    }
+    if let Via::Edge(pool) = &resolved.traffic.via
+        && state.edges_of(&start.env, pool).is_empty()
+    {
+        refusals.push(format!(
+            "no edge serves pool {pool} in {}: start an agent there with `--edge {pool}=proxy@ADDR` (`rota edge ls`)",
+            start.env
+        ));
+    }
+    if resolved.strategy.order == StartOrder::StartFirst && resolved.run.port != Port::Auto {
+        refusals.push("order = \"start-first\" needs port = \"auto\"".to_owned());
+    }
+    if state.draining {
+        refusals.push("this controller is draining: ask another one".to_owned());
+    }
+    refusals
+}
+
+fn spec_of(id: &RolloutId, start: &Start, resolved: &Resolved, release: &ReleaseRecord) -> Spec {
+    Spec {
+        id: id.clone(),
+        kind: start.kind,
+        to: release.release(),
+        from: None,
+        strategy: resolved.strategy.clone(),
+        batches: Vec::new(),
+        targets: 0,
+        limits: limits(resolved, release),
+        once: resolved.once.is_some() && start.kind == Kind::Deploy,
+        started: rota_rollout::Timestamp(0),
+        who: String::new(),
+        message: String::new(),
+    }
+}
+
+/// How long each part may take: what the manifest allows the update and, after a failure, the restore.
+fn limits(resolved: &Resolved, release: &ReleaseRecord) -> Limits {
+    let smoke = |smoke: &Smoke| smoke.timeout.0 * (u64::from(smoke.retries) + 1);
+    let hooks = &resolved.hooks;
+    let scripts = hooks.before_drain.len()
+        + hooks.before_start.len()
+        + hooks.after_join.len()
+        + hooks.on_failure.len();
+    let once_through = resolved.traffic.drain_timeout.0
+        + resolved.run.stop_timeout.0
+        + resolved.health.deadline.0
+        + resolved.smoke.iter().map(smoke).sum::<u64>()
+        + scripts as u64 * HOOK_LIMIT.0;
+    Limits {
+        prepare: Span(PREPARE_LEAST.0 + release.size / 1024),
+        update: Span(2 * once_through + UPDATE_SLACK.0),
+        monitor: Span(resolved.strategy.monitor.0 + once_through + UPDATE_SLACK.0),
+        once: resolved
+            .once
+            .as_ref()
+            .map_or(Span::ZERO, |once| Span(once.timeout.0 + UPDATE_SLACK.0)),
+    }
+}

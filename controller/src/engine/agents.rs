@@ -1,0 +1,281 @@
+//! What agents say, and what it means for rollouts: who is here, what runs there, what was reported.
+
+use rota_proto::agent::{Inventory, Report, Standing, ToAgent, Welcome, to_agent};
+use rota_rollout::event::OnceResult;
+use rota_rollout::names::{EnvName, NodeName, RolloutId};
+use rota_rollout::{Event, What};
+
+use super::records::{AgentRecord, EdgePoolRecord, keys};
+use super::state::{Agent, AgentKey, OFFLINE_AFTER_MS, RETURN_GRACE_MS, Session};
+use super::{Hello, Turn, message};
+use crate::wire::{self, Said};
+
+/// Agents send a heartbeat this often, in milliseconds: three of them make the 15 s in which silence is noticed.
+pub const HEARTBEAT_MS: u64 = 5_000;
+
+/// The version of the session protocol that this controller speaks.
+const PROTOCOL: u32 = 1;
+
+impl Turn<'_> {
+    /// A session begins: who it is, what runs there, what it should do again.
+    pub(super) fn hello(&mut self, hello: Hello) {
+        let Hello { key, session, peer, hello, out } = hello;
+        if hello.protocol != PROTOCOL {
+            let reason = format!(
+                "this controller speaks protocol {PROTOCOL}, the agent {}: upgrade the older one",
+                hello.protocol
+            );
+            refuse(&out, reason);
+            return;
+        }
+        if let Err(error) = hello.env.parse::<EnvName>() {
+            refuse(&out, error.to_string());
+            return;
+        }
+        let old = self.state.agents.remove(&key);
+        let known = old.is_some();
+        let was_online = old.as_ref().is_some_and(|agent| agent.online && agent.session.is_some());
+        let mut record = record(&hello, &peer, old.as_ref().map(|agent| &agent.record));
+        record.last_seen = self.at;
+        let durable = old.as_ref().is_some_and(|agent| same(&agent.record, &record));
+        let edges_changed = old.as_ref().is_none_or(|agent| {
+            agent.record.pools != record.pools
+                || agent.record.traffic_address != record.traffic_address
+        });
+        let env = record.env.clone();
+        let drained = record.drained;
+        if !durable {
+            let written = self.batch.put(store_key(&key), &record);
+            self.written(written);
+        }
+        let agent = Agent {
+            record,
+            session: Some(Session { id: session, out }),
+            heard: self.at,
+            online: true,
+            pools: old.map(|agent| agent.pools).unwrap_or_default(),
+        };
+        self.state.agents.insert(key.clone(), agent);
+        self.batch.touched = true;
+        self.welcome(&key, &env, drained);
+        if !was_online {
+            let deed = if known { "is here again" } else { "joined the fleet" };
+            self.event_of_agent(&key, deed);
+        }
+        match &key {
+            AgentKey::Node(name) => {
+                self.observe(name, None);
+                self.resend(name);
+            }
+            AgentKey::Edge(_) if edges_changed => self.tell_directory(&env),
+            AgentKey::Edge(_) => {}
+        }
+    }
+
+    fn welcome(&mut self, key: &AgentKey, env: &str, drained: bool) {
+        let welcome = Welcome {
+            controller: self.state.name.clone(),
+            heartbeat_ms: HEARTBEAT_MS,
+            directory: Some(self.state.directory(env)),
+            standing: Some(Standing { drained }),
+            now_ms: self.at.0,
+        };
+        self.batch.send(key.clone(), message(to_agent::Message::Welcome(welcome)));
+    }
+
+    /// Tells everybody in an environment which edges there are now.
+    pub(super) fn tell_directory(&mut self, env: &str) {
+        let directory = self.state.directory(env);
+        let there = self.state.agents.iter().filter(|(_, agent)| agent.record.env == env);
+        let keys: Vec<AgentKey> = there.map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let directory = directory.clone();
+            self.batch.send(key, message(to_agent::Message::Directory(directory)));
+        }
+    }
+
+    /// Orders that were given to this node and not answered, once more.
+    fn resend(&mut self, node: &NodeName) {
+        let ids: Vec<RolloutId> = self.state.rollouts.keys().cloned().collect();
+        for id in ids {
+            let Some(active) = self.state.rollouts.get(&id) else { continue };
+            let orders = rota_rollout::outstanding(&active.rollout)
+                .into_iter()
+                .filter(|order| super::carry::addressee(order) == Some(node))
+                .collect();
+            self.carry(&id, orders);
+        }
+    }
+
+    /// A report: what it means for its rollout. Acknowledged once that is durable.
+    pub(super) fn report(&mut self, key: &AgentKey, report: Report) {
+        let seq = report.seq;
+        match wire::report(report) {
+            Ok(said) => self.said(key, said),
+            Err(error) => {
+                tracing::warn!(?key, %error, "a report cannot be understood and is ignored");
+            }
+        }
+        if seq > 0 {
+            let ack = to_agent::Message::Ack(rota_proto::agent::Ack { seq });
+            self.batch.send(key.clone(), message(ack));
+        }
+    }
+
+    fn said(&mut self, key: &AgentKey, said: Said) {
+        let AgentKey::Node(node) = key else {
+            tracing::warn!(?key, "an edge reports an update: ignored");
+            return;
+        };
+        let node = node.clone();
+        match said {
+            Said::Report { id, attempt, report } => {
+                self.step(&id, What::Reported { node, attempt, report });
+            }
+            Said::Once { id, attempt, result } => {
+                if result == OnceResult::Succeeded {
+                    self.once_succeeded(&id);
+                }
+                self.step(&id, What::OnceEnded { node, attempt, result });
+            }
+            Said::Stale { id, newest_term } => self.outvoted(&id, newest_term),
+        }
+    }
+
+    /// What runs on a node changed.
+    pub(super) fn inventory(&mut self, key: &AgentKey, inventory: &Inventory) {
+        let (apps, bad) = wire::apps(inventory);
+        for problem in bad {
+            tracing::warn!(?key, problem, "an entry of an inventory is ignored");
+        }
+        let Some(agent) = self.state.agents.get_mut(key) else { return };
+        if agent.record.apps == apps {
+            return;
+        }
+        agent.record.apps = apps;
+        let written = self.batch.put(store_key(key), &agent.record);
+        self.written(written);
+        if let AgentKey::Node(name) = key {
+            self.observe(name, None);
+        }
+    }
+
+    /// Tells every rollout that has this node what is known of it now; `but` is the one that caused the change.
+    pub(super) fn observe(&mut self, name: &NodeName, but: Option<&RolloutId>) {
+        let ids: Vec<RolloutId> = self
+            .state
+            .rollouts
+            .iter()
+            .filter(|(id, active)| Some(*id) != but && active.rollout.nodes().contains_key(name))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            let observed = self.state.observed(name, &id.app, Some(&id));
+            let runs = self.state.runs(name, &id.app);
+            self.step(&id, What::Observed { node: name.clone(), observed, runs });
+        }
+    }
+
+    /// Agents that were silent for too long count as offline.
+    pub(super) fn notice_silence(&mut self) {
+        let at = self.at;
+        let grace = self.started.0 + RETURN_GRACE_MS;
+        let silent: Vec<AgentKey> = self
+            .state
+            .agents
+            .iter()
+            .filter(|(_, agent)| agent.online && at.since(agent.heard).0 > OFFLINE_AFTER_MS)
+            // Who has not come back since this controller started gets the time to do so.
+            .filter(|(_, agent)| {
+                agent.session.is_some() || at.0 > grace || agent.heard.0 > self.started.0
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in silent {
+            let Some(agent) = self.state.agents.get_mut(&key) else { continue };
+            agent.online = false;
+            agent.session = None;
+            agent.record.last_seen = agent.heard;
+            let written = self.batch.put(store_key(&key), &agent.record);
+            self.written(written);
+            self.event_of_agent(&key, "went silent: offline");
+            if let AgentKey::Node(name) = &key {
+                self.observe(name, None);
+            }
+        }
+    }
+
+    fn event_of_agent(&mut self, key: &AgentKey, deed: &str) {
+        let (kind, name) = match key {
+            AgentKey::Node(name) => ("node", name),
+            AgentKey::Edge(name) => ("edge", name),
+        };
+        let env = self.state.agents.get(key).map(|agent| agent.record.env.clone());
+        let text = format!("{kind} {name} {deed}");
+        let node = Some(name.to_string());
+        self.event(super::carry::NewEvent { env, node, ..super::carry::NewEvent::new(kind, text) });
+    }
+
+    /// One event of a rollout: the core decides, the changes go into the batch, the orders behind it.
+    pub(super) fn step(&mut self, id: &RolloutId, what: What) {
+        let Some(active) = self.state.rollouts.get(id) else { return };
+        let step = rota_rollout::step(&active.rollout, &Event { at: self.at, what });
+        self.take_step(id, step);
+    }
+}
+
+/// Where an agent's record is kept.
+pub(super) fn store_key(key: &AgentKey) -> String {
+    match key {
+        AgentKey::Node(name) => format!("{}{name}", keys::NODES),
+        AgentKey::Edge(name) => format!("{}{name}", keys::EDGES),
+    }
+}
+
+fn refuse(out: &tokio::sync::mpsc::Sender<ToAgent>, reason: String) {
+    tracing::warn!(reason, "an agent is refused");
+    let goodbye = to_agent::Message::Goodbye(rota_proto::agent::Goodbye { reason });
+    if out.try_send(message(goodbye)).is_err() {
+        tracing::debug!("the refused agent is gone already");
+    }
+}
+
+/// Is there nothing new to remember?
+fn same(old: &AgentRecord, new: &AgentRecord) -> bool {
+    AgentRecord { last_seen: new.last_seen, ..old.clone() } == *new
+}
+
+/// The record of an agent that said Hello, with what operators set kept.
+fn record(hello: &rota_proto::agent::Hello, peer: &str, old: Option<&AgentRecord>) -> AgentRecord {
+    let inventory = hello.inventory.clone().unwrap_or_default();
+    let (apps, bad) = wire::apps(&inventory);
+    for problem in bad {
+        tracing::warn!(problem, "an entry of an inventory is ignored");
+    }
+    let address = if hello.address.is_empty() { peer.to_owned() } else { hello.address.clone() };
+    let traffic_address = match hello.traffic_address.strip_prefix(':') {
+        Some(port) => format!("{address}:{port}"),
+        None => hello.traffic_address.clone(),
+    };
+    AgentRecord {
+        env: hello.env.clone(),
+        roles: hello.roles.clone(),
+        labels: hello.labels.clone().into_iter().collect(),
+        labels_set: old.map(|old| old.labels_set.clone()).unwrap_or_default(),
+        address,
+        traffic_address,
+        pools: hello
+            .edges
+            .iter()
+            .map(|pool| EdgePoolRecord {
+                pool: pool.pool.clone(),
+                driver: pool.driver.clone(),
+                listen: pool.listen.clone(),
+            })
+            .collect(),
+        version: hello.agent_version.clone(),
+        drained: old.is_some_and(|old| old.drained),
+        apps,
+        last_seen: rota_rollout::names::Timestamp(0),
+    }
+}

@@ -1,0 +1,319 @@
+//! From the core's step to records and orders: what becomes durable, and what leaves afterwards.
+
+use rota_proto::agent::{self as proto, to_agent};
+use rota_rollout::names::{EnvName, NodeName, Release, RolloutId, Span};
+use rota_rollout::node::Direction;
+use rota_rollout::rollout::{Change, Kind};
+use rota_rollout::{Order, Step, What};
+
+use super::records::{
+    CURRENTS_KEPT, Current, FleetRecord, HeadRecord, NodeRecord, ReleaseRecord, keys,
+};
+use super::state::{AgentKey, EVENTS_IN_MEMORY};
+use super::{Turn, message};
+use crate::manifest::Manifest;
+use crate::store::Compare;
+use crate::view::EventView;
+
+/// Events kept in the store; the oldest go first.
+const EVENTS_KEPT: u64 = 50_000;
+
+/// An event before it has a number.
+pub(crate) struct NewEvent {
+    pub kind: &'static str,
+    pub app: Option<String>,
+    pub env: Option<String>,
+    pub rollout: Option<String>,
+    pub node: Option<String>,
+    pub text: String,
+}
+
+impl NewEvent {
+    pub fn new(kind: &'static str, text: String) -> Self {
+        Self { kind, app: None, env: None, rollout: None, node: None, text }
+    }
+}
+
+/// A release as nodes are told of it.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// In the wire's words.
+    pub wire: proto::ReleaseSpec,
+    /// The once-per-release job and its time limit.
+    pub once: Option<(Vec<String>, Span)>,
+}
+
+/// Reads a release's manifest for an environment.
+fn read(record: &ReleaseRecord, env: &EnvName) -> Result<Known, String> {
+    let manifest = Manifest::parse(&record.manifest, &record.manifest_name)
+        .map_err(|bad| format!("the manifest of {} cannot be read: {bad}", record.version))?;
+    let resolved = manifest.resolve(env);
+    let wire = crate::wire::release_spec(&resolved, env.as_str(), record);
+    Ok(Known { wire, once: resolved.once.map(|once| (once.command, once.timeout)) })
+}
+
+/// The node that an order is for.
+pub(super) fn addressee(order: &Order) -> Option<&NodeName> {
+    match order {
+        Order::Prepare { node, .. }
+        | Order::Update { node, .. }
+        | Order::Once { node, .. }
+        | Order::Settle { node } => Some(node),
+        Order::WakeAt(_) => None,
+    }
+}
+
+impl Turn<'_> {
+    /// Takes a step over: changes into the batch, fenced; then events; then orders.
+    pub(super) fn take_step(&mut self, id: &RolloutId, step: Step) {
+        let Step { changes, orders, notes } = step;
+        let moved = self.apply(id, changes);
+        for note in notes {
+            let node = note.node.map(|node| node.to_string());
+            let event = NewEvent { node, ..NewEvent::new("rollout", note.text) };
+            self.event(NewEvent {
+                app: Some(id.app.to_string()),
+                env: Some(id.env.to_string()),
+                rollout: Some(id.to_string()),
+                ..event
+            });
+        }
+        self.carry(id, orders);
+        for node in moved {
+            self.observe(&node, Some(id));
+        }
+    }
+
+    /// Writes changed records and applies them. Answers the nodes that became busy or free for other rollouts.
+    fn apply(&mut self, id: &RolloutId, changes: Vec<Change>) -> Vec<NodeName> {
+        let Some(active) = self.state.rollouts.get_mut(id) else { return Vec::new() };
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let prefix = keys::rollout(id);
+        let owner = format!("{prefix}owner");
+        self.batch.require(match active.fence {
+            0 => Compare::Absent(owner), // admitted in this very turn
+            fence => Compare::Modified(owner, fence),
+        });
+        let mut moved = Vec::new();
+        let mut results = Vec::new();
+        for change in &changes {
+            results.push(match change {
+                Change::Head(head) => {
+                    let record = HeadRecord { head: head.clone() };
+                    self.batch.put(format!("{prefix}head"), &record)
+                }
+                Change::Node(name, node) => {
+                    let before = active.rollout.nodes().get(name);
+                    if before.is_some_and(|old| old.phase.is_running() != node.phase.is_running()) {
+                        moved.push(name.clone());
+                    }
+                    let record = NodeRecord { node: node.as_ref().clone() };
+                    self.batch.put(format!("{prefix}nodes/{name}"), &record)
+                }
+            });
+        }
+        active.rollout.apply(changes);
+        let ended = active.rollout.is_ended();
+        if ended {
+            results.push(self.batch.put(format!("{prefix}evidence"), &active.evidence));
+        }
+        let becomes_current = active.rollout.becomes_current();
+        let release = active.rollout.spec.to.clone();
+        for result in results {
+            self.written(result);
+        }
+        if becomes_current {
+            self.make_current(id, release);
+        }
+        moved
+    }
+
+    /// The rollout's release becomes the environment's current one, in the same commit in which it ends.
+    fn make_current(&mut self, id: &RolloutId, release: Release) {
+        let key = (id.app.clone(), id.env.clone());
+        let fleet = self.state.fleets.entry(key).or_insert_with(|| FleetRecord::new(id.revision));
+        fleet.currents.push(Current { revision: id.revision, release });
+        let excess = fleet.currents.len().saturating_sub(CURRENTS_KEPT);
+        fleet.currents.drain(..excess);
+        let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
+        self.written(written);
+    }
+
+    /// Remembers that the once-per-release job needs never run again for this artifact.
+    pub(super) fn once_succeeded(&mut self, id: &RolloutId) {
+        let Some(active) = self.state.rollouts.get(id) else { return };
+        let digest = active.rollout.spec.to.digest.clone();
+        let Some(fleet) = self.state.fleets.get_mut(&(id.app.clone(), id.env.clone())) else {
+            return;
+        };
+        if !fleet.once_done.contains(&digest) {
+            fleet.once_done.push(digest);
+            let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
+            self.written(written);
+        }
+    }
+
+    /// Sends orders (after the commit) and notes wake-ups.
+    pub(super) fn carry(&mut self, id: &RolloutId, orders: Vec<Order>) {
+        for order in orders {
+            if let Order::WakeAt(at) = order {
+                if let Some(active) = self.state.rollouts.get_mut(id) {
+                    active.wakes.insert(at);
+                }
+                continue;
+            }
+            let Some(node) = addressee(&order).cloned() else { continue };
+            match self.work(id, &order) {
+                Ok((attempt, work)) => {
+                    let Some(active) = self.state.rollouts.get(id) else { continue };
+                    let order = proto::Order {
+                        term: active.term,
+                        rollout: id.to_string(),
+                        attempt,
+                        work: Some(work),
+                    };
+                    let order = message(to_agent::Message::Order(order));
+                    self.batch.send(AgentKey::Node(node), order);
+                }
+                Err(why) => tracing::error!(rollout = %id, %node, why, "an order cannot be given"),
+            }
+        }
+    }
+
+    /// An order in the wire's words.
+    fn work(&mut self, id: &RolloutId, order: &Order) -> Result<(u32, proto::order::Work), String> {
+        use proto::order::Work;
+        let active = self.state.rollouts.get(id).ok_or("the rollout is gone")?;
+        let target = active.record.release.release();
+        match order {
+            Order::Prepare { attempt, .. } => {
+                let Known { wire, .. } = self.known(id, &target)?;
+                Ok((attempt.0, Work::Prepare(proto::Prepare { release: Some(wire) })))
+            }
+            Order::Update { attempt, direction, to, .. } => {
+                Ok((attempt.0, Work::Update(self.update(id, to, *direction)?)))
+            }
+            Order::Once { attempt, .. } => {
+                let Known { wire, once } = self.known(id, &target)?;
+                let (command, timeout) = once.ok_or("the manifest has no [once]")?;
+                let timeout_ms = timeout.0;
+                let once = proto::Once { release: Some(wire), command, timeout_ms };
+                Ok((attempt.0, Work::Once(once)))
+            }
+            Order::Settle { .. } => Ok((0, Work::Settle(proto::Settle { keep: self.keep(id) }))),
+            Order::WakeAt(_) => Err("a wake-up is for nobody".to_owned()),
+        }
+    }
+
+    fn update(
+        &mut self,
+        id: &RolloutId,
+        to: &Release,
+        direction: Direction,
+    ) -> Result<proto::Update, String> {
+        use rota_rollout::strategy::{OnNodeFailure, StartOrder};
+        let Known { wire, .. } = self.known(id, to)?;
+        let active = self.state.rollouts.get(id).ok_or("the rollout is gone")?;
+        let spec = &active.rollout.spec;
+        let pool = wire.traffic.as_ref().map(|plan| plan.pool.clone()).unwrap_or_default();
+        Ok(proto::Update {
+            release: Some(wire),
+            direction: crate::wire::direction(direction, spec.kind == Kind::Restart) as i32,
+            start_first: spec.strategy.order == StartOrder::StartFirst,
+            leave_on_failure: spec.strategy.on_node_failure == OnNodeFailure::Leave,
+            monitor_ms: spec.strategy.monitor.0,
+            edges: self.state.edges_of(&id.env, &pool),
+        })
+    }
+
+    /// A release in the wire's words for the rollout's environment; its manifest is read once per rollout.
+    fn known(&mut self, id: &RolloutId, release: &Release) -> Result<Known, String> {
+        let active = self.state.rollouts.get(id).ok_or("the rollout is gone")?;
+        if let Some(known) = active.known.get(&release.version) {
+            return Ok(known.clone());
+        }
+        let record = if active.record.release.release() == *release {
+            active.record.release.clone()
+        } else {
+            let key = (id.app.clone(), release.version.clone());
+            let found = self.state.releases.get(&key);
+            let same = found.filter(|record| record.digest == release.digest).cloned();
+            same.ok_or_else(|| format!("release {release} of {} was removed", id.app))?
+        };
+        let known = read(&record, &id.env)?;
+        if let Some(active) = self.state.rollouts.get_mut(id) {
+            active.known.insert(release.version.clone(), known.clone());
+        }
+        Ok(known)
+    }
+
+    /// Releases that nodes keep beside the current one and its predecessor.
+    fn keep(&self, id: &RolloutId) -> Vec<String> {
+        let key = (id.app.clone(), id.env.clone());
+        let currents = self.state.fleets.get(&key).map(|fleet| fleet.currents.as_slice());
+        let newest = currents.unwrap_or_default().iter().rev().take(3);
+        newest.map(|current| current.release.digest.to_string()).collect()
+    }
+
+    /// A node has accepted a newer term than ours: an old state was restored here. We claim a newer one still.
+    pub(super) fn outvoted(&mut self, id: &RolloutId, newest: u64) {
+        let Some(active) = self.state.rollouts.get(id) else { return };
+        if newest >= active.term {
+            tracing::warn!(rollout = %id, newest, ours = active.term, "a node knows a newer term");
+            self.batch.reclaims.push((id.clone(), newest));
+        }
+    }
+
+    /// Everything of a rollout that is ordered and not answered, once more.
+    pub(super) fn resend_all(&mut self, id: &RolloutId) {
+        let Some(active) = self.state.rollouts.get(id) else { return };
+        let orders = rota_rollout::outstanding(&active.rollout);
+        self.carry(id, orders);
+    }
+
+    /// Wakes the rollouts whose time has come.
+    pub(super) fn wake_rollouts(&mut self) {
+        let at = self.at;
+        let due: Vec<RolloutId> = self
+            .state
+            .rollouts
+            .iter_mut()
+            .filter_map(|(id, active)| {
+                let later = active.wakes.split_off(&rota_rollout::Timestamp(at.0 + 1));
+                let due = !std::mem::replace(&mut active.wakes, later).is_empty();
+                due.then(|| id.clone())
+            })
+            .collect();
+        for id in due {
+            self.step(&id, What::Tick);
+        }
+    }
+
+    /// Writes a line into the event log.
+    pub(super) fn event(&mut self, new: NewEvent) {
+        let seq = self.state.next_event;
+        self.state.next_event += 1;
+        let event = EventView {
+            seq,
+            at: crate::access::rfc3339(self.at),
+            app: new.app,
+            env: new.env,
+            rollout: new.rollout,
+            node: new.node,
+            kind: new.kind.to_owned(),
+            text: new.text,
+        };
+        tracing::info!(rollout = event.rollout, node = event.node, "{}", event.text);
+        let written = self.batch.put(keys::event(seq), &event);
+        self.written(written);
+        if let Some(old) = seq.checked_sub(EVENTS_KEPT).filter(|old| *old > 0) {
+            self.batch.delete(keys::event(old));
+        }
+        self.state.events.push_back(event);
+        if self.state.events.len() > EVENTS_IN_MEMORY {
+            self.state.events.pop_front();
+        }
+    }
+}

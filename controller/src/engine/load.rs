@@ -1,0 +1,199 @@
+//! Reads the state back from the store, and claims what runs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Timestamp};
+use rota_rollout::node::Node;
+use rota_rollout::rollout::{Rollout, Stage};
+
+use super::records::{
+    AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord,
+    ReleaseRecord, SpecRecord, keys,
+};
+use super::state::{Active, Agent, AgentKey, EVENTS_IN_MEMORY, State};
+use crate::store::{Compare, Entry, Op, Outcome, Record, Store, StoreError, Txn, scan_all};
+use crate::view::{EventView, HistoryEntry};
+
+/// A rollout that is over, as the store keeps it.
+pub struct Ended {
+    /// The core's state.
+    pub rollout: Rollout,
+    /// What was asked.
+    pub record: SpecRecord,
+    /// What was measured.
+    pub evidence: EvidenceRecord,
+    /// Its last owner.
+    pub owner: OwnerRecord,
+}
+
+/// Everything that is durable; nobody is connected yet.
+pub async fn state(store: &dyn Store, name: &str, at: Timestamp) -> Result<State, StoreError> {
+    let mut state = State::default();
+    for entry in scan_all(store, keys::RELEASES).await?.0 {
+        let release = ReleaseRecord::decode(&entry)?;
+        state.releases.insert((release.app.clone(), release.version.clone()), release);
+    }
+    for (prefix, edge) in [(keys::NODES, false), (keys::EDGES, true)] {
+        for entry in scan_all(store, prefix).await?.0 {
+            let record = AgentRecord::decode(&entry)?;
+            let name: NodeName = parsed(&entry, &entry.key[prefix.len()..])?;
+            let key = if edge { AgentKey::Edge(name) } else { AgentKey::Node(name) };
+            let agent = Agent { record, session: None, heard: at, online: true, pools: Vec::new() };
+            state.agents.insert(key, agent);
+        }
+    }
+    for entry in scan_all(store, keys::FLEETS).await?.0 {
+        let (app, env) = two(&entry, keys::FLEETS)?;
+        state.fleets.insert((app, env), FleetRecord::decode(&entry)?);
+    }
+    for entry in scan_all(store, keys::ENVS).await?.0 {
+        let env: EnvName = parsed(&entry, &entry.key[keys::ENVS.len()..])?;
+        state.envs.insert(env, EnvRecord::decode(&entry)?);
+    }
+    events(store, &mut state).await?;
+    for ((app, env), fleet) in state.fleets.clone() {
+        let id = RolloutId { app, env, revision: fleet.revision };
+        for revision in [fleet.revision.0.saturating_sub(1), fleet.revision.0] {
+            let id = RolloutId { revision: rota_rollout::Revision(revision), ..id.clone() };
+            if let Some(active) = claim(store, &id, name, 0).await? {
+                state.rollouts.insert(id, active);
+            }
+        }
+    }
+    Ok(state)
+}
+
+fn parsed<T: std::str::FromStr<Err = rota_rollout::names::BadName>>(
+    entry: &Entry,
+    text: &str,
+) -> Result<T, StoreError> {
+    text.parse().map_err(|error| StoreError::Corrupt(format!("{}: {error}", entry.key)))
+}
+
+fn two(entry: &Entry, prefix: &str) -> Result<(AppName, EnvName), StoreError> {
+    let (app, env) = entry.key[prefix.len()..]
+        .split_once('/')
+        .ok_or_else(|| StoreError::Corrupt(format!("{}: no APP/ENV", entry.key)))?;
+    Ok((parsed(entry, app)?, parsed(entry, env)?))
+}
+
+/// The newest events, and the number of the next.
+async fn events(store: &dyn Store, state: &mut State) -> Result<(), StoreError> {
+    let mut newest = VecDeque::new();
+    for entry in scan_all(store, keys::EVENTS).await?.0 {
+        newest.push_back(EventView::decode(&entry)?);
+        if newest.len() > EVENTS_IN_MEMORY {
+            newest.pop_front();
+        }
+    }
+    state.next_event = newest.back().map_or(1, |event: &EventView| event.seq + 1);
+    state.events = newest;
+    Ok(())
+}
+
+/// Claims a rollout in a higher term, if it still runs. From then on every older owner is refused by the store.
+/// `newest`: the newest term that a node has accepted; ours will be higher.
+pub async fn claim(
+    store: &dyn Store,
+    id: &RolloutId,
+    name: &str,
+    newest: u64,
+) -> Result<Option<Active>, StoreError> {
+    let Some(ended) = load_ended(store, id).await? else { return Ok(None) };
+    if let Stage::Ended { .. } = ended.rollout.head.stage {
+        return Ok(None);
+    }
+    let key = format!("{}owner", keys::rollout(id));
+    let entry = store.get(&key).await?;
+    let (term, compare) = match &entry {
+        Some(entry) => (
+            OwnerRecord::decode(entry)?.term.max(newest) + 1,
+            Compare::Modified(key.clone(), entry.modified),
+        ),
+        None => (newest + 1, Compare::Absent(key.clone())),
+    };
+    let owner = OwnerRecord { controller: name.to_owned(), term };
+    let ops = vec![Op::put(key, owner.encode()?)];
+    match store.commit(Txn { compares: vec![compare], ops }).await? {
+        Outcome::Done(fence) => Ok(Some(Active {
+            rollout: ended.rollout,
+            record: ended.record,
+            evidence: ended.evidence,
+            term,
+            fence,
+            wakes: BTreeSet::new(),
+            known: BTreeMap::new(),
+        })),
+        Outcome::Refused => Ok(None), // somebody else was faster
+    }
+}
+
+/// A rollout as the store keeps it, running or over.
+pub async fn load_ended(store: &dyn Store, id: &RolloutId) -> Result<Option<Ended>, StoreError> {
+    let prefix = keys::rollout(id);
+    let (entries, _) = scan_all(store, &prefix).await?;
+    let (mut spec, mut head, mut owner, mut evidence) = (None, None, None, None);
+    let mut nodes: BTreeMap<NodeName, Node> = BTreeMap::new();
+    for entry in &entries {
+        match &entry.key[prefix.len()..] {
+            "spec" => spec = Some(SpecRecord::decode(entry)?),
+            "head" => head = Some(HeadRecord::decode(entry)?.head),
+            "owner" => owner = Some(OwnerRecord::decode(entry)?),
+            "evidence" => evidence = Some(EvidenceRecord::decode(entry)?),
+            other => {
+                let name = other.strip_prefix("nodes/").unwrap_or(other);
+                nodes.insert(parsed(entry, name)?, NodeRecord::decode(entry)?.node);
+            }
+        }
+    }
+    let (Some(record), Some(head)) = (spec, head) else { return Ok(None) };
+    Ok(Some(Ended {
+        rollout: Rollout::new(record.spec.clone(), head, nodes),
+        record,
+        evidence: evidence.unwrap_or_default(),
+        owner: owner.unwrap_or(OwnerRecord { controller: String::new(), term: 0 }),
+    }))
+}
+
+/// All rollouts of an app in an environment, newest first.
+pub async fn history(
+    store: &dyn Store,
+    app: &AppName,
+    env: &EnvName,
+) -> Result<Vec<HistoryEntry>, StoreError> {
+    let prefix = keys::rollouts_of(app, env);
+    let (entries, _) = scan_all(store, &prefix).await?;
+    let mut history = Vec::new();
+    let mut specs: BTreeMap<String, SpecRecord> = BTreeMap::new();
+    let mut heads: BTreeMap<String, HeadRecord> = BTreeMap::new();
+    for entry in &entries {
+        let Some((revision, part)) = entry.key[prefix.len()..].split_once('/') else { continue };
+        match part {
+            "spec" => drop(specs.insert(revision.to_owned(), SpecRecord::decode(entry)?)),
+            "head" => drop(heads.insert(revision.to_owned(), HeadRecord::decode(entry)?)),
+            _ => {}
+        }
+    }
+    for (revision, record) in specs.into_iter().rev() {
+        let Some(head) = heads.remove(&revision) else { continue };
+        let rollout = Rollout::new(record.spec.clone(), head.head, BTreeMap::new());
+        history.push(crate::api::rollouts::history_entry(&rollout));
+    }
+    Ok(history)
+}
+
+/// Puts freshly read state in place of one that may have run ahead of the store. Sessions live on.
+pub fn replace(state: &mut State, fresh: State) {
+    let sessions = std::mem::take(&mut state.agents);
+    let (name, advertise, draining) =
+        (std::mem::take(&mut state.name), std::mem::take(&mut state.advertise), state.draining);
+    *state = State { name, advertise, draining, ..fresh };
+    for (key, old) in sessions {
+        if let Some(agent) = state.agents.get_mut(&key) {
+            agent.session = old.session;
+            agent.heard = old.heard;
+            agent.online = old.online;
+            agent.pools = old.pools;
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The loop: event, step, commit, carry out.
+//!
+//! One task owns every decision. It takes all inputs that wait, lets the pure core step for each, commits what changed
+//! in one transaction that is fenced by our terms, and only then sends orders, acknowledgements and answers. Readers
+//! look at the same [`State`] through [`Handle::read`]; they never wait for the store.
+
+pub mod admission;
+mod agents;
+mod batch;
+mod carry;
+mod evidence;
+mod load;
+pub mod records;
+pub mod state;
+mod verbs;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use rota_proto::agent::{FromAgent, ToAgent, from_agent, to_agent};
+use rota_rollout::names::{RolloutId, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use admission::{Given, Start};
+pub use batch::{Answer, Batch};
+pub use load::{Ended, history, load_ended};
+pub use state::{Active, Agent, AgentKey, State};
+pub(crate) use verbs::applied;
+pub use verbs::{Ask, Asked};
+
+use crate::access::now;
+use crate::errors::Sort;
+use crate::store::{Outcome, Store, StoreError};
+
+/// Inputs that wait for the engine. A fleet of ten thousand may reconnect within seconds after a controller restarts;
+/// beyond this, sessions wait their turn.
+const INPUTS_QUEUED_MAX: usize = 16_384;
+
+/// Inputs taken in one turn, and so in one commit: enough to make the disk's flush cheap, few enough for quick answers.
+const INPUTS_PER_TURN: usize = 512;
+
+/// How often silent agents, deadlines and freezes are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long the engine waits before it asks a store again that did not answer.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// What the engine hears.
+pub enum Input {
+    /// An agent opened a session.
+    Hello(Box<Hello>),
+    /// An agent says something.
+    Said { key: AgentKey, session: u64, message: FromAgent },
+    /// A session ended.
+    Gone { key: AgentKey, session: u64 },
+    /// An operator wants something.
+    Asked(Box<Asked>, oneshot::Sender<Answer>),
+}
+
+/// The beginning of a session.
+pub struct Hello {
+    /// Who, by certificate.
+    pub key: AgentKey,
+    /// Names the session.
+    pub session: u64,
+    /// Where it comes from.
+    pub peer: String,
+    /// What it says of itself.
+    pub hello: rota_proto::agent::Hello,
+    /// To the agent.
+    pub out: mpsc::Sender<ToAgent>,
+}
+
+/// The way to the engine, for everything that listens.
+#[derive(Clone)]
+pub struct Handle {
+    inputs: mpsc::Sender<Input>,
+    state: Arc<RwLock<State>>,
+    changed: watch::Receiver<u64>,
+}
+
+impl Handle {
+    /// The state as it is. Never held over an await.
+    pub fn read(&self) -> RwLockReadGuard<'_, State> {
+        // A panic in the engine ends the process; what it left is still the newest that we know.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rises whenever something that people may look at has changed.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+
+    /// Tells the engine. `false`: it has ended.
+    pub async fn tell(&self, input: Input) -> bool {
+        self.inputs.send(input).await.is_ok()
+    }
+
+    /// Asks on behalf of an operator; the answer comes when it is durable.
+    pub async fn ask(&self, asked: Asked) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let ended = || Sort::Unreachable.error("this controller is stopping", "ask another one");
+        if !self.tell(Input::Asked(Box::new(asked), reply)).await {
+            return Err(ended());
+        }
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+/// The engine.
+pub struct Engine {
+    store: Arc<dyn Store>,
+    state: Arc<RwLock<State>>,
+    inputs: mpsc::Receiver<Input>,
+    changed: watch::Sender<u64>,
+    started: Timestamp,
+    commit_seconds: Box<dyn Fn(f64) + Send + Sync>,
+}
+
+impl Engine {
+    /// Reads the state back, claims what runs, and is ready to go on.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        name: &str,
+        advertise: &str,
+        commit_seconds: Box<dyn Fn(f64) + Send + Sync>,
+    ) -> Result<(Self, Handle), StoreError> {
+        let mut state = load::state(store.as_ref(), name, now()).await?;
+        state.name = name.to_owned();
+        state.advertise = advertise.to_owned();
+        let state = Arc::new(RwLock::new(state));
+        let (to_engine, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
+        let (changed, watching) = watch::channel(0);
+        let handle = Handle { inputs: to_engine, state: Arc::clone(&state), changed: watching };
+        let engine = Self { store, state, inputs, changed, started: now(), commit_seconds };
+        Ok((engine, handle))
+    }
+
+    /// Runs until every handle is gone.
+    pub async fn run(mut self) {
+        let mut inputs = Vec::with_capacity(INPUTS_PER_TURN);
+        let mut last_tick = now();
+        self.resume().await;
+        loop {
+            let wait = self.until_next(last_tick);
+            tokio::select! {
+                count = self.inputs.recv_many(&mut inputs, INPUTS_PER_TURN) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+            let tick = self.until_next(last_tick).is_zero();
+            if tick {
+                last_tick = now();
+            }
+            self.turn(std::mem::take(&mut inputs), tick).await;
+        }
+    }
+
+    /// A new owner gives every order again that was not answered.
+    async fn resume(&mut self) {
+        let mut batch = Batch::default();
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let (at, started) = (now(), self.started);
+            let ids: Vec<RolloutId> = state.rollouts.keys().cloned().collect();
+            let mut turn = Turn { state: &mut state, batch: &mut batch, at, started };
+            for id in ids {
+                turn.resend_all(&id);
+            }
+        }
+        self.commit(batch).await;
+    }
+
+    /// How long nothing needs to be done, unless an input comes.
+    fn until_next(&self, last_tick: Timestamp) -> Duration {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let wake = state.rollouts.values().filter_map(|active| active.wakes.first()).min();
+        let tick = last_tick.0 + TICK.as_millis() as u64;
+        let next = wake.map_or(tick, |wake| wake.0.min(tick));
+        Duration::from_millis(next.saturating_sub(now().0))
+    }
+
+    /// One turn: all inputs, one commit, then everything that had to wait for it.
+    async fn turn(&mut self, inputs: Vec<Input>, tick: bool) {
+        let at = now();
+        let mut batch = Batch::default();
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let mut turn = Turn { state: &mut state, batch: &mut batch, at, started: self.started };
+            for input in inputs {
+                turn.take(input);
+            }
+            if tick {
+                turn.tick();
+            }
+        }
+        let reclaims = std::mem::take(&mut batch.reclaims);
+        self.commit(batch).await;
+        for (id, newest) in reclaims {
+            self.reclaim(id, newest).await;
+        }
+    }
+
+    /// Makes a turn durable, then says what may be said.
+    async fn commit(&mut self, mut batch: Batch) {
+        let Some(txn) = batch.txn() else { return self.say(batch) };
+        let began = std::time::Instant::now();
+        let outcome = self.store.commit(txn).await;
+        (self.commit_seconds)(began.elapsed().as_secs_f64());
+        match outcome {
+            Ok(Outcome::Done(revision)) => {
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                for id in &batch.admitted {
+                    if let Some(active) = state.rollouts.get_mut(id) {
+                        active.fence = revision;
+                    }
+                }
+                drop(state);
+                self.say(batch);
+            }
+            Ok(Outcome::Refused) => {
+                self.recover(batch, "another controller has claimed one of our rollouts").await;
+            }
+            Err(error) => self.recover(batch, &error.to_string()).await,
+        }
+    }
+
+    /// Claims a rollout in a term above the newest that a node knows, and gives its orders again.
+    async fn reclaim(&mut self, id: RolloutId, newest: u64) {
+        let name = self.state.read().unwrap_or_else(PoisonError::into_inner).name.clone();
+        let mut batch = Batch::default();
+        match load::claim(self.store.as_ref(), &id, &name, newest).await {
+            Ok(Some(active)) => {
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                state.rollouts.insert(id.clone(), active);
+                let (at, started) = (now(), self.started);
+                let mut turn = Turn { state: &mut state, batch: &mut batch, at, started };
+                turn.resend_all(&id);
+            }
+            Ok(None) => tracing::error!(rollout = %id, "another controller has claimed it"),
+            Err(error) => tracing::error!(rollout = %id, %error, "cannot claim it again"),
+        }
+        self.say(batch);
+    }
+
+    /// What may be said now that it is durable.
+    fn say(&mut self, batch: Batch) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, message) in batch.sends {
+            send(&mut state, &key, message);
+        }
+        for key in batch.closes {
+            if let Some(agent) = state.agents.get_mut(&key) {
+                agent.session = None;
+            }
+        }
+        let ended: Vec<_> = state
+            .rollouts
+            .iter()
+            .filter(|(_, active)| active.rollout.is_ended())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ended {
+            state.rollouts.remove(&id);
+        }
+        drop(state);
+        for (reply, answer) in batch.answers {
+            if reply.send(answer).is_err() {
+                tracing::debug!("an operator did not wait for the answer");
+            }
+        }
+        if batch.touched {
+            self.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// The commit failed: nothing of the turn has happened. Read everything again, until that works.
+    async fn recover(&mut self, batch: Batch, why: &str) {
+        tracing::error!(why, "the store did not take a change: this controller decides nothing");
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.store_down = Some(why.to_owned());
+        }
+        self.changed.send_modify(|version| *version += 1);
+        for (reply, answer) in batch.answers {
+            let refused = answer.and_then(|_| {
+                let hint = "nothing was changed; try again when the store answers";
+                Err(Sort::Store.error(why.to_owned(), hint))
+            });
+            if reply.send(refused).is_err() {
+                tracing::debug!("an operator did not wait for the answer");
+            }
+        }
+        let name = self.state.read().unwrap_or_else(PoisonError::into_inner).name.clone();
+        let fresh = loop {
+            match load::state(self.store.as_ref(), &name, now()).await {
+                Ok(fresh) => break fresh,
+                Err(error) => {
+                    tracing::error!(%error, "the store still does not answer");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+        };
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        load::replace(&mut state, fresh);
+        let keys: Vec<AgentKey> = state.agents.keys().cloned().collect();
+        for key in keys {
+            // Whoever is connected says Hello again, with everything that it has not heard acknowledged.
+            let goodbye = rota_proto::agent::Goodbye { reason: "the store was away".to_owned() };
+            send(&mut state, &key, message(to_agent::Message::Goodbye(goodbye)));
+        }
+        drop(state);
+        self.changed.send_modify(|version| *version += 1);
+        tracing::info!("the store answers again");
+    }
+}
+
+/// Hands a message to an agent's session. A session that does not read is ended: it counts as lost.
+fn send(state: &mut State, key: &AgentKey, message: ToAgent) {
+    let Some(agent) = state.agents.get_mut(key) else { return };
+    let Some(session) = &agent.session else { return };
+    if let Err(error) = session.out.try_send(message) {
+        tracing::warn!(?key, %error, "an agent does not read: its session ends");
+        agent.session = None;
+    }
+}
+
+/// A message to an agent.
+pub fn message(message: to_agent::Message) -> ToAgent {
+    ToAgent { message: Some(message) }
+}
+
+/// The engine while it makes one turn.
+pub(crate) struct Turn<'a> {
+    pub state: &'a mut State,
+    pub batch: &'a mut Batch,
+    pub at: Timestamp,
+    pub started: Timestamp,
+}
+
+impl Turn<'_> {
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Hello(hello) => self.hello(*hello),
+            Input::Said { key, session, message } => {
+                let known = self.state.agents.get_mut(&key);
+                let Some(agent) = known.filter(|agent| {
+                    agent.session.as_ref().is_some_and(|current| current.id == session)
+                }) else {
+                    return; // of a session that has been replaced
+                };
+                agent.heard = self.at;
+                match message.message {
+                    Some(from_agent::Message::Report(report)) => self.report(&key, report),
+                    Some(from_agent::Message::Inventory(inventory)) => {
+                        self.inventory(&key, &inventory);
+                    }
+                    Some(from_agent::Message::Edge(edge)) => self.edge_state(&key, edge),
+                    Some(from_agent::Message::Heartbeat(_) | from_agent::Message::Hello(_))
+                    | None => {}
+                }
+            }
+            Input::Gone { key, session } => {
+                if let Some(agent) = self.state.agents.get_mut(&key)
+                    && agent.session.as_ref().is_some_and(|current| current.id == session)
+                {
+                    agent.session = None;
+                    agent.heard = self.at;
+                }
+            }
+            Input::Asked(asked, reply) => {
+                let answer = match &self.state.store_down {
+                    Some(why) => Err(Sort::Store.error(why.clone(), "")),
+                    None => self.asked(*asked),
+                };
+                self.batch.answers.push((reply, answer));
+            }
+        }
+    }
+
+    /// Deadlines, silent agents, freezes that end.
+    fn tick(&mut self) {
+        self.notice_silence();
+        self.thaw();
+        self.wake_rollouts();
+    }
+
+    /// Keeps an error from the encoder where people see it; a record that cannot be written is a fault of ours.
+    pub(crate) fn written(&mut self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            tracing::error!(%error, "a record could not be written");
+        }
+    }
+}

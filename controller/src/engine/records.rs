@@ -1,0 +1,258 @@
+//! What the engine keeps in the store, and under which keys.
+
+use std::collections::BTreeMap;
+
+use rota_rollout::names::{
+    AppName, Digest, EnvName, Release, Revision, RolloutId, Timestamp, Version,
+};
+use rota_rollout::node::Node;
+use rota_rollout::rollout::{Head, Spec};
+use serde::{Deserialize, Serialize};
+
+use crate::store::Record;
+
+/// A release: manifest and artifact, immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRecord {
+    /// The app.
+    pub app: AppName,
+    /// What its makers call it.
+    pub version: Version,
+    /// SHA-256 of the artifact.
+    pub digest: Digest,
+    /// Bytes of the artifact.
+    pub size: u64,
+    /// `tar`, `tar.gz` or `tar.zst`.
+    pub format: String,
+    /// The text of `rota.toml`.
+    pub manifest: String,
+    /// Its name as the operator wrote it.
+    pub manifest_name: String,
+    /// When it was pushed.
+    pub created: Timestamp,
+    /// By whom.
+    pub who: String,
+}
+
+impl ReleaseRecord {
+    /// As rollouts name it.
+    pub fn release(&self) -> Release {
+        Release { version: self.version.clone(), digest: self.digest.clone() }
+    }
+}
+
+/// One agent, of a node or of an edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRecord {
+    /// The fleet it belongs to.
+    pub env: String,
+    /// As its command line says.
+    pub roles: Vec<String>,
+    /// As its command line says.
+    pub labels: BTreeMap<String, String>,
+    /// What operators set instead; an empty value removes the label.
+    pub labels_set: BTreeMap<String, String>,
+    /// Where its apps are reached.
+    pub address: String,
+    /// Edges: HOST:PORT of the Traffic service.
+    pub traffic_address: String,
+    /// Edges: the pools served there.
+    pub pools: Vec<EdgePoolRecord>,
+    /// The agent's version.
+    pub version: String,
+    /// An operator wants it out of traffic.
+    pub drained: bool,
+    /// What runs there, as last heard.
+    pub apps: Vec<AppRecord>,
+    /// When it last said Hello or went silent.
+    pub last_seen: Timestamp,
+}
+
+impl AgentRecord {
+    /// The labels that count.
+    pub fn all_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        for (name, value) in &self.labels_set {
+            if value.is_empty() {
+                labels.remove(name);
+            } else {
+                labels.insert(name.clone(), value.clone());
+            }
+        }
+        labels
+    }
+}
+
+/// One pool at an edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgePoolRecord {
+    /// Its name.
+    pub pool: String,
+    /// `proxy`, `haproxy` or `nginx`.
+    pub driver: String,
+    /// Where clients reach it.
+    pub listen: String,
+}
+
+/// One app at a node, as last heard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRecord {
+    /// The app.
+    pub app: AppName,
+    /// The release that is current there.
+    pub release: Option<Release>,
+    /// `healthy`, `unhealthy` or `stopped`.
+    pub health: String,
+    /// `in`, `draining` or `out`.
+    pub traffic: String,
+}
+
+/// One app in one environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetRecord {
+    /// The number of the newest rollout.
+    pub revision: Revision,
+    /// The releases that became current, oldest first; the last one is current now.
+    pub currents: Vec<Current>,
+    /// Artifacts whose once-per-release job has succeeded here.
+    #[serde(default)]
+    pub once_done: Vec<Digest>,
+}
+
+impl FleetRecord {
+    /// Of an app that was never rolled out there.
+    pub fn new(revision: Revision) -> Self {
+        Self { revision, currents: Vec::new(), once_done: Vec::new() }
+    }
+}
+
+/// A release that became current, and by which rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Current {
+    /// The rollout.
+    pub revision: Revision,
+    /// The release.
+    pub release: Release,
+}
+
+/// So many releases that were once current are remembered for `undo`.
+pub const CURRENTS_KEPT: usize = 50;
+
+/// One environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvRecord {
+    /// Why nothing may move there.
+    pub frozen: Option<Freeze>,
+}
+
+/// A freeze.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Why.
+    pub why: String,
+    /// By whom.
+    pub who: String,
+    /// When it began.
+    pub since: Timestamp,
+    /// It ends by itself then.
+    pub until: Option<Timestamp>,
+}
+
+/// What a rollout was asked to do, with everything that its owner needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecRecord {
+    /// The core's part.
+    pub spec: Spec,
+    /// The release it moves to.
+    pub release: ReleaseRecord,
+    /// The pool, when edges serve it.
+    pub pool: Option<String>,
+}
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadRecord {
+    /// The core's part.
+    pub head: Head,
+}
+
+/// One node of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The core's part.
+    pub node: Node,
+}
+
+/// Who runs a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerRecord {
+    /// The controller.
+    pub controller: String,
+    /// Raised by every claim.
+    pub term: u64,
+}
+
+/// What the edges counted while a rollout ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceRecord {
+    /// Requests served.
+    pub requests: u64,
+    /// Of these, failed at an edge.
+    pub failed: u64,
+}
+
+impl Record for ReleaseRecord {}
+impl Record for AgentRecord {}
+impl Record for FleetRecord {}
+impl Record for EnvRecord {}
+impl Record for SpecRecord {}
+impl Record for HeadRecord {}
+impl Record for NodeRecord {}
+impl Record for OwnerRecord {}
+impl Record for EvidenceRecord {}
+impl Record for crate::view::EventView {}
+
+/// Keys, and what is read back from them.
+pub mod keys {
+    use super::{AppName, EnvName, RolloutId, Version};
+
+    /// All releases.
+    pub const RELEASES: &str = "/releases/";
+    /// All nodes.
+    pub const NODES: &str = "/nodes/";
+    /// All edges.
+    pub const EDGES: &str = "/edges/";
+    /// All environments.
+    pub const ENVS: &str = "/envs/";
+    /// All apps in all environments.
+    pub const FLEETS: &str = "/fleets/";
+    /// All rollouts.
+    pub const ROLLOUTS: &str = "/rollouts/";
+    /// The event log.
+    pub const EVENTS: &str = "/events/";
+
+    /// One release.
+    pub fn release(app: &AppName, version: &Version) -> String {
+        format!("{RELEASES}{app}/{version}")
+    }
+
+    /// One app in one environment.
+    pub fn fleet(app: &AppName, env: &EnvName) -> String {
+        format!("{FLEETS}{app}/{env}")
+    }
+
+    /// One rollout; its records lie below.
+    pub fn rollout(id: &RolloutId) -> String {
+        format!("{ROLLOUTS}{}/{}/{:010}/", id.app, id.env, id.revision.0)
+    }
+
+    /// All rollouts of an app in an environment.
+    pub fn rollouts_of(app: &AppName, env: &EnvName) -> String {
+        format!("{ROLLOUTS}{app}/{env}/")
+    }
+
+    /// One event.
+    pub fn event(seq: u64) -> String {
+        format!("{EVENTS}{seq:020}")
+    }
+}

@@ -1,0 +1,207 @@
+//! What the engine knows: a cache of the store, and who is here right now.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rota_proto::agent::{Directory, Edge, PoolState, ToAgent};
+use rota_rollout::Rollout;
+use rota_rollout::names::{
+    AppName, EnvName, NodeName, Release, Revision, RolloutId, Timestamp, Version,
+};
+use rota_rollout::node::{Observed, Serving};
+use tokio::sync::mpsc;
+
+use super::carry::Known;
+use super::records::{
+    AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, ReleaseRecord, SpecRecord,
+};
+use crate::view::EventView;
+
+/// A node that was not heard of for so long is offline: three heartbeats.
+pub const OFFLINE_AFTER_MS: u64 = 15_000;
+
+/// After a controller started, nodes have so long to come back before they count as offline: agents spread their
+/// reconnects, so that ten thousand do not come at once.
+pub const RETURN_GRACE_MS: u64 = 45_000;
+
+/// Events kept in memory for followers; older ones are read from the store.
+pub const EVENTS_IN_MEMORY: usize = 2_000;
+
+/// Which agent: nodes and edges have names of their own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AgentKey {
+    /// A node's.
+    Node(NodeName),
+    /// An edge's.
+    Edge(NodeName),
+}
+
+/// One agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// What is durable.
+    pub record: AgentRecord,
+    /// Its session with this controller.
+    pub session: Option<Session>,
+    /// When it was last heard.
+    pub heard: Timestamp,
+    /// Does it count as online?
+    pub online: bool,
+    /// Edges: the newest state of each pool.
+    pub pools: Vec<PoolState>,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    /// Names this session, and no other.
+    pub id: u64,
+    /// To the agent. Full means that the agent does not read: it counts as lost.
+    pub out: mpsc::Sender<ToAgent>,
+}
+
+/// A rollout that runs, and is ours.
+#[derive(Debug)]
+pub struct Active {
+    /// The core's state.
+    pub rollout: Rollout,
+    /// What was asked.
+    pub record: SpecRecord,
+    /// What was measured.
+    pub evidence: EvidenceRecord,
+    /// Our term.
+    pub term: u64,
+    /// The store's revision of our claim: the fence of every commit.
+    pub fence: u64,
+    /// When it wants to be woken.
+    pub wakes: BTreeSet<Timestamp>,
+    /// Releases as nodes are told of them.
+    pub known: BTreeMap<Version, Known>,
+}
+
+/// Everything.
+#[derive(Debug, Default)]
+pub struct State {
+    /// This controller.
+    pub name: String,
+    /// Where agents reach it.
+    pub advertise: String,
+    /// Nodes and edges.
+    pub agents: BTreeMap<AgentKey, Agent>,
+    /// The rollouts that run.
+    pub rollouts: BTreeMap<RolloutId, Active>,
+    /// Every app in every environment.
+    pub fleets: BTreeMap<(AppName, EnvName), FleetRecord>,
+    /// Environments of which something is remembered.
+    pub envs: BTreeMap<EnvName, EnvRecord>,
+    /// All releases.
+    pub releases: BTreeMap<(AppName, Version), ReleaseRecord>,
+    /// The newest events.
+    pub events: VecDeque<EventView>,
+    /// The number of the next event.
+    pub next_event: u64,
+    /// Why the store does not answer.
+    pub store_down: Option<String>,
+    /// This controller takes no new rollouts.
+    pub draining: bool,
+}
+
+impl State {
+    /// A node's agent.
+    pub fn node(&self, name: &NodeName) -> Option<&Agent> {
+        self.agents.get(&AgentKey::Node(name.clone()))
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, &Agent)> {
+        self.agents.iter().filter_map(|(key, agent)| match key {
+            AgentKey::Node(name) => Some((name, agent)),
+            AgentKey::Edge(_) => None,
+        })
+    }
+
+    /// All edges.
+    pub fn edges(&self) -> impl Iterator<Item = (&NodeName, &Agent)> {
+        self.agents.iter().filter_map(|(key, agent)| match key {
+            AgentKey::Edge(name) => Some((name, agent)),
+            AgentKey::Node(_) => None,
+        })
+    }
+
+    /// The release that is current for an app in an environment.
+    pub fn current(&self, app: &AppName, env: &EnvName) -> Option<&Release> {
+        let fleet = self.fleets.get(&(app.clone(), env.clone()))?;
+        fleet.currents.last().map(|current| &current.release)
+    }
+
+    /// The rollout of an app that runs in an environment.
+    pub fn running(&self, app: &AppName, env: &EnvName) -> Option<&Active> {
+        let first = RolloutId { app: app.clone(), env: env.clone(), revision: Revision(0) };
+        self.rollouts
+            .range(first..)
+            .take_while(|(id, _)| id.app == *app && id.env == *env)
+            .map(|(_, active)| active)
+            .find(|active| !active.rollout.is_ended())
+    }
+
+    /// What a rollout of `app` (with this id, if it has one yet) may know of a node.
+    pub fn observed(&self, name: &NodeName, app: &AppName, own: Option<&RolloutId>) -> Observed {
+        let Some(agent) = self.node(name) else {
+            return Observed {
+                online: false,
+                serving: Serving::Absent,
+                busy: false,
+                drained: false,
+            };
+        };
+        Observed {
+            online: agent.online,
+            serving: serving(&agent.record, app),
+            busy: self.is_busy(name, own),
+            drained: agent.record.drained,
+        }
+    }
+
+    /// Is a rollout other than this one updating the node?
+    fn is_busy(&self, name: &NodeName, own: Option<&RolloutId>) -> bool {
+        self.rollouts.iter().any(|(id, active)| {
+            Some(id) != own
+                && active.rollout.nodes().get(name).is_some_and(|node| node.phase.is_running())
+        })
+    }
+
+    /// The release of an app that a node runs.
+    pub fn runs(&self, name: &NodeName, app: &AppName) -> Option<Release> {
+        let record = &self.node(name)?.record;
+        record.apps.iter().find(|entry| entry.app == *app)?.release.clone()
+    }
+
+    /// The edges of an environment and the controllers, for agents.
+    pub fn directory(&self, env: &str) -> Directory {
+        let edges =
+            self.edges().filter(|(_, edge)| edge.record.env == env).flat_map(|(name, edge)| {
+                edge.record.pools.iter().map(move |pool| Edge {
+                    name: name.to_string(),
+                    pool: pool.pool.clone(),
+                    address: edge.record.traffic_address.clone(),
+                })
+            });
+        Directory { controllers: vec![self.advertise.clone()], edges: edges.collect() }
+    }
+
+    /// The edges of one pool.
+    pub fn edges_of(&self, env: &EnvName, pool: &str) -> Vec<Edge> {
+        let mut edges = self.directory(env.as_str()).edges;
+        edges.retain(|edge| edge.pool == pool);
+        edges
+    }
+}
+
+/// Does the app serve on this node?
+fn serving(record: &AgentRecord, app: &AppName) -> Serving {
+    match record.apps.iter().find(|entry| entry.app == *app) {
+        None => Serving::Absent,
+        Some(entry) if entry.release.is_none() => Serving::Absent,
+        Some(entry) if entry.health == "healthy" && entry.traffic == "in" => Serving::In,
+        Some(_) => Serving::Out,
+    }
+}

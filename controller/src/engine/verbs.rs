@@ -1,0 +1,318 @@
+//! What operators change: rollouts, nodes, environments, releases. Refusals name what is in the way and the right verb.
+
+use std::collections::BTreeMap;
+
+use rota_proto::agent::{Goodbye, Standing, to_agent};
+use rota_rollout::What;
+use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Timestamp, Version};
+use rota_rollout::verbs::{Verb, allow};
+use serde_json::json;
+
+use super::agents::store_key;
+use super::batch::Answer;
+use super::carry::NewEvent;
+use super::records::{EnvRecord, Freeze, ReleaseRecord, keys};
+use super::state::AgentKey;
+use super::{Start, Turn, message};
+use crate::errors::Sort;
+use crate::manifest::Manifest;
+use crate::view::{AppliedView, ErrorView};
+
+/// What an operator wants, and who he is.
+pub struct Asked {
+    /// The name in his certificate.
+    pub who: String,
+    /// What.
+    pub ask: Ask,
+}
+
+/// What an operator wants.
+pub enum Ask {
+    /// A new rollout.
+    Start(Start),
+    /// What a new rollout would do.
+    Plan(Start),
+    /// Something of a rollout.
+    Act { id: RolloutId, verb: Verb },
+    /// A new release.
+    Push(ReleaseRecord),
+    /// No more of a release.
+    RemoveRelease { app: AppName, version: Version },
+    /// A node out of traffic, or back.
+    DrainNode { name: NodeName, drained: bool },
+    /// Other labels.
+    LabelNode { name: NodeName, labels: BTreeMap<String, String> },
+    /// A node or edge that was revoked is forgotten.
+    ForgetAgent(AgentKey),
+    /// Nothing moves in an environment, and why.
+    Freeze { env: EnvName, why: String, until: Option<Timestamp> },
+    /// It moves again.
+    Unfreeze { env: EnvName },
+}
+
+fn not_found(what: impl Into<String>, hint: impl Into<String>) -> ErrorView {
+    Sort::NotFound.error(what, hint)
+}
+
+/// What was done and what stands now, in one line.
+pub(crate) fn applied(text: String) -> Answer {
+    serde_json::to_value(AppliedView { text })
+        .map_err(|error| Sort::Internal.error(error.to_string(), ""))
+}
+
+impl Turn<'_> {
+    pub(super) fn asked(&mut self, asked: Asked) -> Answer {
+        let who = asked.who;
+        match asked.ask {
+            Ask::Start(start) => self.start(start, &who),
+            Ask::Plan(start) => self.plan_only(start),
+            Ask::Act { id, verb } => self.act(&id, verb, &who),
+            Ask::Push(release) => self.push(release),
+            Ask::RemoveRelease { app, version } => self.remove_release(&app, &version),
+            Ask::DrainNode { name, drained } => self.drain_node(&name, drained, &who),
+            Ask::LabelNode { name, labels } => self.label_node(&name, labels),
+            Ask::ForgetAgent(key) => self.forget_agent(&key),
+            Ask::Freeze { env, why, until } => {
+                self.freeze(&env, Freeze { why, who, since: self.at, until })
+            }
+            Ask::Unfreeze { env } => self.unfreeze(&env, &who),
+        }
+    }
+
+    fn act(&mut self, id: &RolloutId, verb: Verb, who: &str) -> Answer {
+        let Some(active) = self.state.rollouts.get(id) else {
+            return Err(self.no_such_rollout(id, &verb));
+        };
+        allow(&active.rollout, &verb)
+            .map_err(|refusal| Sort::Refused.error(refusal.reason, refusal.hint))?;
+        let deed = verb.to_string();
+        self.step(id, What::Asked { verb, who: who.to_owned() });
+        let now = self.state.rollouts.get(id).map_or("over", |active| active.rollout.state());
+        applied(format!("rollout {id}: {deed} accepted; it is {now}"))
+    }
+
+    fn no_such_rollout(&self, id: &RolloutId, verb: &Verb) -> ErrorView {
+        let fleet = self.state.fleets.get(&(id.app.clone(), id.env.clone()));
+        match fleet {
+            Some(fleet) if id.revision <= fleet.revision && id.revision.0 > 0 => {
+                let hint = match verb {
+                    Verb::Rollback => format!(
+                        "`rota rollout undo {} --env {}` starts a rollout back",
+                        id.app, id.env
+                    ),
+                    _ => format!("`rota rollout status {id}` shows how it ended"),
+                };
+                Sort::Refused
+                    .error(format!("rollout {id} is over: it cannot {verb} any more"), hint)
+            }
+            Some(_) | None => not_found(
+                format!("there is no rollout {id}"),
+                format!("`rota rollout history {} --env {}` lists them", id.app, id.env),
+            ),
+        }
+    }
+
+    fn push(&mut self, release: ReleaseRecord) -> Answer {
+        let key = (release.app.clone(), release.version.clone());
+        let answer = json!({
+            "app": release.app, "version": release.version, "digest": release.digest,
+        });
+        if let Some(old) = self.state.releases.get(&key) {
+            same_release(old, &release)?;
+            return Ok(answer);
+        }
+        let written = self.batch.put(keys::release(&release.app, &release.version), &release);
+        self.written(written);
+        let text = format!(
+            "release {} {} ({}) pushed by {}",
+            release.app,
+            release.version,
+            release.digest.short(),
+            release.who
+        );
+        let app = Some(release.app.to_string());
+        self.event(NewEvent { app, ..NewEvent::new("release", text) });
+        self.state.releases.insert(key, release);
+        Ok(answer)
+    }
+
+    fn remove_release(&mut self, app: &AppName, version: &Version) -> Answer {
+        let key = (app.clone(), version.clone());
+        let Some(release) = self.state.releases.get(&key) else {
+            return Err(not_found(
+                format!("there is no release {version} of {app}"),
+                format!("`rota release ls {app}` lists them"),
+            ));
+        };
+        let release = release.release();
+        if let Some(user) = self.user_of(app, &release) {
+            let hint = "only releases that nothing runs and nothing may return to can be removed";
+            return Err(Sort::Refused.error(format!("release {version} of {app} is {user}"), hint));
+        }
+        self.batch.delete(keys::release(app, version));
+        self.state.releases.remove(&key);
+        applied(format!("release {version} of {app} is removed"))
+    }
+
+    /// Who still needs a release?
+    fn user_of(&self, app: &AppName, release: &rota_rollout::Release) -> Option<String> {
+        for ((of, env), fleet) in self.state.fleets.iter().filter(|((of, _), _)| of == app) {
+            let mut newest = fleet.currents.iter().rev().map(|current| &current.release);
+            if newest.next() == Some(release) {
+                return Some(format!("current in {env}"));
+            }
+            if newest.next() == Some(release) {
+                return Some(format!("the way back in {env}"));
+            }
+            let running = self.state.running(of, env);
+            if running.is_some_and(|active| {
+                active.rollout.spec.to == *release
+                    || active.rollout.spec.from.as_ref() == Some(release)
+            }) {
+                return Some(format!("part of the rollout that runs in {env}"));
+            }
+        }
+        let on = self.state.nodes().find(|(_, agent)| {
+            agent.record.apps.iter().any(|a| a.app == *app && a.release.as_ref() == Some(release))
+        });
+        on.map(|(name, _)| format!("on {name}"))
+    }
+
+    fn drain_node(&mut self, name: &NodeName, drained: bool, who: &str) -> Answer {
+        let key = AgentKey::Node(name.clone());
+        let Some(agent) = self.state.agents.get_mut(&key) else { return Err(no_node(name)) };
+        let deed = if drained { "drained" } else { "undrained" };
+        if agent.record.drained == drained {
+            return applied(format!("node {name} is {deed} already"));
+        }
+        agent.record.drained = drained;
+        let env = Some(agent.record.env.clone());
+        let written = self.batch.put(store_key(&key), &agent.record);
+        self.written(written);
+        self.batch.send(key, message(to_agent::Message::Standing(Standing { drained })));
+        let node = Some(name.to_string());
+        let text = format!("node {name} {deed} by {who}");
+        self.event(NewEvent { env, node, ..NewEvent::new("node", text) });
+        self.observe(name, None);
+        applied(if drained {
+            format!("node {name} leaves traffic and stays out until `rota node undrain {name}`")
+        } else {
+            format!("node {name} returns to traffic")
+        })
+    }
+
+    fn label_node(&mut self, name: &NodeName, labels: BTreeMap<String, String>) -> Answer {
+        let key = AgentKey::Node(name.clone());
+        let Some(agent) = self.state.agents.get_mut(&key) else { return Err(no_node(name)) };
+        agent.record.labels_set.extend(labels);
+        let all = agent.record.all_labels();
+        let written = self.batch.put(store_key(&key), &agent.record);
+        self.written(written);
+        let all: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        applied(format!("node {name} has the labels {}", all.join(" ")))
+    }
+
+    fn forget_agent(&mut self, key: &AgentKey) -> Answer {
+        let Some(agent) = self.state.agents.remove(key) else {
+            let (AgentKey::Node(name) | AgentKey::Edge(name)) = key;
+            return Err(no_node(name));
+        };
+        if let Some(session) = agent.session {
+            let goodbye = Goodbye { reason: "this agent was removed and revoked".to_owned() };
+            if session.out.try_send(message(to_agent::Message::Goodbye(goodbye))).is_err() {
+                tracing::debug!("the removed agent is gone already");
+            }
+        }
+        self.batch.delete(store_key(key));
+        match key {
+            AgentKey::Node(name) => {
+                self.observe(name, None);
+                applied(format!("node {name} is removed and its certificates are revoked"))
+            }
+            AgentKey::Edge(name) => {
+                self.tell_directory(&agent.record.env);
+                applied(format!("edge {name} is removed and its certificates are revoked"))
+            }
+        }
+    }
+
+    fn freeze(&mut self, env: &EnvName, freeze: Freeze) -> Answer {
+        let why = format!("{} (by {})", freeze.why, freeze.who);
+        let until = freeze.until.map(crate::access::rfc3339);
+        let until = until.unwrap_or_else(|| format!("`rota env unfreeze {env}`"));
+        let record = EnvRecord { frozen: Some(freeze) };
+        self.set_env(env, record, Some(why.clone()));
+        let text = format!("environment {env} frozen: {why}");
+        self.event(NewEvent { env: Some(env.to_string()), ..NewEvent::new("controller", text) });
+        applied(format!("environment {env} is frozen until {until}"))
+    }
+
+    fn unfreeze(&mut self, env: &EnvName, who: &str) -> Answer {
+        if self.state.envs.get(env).is_none_or(|record| record.frozen.is_none()) {
+            return Err(Sort::Refused.error(format!("environment {env} is not frozen"), ""));
+        }
+        self.set_env(env, EnvRecord { frozen: None }, None);
+        let text = format!("environment {env} unfrozen by {who}");
+        self.event(NewEvent { env: Some(env.to_string()), ..NewEvent::new("controller", text) });
+        applied(format!("environment {env} is not frozen any more"))
+    }
+
+    fn set_env(&mut self, env: &EnvName, record: EnvRecord, frozen: Option<String>) {
+        let written = self.batch.put(format!("{}{env}", keys::ENVS), &record);
+        self.written(written);
+        self.state.envs.insert(env.clone(), record);
+        let there: Vec<RolloutId> =
+            self.state.rollouts.keys().filter(|id| id.env == *env).cloned().collect();
+        for id in there {
+            self.step(&id, What::Frozen(frozen.clone()));
+        }
+    }
+
+    /// Freezes that have an end, end.
+    pub(super) fn thaw(&mut self) {
+        let at = self.at;
+        let over = |record: &EnvRecord| {
+            record.frozen.as_ref().and_then(|freeze| freeze.until).is_some_and(|until| until <= at)
+        };
+        let due: Vec<EnvName> = self
+            .state
+            .envs
+            .iter()
+            .filter(|(_, record)| over(record))
+            .map(|(env, _)| env.clone())
+            .collect();
+        for env in due {
+            if let Err(error) = self.unfreeze(&env, "the clock") {
+                tracing::error!(%env, message = error.message, "cannot end a freeze");
+            }
+        }
+    }
+}
+
+fn no_node(name: &NodeName) -> ErrorView {
+    not_found(format!("there is no node {name}"), "`rota node ls` lists them")
+}
+
+/// A version that is pushed again must be the same release.
+fn same_release(old: &ReleaseRecord, new: &ReleaseRecord) -> Result<(), ErrorView> {
+    if old.digest != new.digest {
+        return Err(Sort::Refused.error(
+            format!(
+                "release {} {} exists with another artifact: {} there, {} here",
+                new.app,
+                new.version,
+                old.digest.short(),
+                new.digest.short()
+            ),
+            "a release never changes: choose another --version",
+        ));
+    }
+    let parse = |record: &ReleaseRecord| Manifest::parse(&record.manifest, &record.manifest_name);
+    let (Ok(before), Ok(now)) = (parse(old), parse(new)) else { return Ok(()) };
+    before.same_release(&now).map_err(|difference| {
+        Sort::Refused.error(
+            format!("release {} {} exists with another manifest: {difference}", new.app, new.version),
+            "a release never changes: choose another --version ([strategy] and [target] may differ)",
+        )
+    })
+}

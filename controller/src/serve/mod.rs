@@ -1,0 +1,13 @@
+//! What listens: enrolment, agents and operators (gRPC); documents, health and metrics (HTTP).
+
+mod agents;
+mod changes;
+pub mod enrol;
+mod http;
+pub mod listen;
+mod operators;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use run::{ServeError, run};

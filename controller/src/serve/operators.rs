@@ -1,0 +1,194 @@
+//! The Operator service: reads, uploads, and every change that an operator may ask for.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_proto::operator::operator_server::Operator;
+use rota_proto::operator::{
+    Change, Document, PushRequest, ReadRequest, StartRequest, UploadPart, UploadQuery, UploadReply,
+};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::changes;
+use crate::access::{Access, Action, Caller};
+use crate::api::{Api, Reader, fleet};
+use crate::artifact::store::ArtifactStore;
+use crate::errors::status;
+use crate::view::ErrorView;
+
+/// A follower hears of changes at most this often: a person sees no more, and ten thousand nodes change all the time.
+const FOLLOW_PACE: Duration = Duration::from_millis(40);
+
+/// Documents that wait for a slow follower; he gets the newest state anyway.
+const FOLLOW_QUEUED_MAX: usize = 2;
+
+/// The service.
+pub struct OperatorService {
+    /// What can be read, and the way to the engine.
+    pub api: Api,
+    /// Who may.
+    pub access: Arc<Access>,
+    /// Uploads.
+    pub artifacts: ArtifactStore,
+}
+
+pub(super) fn document(answer: Result<Value, ErrorView>) -> Result<Response<Document>, Status> {
+    let value = answer.map_err(status)?;
+    Ok(Response::new(Document { json: value.to_string() }))
+}
+
+#[tonic::async_trait]
+impl Operator for OperatorService {
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<Document, Status>> + Send>>;
+
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Document>, Status> {
+        let caller = self.access.operator(&request).await?;
+        let path = request.into_inner().path;
+        self.access.permit(&caller, Action::Read, None, &path).await?;
+        document(self.api.read(&path, Reader::Operator(&caller)).await)
+    }
+
+    async fn follow(
+        &self,
+        request: Request<ReadRequest>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let caller = self.access.operator(&request).await?;
+        let ReadRequest { path, after } = request.into_inner();
+        self.access.permit(&caller, Action::Read, None, &path).await?;
+        let (out, documents) = mpsc::channel(FOLLOW_QUEUED_MAX);
+        let follower = Follower { api: self.api.clone(), caller, out };
+        if path == "events" || path.starts_with("events?") {
+            let query = path.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default();
+            tokio::spawn(follower.events(query, after));
+        } else {
+            tokio::spawn(follower.document(path));
+        }
+        Ok(Response::new(Box::pin(ReceiverStream::new(documents))))
+    }
+
+    async fn upload_state(
+        &self,
+        request: Request<UploadQuery>,
+    ) -> Result<Response<UploadReply>, Status> {
+        let caller = self.access.operator(&request).await?;
+        let asked = request.into_inner().digest;
+        self.access.permit(&caller, Action::PushRelease, None, &asked).await?;
+        let digest = changes::digest(&asked).map_err(status)?;
+        let state = self.artifacts.state(&digest).await.map_err(changes::artifact)?;
+        Ok(Response::new(UploadReply { have: state.have, complete: state.complete }))
+    }
+
+    async fn upload(
+        &self,
+        request: Request<Streaming<UploadPart>>,
+    ) -> Result<Response<UploadReply>, Status> {
+        let caller = self.access.operator(&request).await?;
+        self.access.permit(&caller, Action::PushRelease, None, "upload").await?;
+        changes::upload(&self.artifacts, request.into_inner()).await
+    }
+
+    async fn push_release(
+        &self,
+        request: Request<PushRequest>,
+    ) -> Result<Response<Document>, Status> {
+        let caller = self.access.operator(&request).await?;
+        let push = request.into_inner();
+        self.access.permit(&caller, Action::PushRelease, None, &push.version).await?;
+        changes::push(self, &caller, push).await
+    }
+
+    async fn plan(&self, request: Request<StartRequest>) -> Result<Response<Document>, Status> {
+        let caller = self.access.operator(&request).await?;
+        let asked = request.into_inner();
+        self.access.permit(&caller, Action::Plan, Some(&asked.env), &asked.app).await?;
+        changes::plan(self, &caller, asked).await
+    }
+
+    async fn start(&self, request: Request<StartRequest>) -> Result<Response<Document>, Status> {
+        let caller = self.access.operator(&request).await?;
+        let asked = request.into_inner();
+        let target = format!("{}/{}", asked.app, asked.env);
+        self.access.permit(&caller, Action::StartRollout, Some(&asked.env), &target).await?;
+        changes::start(self, &caller, asked).await
+    }
+
+    async fn apply(&self, request: Request<Change>) -> Result<Response<Document>, Status> {
+        let caller = self.access.operator(&request).await?;
+        changes::apply(self, &caller, request.into_inner()).await
+    }
+}
+
+/// Somebody who watches a document or the events.
+struct Follower {
+    api: Api,
+    caller: Caller,
+    out: mpsc::Sender<Result<Document, Status>>,
+}
+
+impl Follower {
+    /// The document now, and again whenever it is another one; ends when a rollout is over.
+    async fn document(self, path: String) {
+        let mut changed = self.api.engine.changed();
+        let mut last = String::new();
+        loop {
+            changed.mark_unchanged();
+            let value = match self.api.read(&path, Reader::Operator(&self.caller)).await {
+                Ok(value) => value,
+                Err(error) => return self.send(Err(status(error))).await,
+            };
+            let over = value.get("finished_at").is_some_and(|at| !at.is_null());
+            let json = value.to_string();
+            if json != last {
+                last.clone_from(&json);
+                self.send(Ok(Document { json })).await;
+            }
+            if over || !self.wait(&mut changed).await {
+                return;
+            }
+        }
+    }
+
+    /// Every event after this one (0: only new ones), each document a list.
+    async fn events(self, query: String, after: u64) {
+        let mut changed = self.api.engine.changed();
+        let newest = |api: &Api| api.engine.read().next_event.saturating_sub(1);
+        let mut after = if after == 0 { newest(&self.api) } else { after };
+        loop {
+            changed.mark_unchanged();
+            let events = {
+                let state = self.api.engine.read();
+                fleet::events_after(&state, &query, after, Reader::Operator(&self.caller))
+            };
+            if let Some(last) = events.last() {
+                after = last.seq;
+                match serde_json::to_string(&events) {
+                    Ok(json) => self.send(Ok(Document { json })).await,
+                    Err(error) => return tracing::error!(%error, "events cannot be written"),
+                }
+            }
+            if !self.wait(&mut changed).await {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, document: Result<Document, Status>) {
+        if self.out.send(document).await.is_err() {
+            tracing::debug!("a follower is gone");
+        }
+    }
+
+    /// Until something changed; `false`: the follower is gone, or the engine.
+    async fn wait(&self, changed: &mut tokio::sync::watch::Receiver<u64>) -> bool {
+        tokio::time::sleep(FOLLOW_PACE).await;
+        tokio::select! {
+            changed = changed.changed() => changed.is_ok() && !self.out.is_closed(),
+            () = self.out.closed() => false,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! `rota serve`: opens the store, builds everything, listens, and ends cleanly.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rota_proto::agent::enrolment_server::EnrolmentServer;
+use rota_proto::agent::fleet_server::FleetServer;
+use rota_proto::operator::operator_server::OperatorServer;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Server;
+
+use super::agents::FleetService;
+use super::enrol::Enrol;
+use super::operators::OperatorService;
+use super::{http, listen};
+use crate::access::own::{OwnCertificate, OwnError};
+use crate::access::{Access, Ca, CaError, admin, now};
+use crate::api::Api;
+use crate::artifact::store::{ArtifactError, ArtifactStore};
+use crate::context::dialable;
+use crate::engine::{Engine, Handle};
+use crate::metrics::Metrics;
+use crate::serve_args::{ServeArgs, StoreArg};
+use crate::store::{Store, StoreError, sqlite::SqliteStore};
+
+/// HTTP/2 pings, so that a cut cable is seen: interval and answer.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest message from a client: a report with 64 KiB of output, an upload's part, a manifest.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Why a controller does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Something that comes with a later version.
+    #[error("{0}")]
+    NotHere(String),
+    /// The data directory.
+    #[error("cannot use the data directory {}", .dir.display())]
+    Data {
+        dir: PathBuf,
+        #[source]
+        cause: std::io::Error,
+    },
+    /// A port.
+    #[error("cannot listen at {address} ({flag})")]
+    Listen {
+        address: SocketAddr,
+        flag: &'static str,
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The state.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The artifacts.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The controller's own certificate.
+    #[error(transparent)]
+    Own(#[from] OwnError),
+    /// The first admin.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    /// gRPC.
+    #[error("the gRPC server ended")]
+    Grpc(#[from] tonic::transport::Error),
+    /// Signals.
+    #[error("cannot wait for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs a controller until SIGTERM or SIGINT.
+pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
+    if let StoreArg::Etcd(url) = &args.store {
+        let message = format!(
+            "--store {url}: this version keeps its state in SQLite only; leave --store out"
+        );
+        return Err(ServeError::NotHere(message));
+    }
+    if args.join.is_some() {
+        let message = "--join: several controllers need a shared store, and this version has none";
+        return Err(ServeError::NotHere(message.to_owned()));
+    }
+    let mut term = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let built = build(&args).await?;
+    let Built { grpc, http, engine, handle, access, artifacts, metrics, own } = built;
+    let addresses = (local(&grpc), local(&http));
+    let api = Api { engine: handle.clone(), store: access.store(), access: Arc::clone(&access) };
+    let config = own.config();
+    let incoming = listen::incoming(grpc, config, Arc::default());
+    let fleet = FleetService::new(handle, Arc::clone(&access), artifacts.clone());
+    let operators = OperatorService { api: api.clone(), access: Arc::clone(&access), artifacts };
+    let enrol = EnrolmentServer::new(Enrol::new(Arc::clone(&access)));
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .add_service(enrol.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(FleetServer::new(fleet).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(OperatorServer::new(operators).max_decoding_message_size(MESSAGE_BYTES_MAX));
+    let engine = tokio::spawn(engine.run());
+    let renewing = tokio::spawn(own.keep_renewed());
+    let pages = tokio::spawn(http::serve(http, api, metrics));
+    say_ready(&args, addresses);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let stopping = async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("stopping; apps and agents go on by themselves");
+        drop(stop);
+    };
+    let serving = router.serve_with_incoming(incoming);
+    tokio::pin!(serving);
+    tokio::spawn(stopping);
+    let result = tokio::select! {
+        ended = &mut serving => ended.map_err(ServeError::from),
+        _ = stopped => Ok(()),
+        _ = engine => Err(ServeError::NotHere("the engine has ended: see the log above".to_owned())),
+    };
+    renewing.abort();
+    pages.abort();
+    result
+}
+
+struct Built {
+    grpc: TcpListener,
+    http: TcpListener,
+    engine: Engine,
+    handle: Handle,
+    access: Arc<Access>,
+    artifacts: ArtifactStore,
+    metrics: Arc<Metrics>,
+    own: OwnCertificate,
+}
+
+/// Everything that can fail, before anybody is told that we are ready.
+async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
+    let dir = &args.data;
+    let data = |cause| ServeError::Data { dir: dir.clone(), cause };
+    std::fs::create_dir_all(dir).map_err(data)?;
+    let store: Arc<dyn Store> = SqliteStore::open(&dir.join("rota.db"))?;
+    let artifacts = ArtifactStore::open(dir).await?;
+    let identity = dir.join("identity");
+    let ca = match Ca::open(&identity)? {
+        Some(ca) => ca,
+        None => Ca::create(&identity, SystemTime::now())?,
+    };
+    let ca = Arc::new(ca);
+    let access = Arc::new(Access::open(Arc::clone(&store), Arc::clone(&ca)).await?);
+    let own = OwnCertificate::new(ca, args.name.as_str(), SystemTime::now())?;
+    let grpc = listen::bind(args.listen).map_err(|cause| ServeError::Listen {
+        address: args.listen,
+        flag: "--listen",
+        cause,
+    })?;
+    let http = http::bind(args.http).await.map_err(|cause| ServeError::Listen {
+        address: args.http,
+        flag: "--http",
+        cause,
+    })?;
+    let listens = local(&grpc);
+    if admin::admin_file(dir).exists() {
+        access.refresh_admin(dir, listens, now()).await?;
+    } else {
+        let path = access.bootstrap_admin(dir, listens, now()).await?;
+        tracing::info!(context = %path.display(), "made the first admin's context");
+    }
+    let metrics = Arc::new(Metrics::default());
+    let counted = Arc::clone(&metrics);
+    let took = Box::new(move |seconds| counted.commit_took(seconds));
+    let advertise = args.advertise.clone().unwrap_or_else(|| dialable(listens));
+    let (engine, handle) = Engine::open(store, args.name.as_str(), &advertise, took).await?;
+    Ok(Built { grpc, http, engine, handle, access, artifacts, metrics, own })
+}
+
+fn local(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+/// The line and the notification that scripts wait for.
+fn say_ready(args: &ServeArgs, (grpc, http): (SocketAddr, SocketAddr)) {
+    tracing::info!("ready: controller {} grpc={grpc} http={http}", args.name);
+    if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "nobody is told through the notify socket");
+    }
+}
