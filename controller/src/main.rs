@@ -1,10 +1,14 @@
 //! Wiring only: reads the command line, builds a runtime, and runs.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use rota::cli::outcome::{Exit, Failure};
-use rota::cli::{self, Command};
+use rota::cli::{self, Command, Global};
+use rota::serve::ServeError;
+use rota::serve_args::ServeArgs;
 use tokio::runtime::Builder;
+use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os().collect()) {
@@ -25,7 +29,7 @@ fn main() -> ExitCode {
         }
     };
     let exit = match cli.command {
-        Command::Serve(args) => match runtime.block_on(rota::serve::run(args)) {
+        Command::Serve(args) => match runtime.block_on(serve(&cli.global, args)) {
             Ok(()) => Exit::Done,
             Err(error) => {
                 let failure = Failure::internal("the controller stopped", &error);
@@ -36,4 +40,20 @@ fn main() -> ExitCode {
         command => runtime.block_on(cli::run(cli.global, command)),
     };
     exit.into()
+}
+
+/// The controller talks through its log: to stderr, one line per event.
+async fn serve(global: &Global, args: ServeArgs) -> Result<(), ServeError> {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => LevelFilter::WARN,
+        (false, false) => LevelFilter::INFO,
+        (false, true) => LevelFilter::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal() && !global.no_color)
+        .with_writer(std::io::stderr)
+        .init();
+    rota::serve::run(args).await
 }
