@@ -161,10 +161,21 @@ impl World {
         // Whatever it decides next, the store refuses. Only the live one goes on.
         if self.live.is_some_and(|live| live != ctl) {
             self.stale_tries(ctl);
-        } else if self.controllers.contains_key(&ctl) {
+        } else if self.owns_all(ctl) {
             self.live = Some(ctl);
             self.after(0, Ev::Tick { ctl });
+        } else {
+            self.kill_controller(ctl, "its lease is over");
         }
+    }
+
+    /// Has nobody claimed anything while it stood still?
+    fn owns_all(&self, ctl: u64) -> bool {
+        let mut running = self.store.rollouts.iter().filter(|(_, kept)| !kept.rollout.is_ended());
+        self.controllers.contains_key(&ctl)
+            && running.all(|(revision, kept)| {
+                self.active(ctl, *revision).is_some_and(|active| active.term == kept.term)
+            })
     }
 
     /// A woken owner of yesterday takes another step of its own; the fence refuses it.
@@ -226,10 +237,11 @@ impl World {
             active.rollout.nodes().values().map(|node| node.phase.is_running()).collect()
         };
         let before = running(active);
+        let was_held = active.rollout.head.held.as_ref().map(|held| held.hold.clone());
         active.rollout.apply(changes);
         let after = running(active);
         let names: Vec<NodeName> = active.rollout.nodes().keys().cloned().collect();
-        self.check_step(ctl, revision, &orders);
+        self.check_step(ctl, revision, &orders, was_held);
         if self.dies_here() {
             return match self.rng.index(3) {
                 0 => self.pause_controller(ctl, Some(Pending::Send { revision, orders })),

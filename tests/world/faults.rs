@@ -49,6 +49,7 @@ impl World {
         for proc in host.procs.values_mut() {
             proc.alive = false;
         }
+        self.serves_again(node);
         let down = self.rng.range(3_000, 120_000);
         self.after(down, Ev::PowerUp { node });
     }
@@ -102,6 +103,9 @@ impl World {
 
     /// The faults stop: from now on everything must come to its end.
     pub fn quiet(&mut self) {
+        if self.live.is_none_or(|ctl| !self.is_running(ctl)) {
+            return self.after(1_000, Ev::Quiet); // nobody is there to hear the operators
+        }
         self.note(|| "the faults stop".to_owned());
         self.faulty = false;
         self.quiet_since = self.now;

@@ -101,11 +101,12 @@ impl World {
     }
 
     /// Whoever serves is not out any more.
-    fn serves_again(&mut self, node: usize) {
+    pub fn serves_again(&mut self, node: usize) {
         let serves = self.inventory(node).traffic_in;
-        if serves {
-            self.nodes[node].taken_out = false;
-        }
+        let now = self.now;
+        let host = &mut self.nodes[node];
+        host.taken_out &= !serves;
+        host.serves_since = serves.then(|| host.serves_since.unwrap_or(now));
     }
 
     fn duration(&mut self, node: usize, job: &Job) -> u64 {
@@ -133,6 +134,14 @@ impl World {
             Job::Smoke { .. } => self.rng.range(10, 500),
             Job::Join { .. } => self.rng.range(5, 50),
             Job::Monitor { for_ms, .. } | Job::Wait { for_ms } => *for_ms,
+        }
+    }
+
+    /// A restore that fails too leaves whatever is left, and says so.
+    fn is_restoring(&self, node: usize) -> bool {
+        match &self.nodes[node].journal.work {
+            Work::Update(update) => matches!(update.phase, Phase::Back { .. }),
+            Work::Idle | Work::Revive(_) | Work::Move(_) => true,
         }
     }
 
@@ -229,7 +238,7 @@ impl World {
         let Some(running) = agent.job.take_if(|job| job.number == number) else { return };
         if running.flaky {
             self.deed("job flaked");
-            self.nodes[node].leaky |= matches!(running.job, Job::Stop { .. });
+            self.nodes[node].leaky |= self.is_restoring(node);
             let result = Did::Failed { cause: "it flaked".to_owned(), output: String::new() };
             return self.feed(node, What::Did { action: number, result });
         }
@@ -319,6 +328,7 @@ impl World {
         proc.alive = false;
         proc.in_flight.clear();
         let epoch = host.epoch;
+        self.serves_again(node);
         self.note(|| format!("    n{node}: process {token} dies"));
         if self.nodes[node].agent.is_some() {
             let after = self.rng.range(1, 100);

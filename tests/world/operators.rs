@@ -202,17 +202,19 @@ impl World {
 
     /// An operator's standing wish for a node.
     pub fn drain_node(&mut self, node: usize, drained: bool) {
+        let Some(ctl) = self.live.filter(|ctl| self.is_running(*ctl)) else { return };
         self.deed("node drained or undrained");
         self.note(|| format!("    n{node}: drained {drained}"));
         self.store.drained[node] = drained;
-        let Some(ctl) = self.live.filter(|ctl| self.is_running(*ctl)) else { return };
         self.send_down(ctl, node, Down::Standing { drained });
         self.observe(ctl, node, None);
     }
 
     pub fn freeze(&mut self, why: Option<String>) {
+        let Some(ctl) = self.live.filter(|ctl| self.is_running(*ctl)) else {
+            return self.after(1_000, Ev::Unfreeze);
+        };
         self.store.frozen.clone_from(&why);
-        let Some(ctl) = self.live.filter(|ctl| self.is_running(*ctl)) else { return };
         let Some(controller) = self.controllers.get(&ctl) else { return };
         let revisions: Vec<u64> = controller.rollouts.keys().copied().collect();
         for revision in revisions {

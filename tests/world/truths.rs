@@ -2,13 +2,16 @@
 
 use rota_agent::update::{App, Instance, Left, Said, Side, What, Work};
 use rota_rollout::batches::{Plan, Target};
-use rota_rollout::invariants;
+use rota_rollout::{Hold, invariants};
 use rota_rollout::strategy::{OnNodeFailure, Strategy};
 use rota_rollout::{Order, Rollout};
 
 use super::World;
 use super::fleet::Quality;
 use super::node::revision_of;
+
+/// Within so long a controller sees that a node serves again, or its session breaks.
+const SEEN_AFTER_MS: u64 = 30_000;
 
 /// The most targets that the rollout may ever take out at once.
 fn limit(rollout: &Rollout) -> usize {
@@ -21,13 +24,14 @@ fn limit(rollout: &Rollout) -> usize {
 
 impl World {
     /// After every step of the core.
-    pub fn check_step(&mut self, ctl: u64, revision: u64, orders: &[Order]) {
+    pub fn check_step(&mut self, ctl: u64, revision: u64, orders: &[Order], was_held: Option<Hold>) {
         let Some(active) = self.active(ctl, revision) else { return };
         let mut wrong = invariants::violations(&active.rollout);
         let head = &active.rollout.head;
         let starts = orders.iter().any(|order| matches!(order, Order::Update { .. }));
-        let stopped = head.paused.is_some() || head.frozen.is_some() || head.held.is_some();
-        if starts && stopped {
+        let now_held = head.held.as_ref().map(|held| held.hold.clone());
+        let stopped = head.paused.is_some() || head.frozen.is_some();
+        if starts && (stopped || (was_held.is_some() && now_held == was_held)) {
             wrong.push(format!(
                 "an update starts while paused {:?}, frozen {:?}, held {:?}",
                 head.paused, head.frozen, head.held
@@ -102,23 +106,18 @@ impl World {
             .filter(|(token, proc)| proc.alive && Some(**token) != mine)
             .map(|(token, _)| *token)
             .collect();
+        let instance = current.and_then(|settled| settled.instance.as_ref());
+        let lives = mine.is_some_and(|token| host.procs.get(&token).is_some_and(|p| p.alive));
+        let serves = instance.and_then(|i| host.members.get(&i.label)).is_some_and(|member| {
+            Some(member.token) == mine && member.side == Side::In
+        });
+        if lives && !left_out && !serves && !host.journal.drained {
+            wrong.push(format!("n{node}: its update ended, and it is not back in traffic"));
+        }
         if !strangers.is_empty() {
             wrong.push(format!("n{node}: processes {strangers:?} run and belong to nothing"));
         }
         wrong
-    }
-
-    pub fn check_said(&mut self, node: usize, said: &Said) {
-        if let Said::Failed(failed) = said
-            && failed.left == Left::Restored
-        {
-            let current = self.nodes[node].journal.current.as_ref();
-            let runs = current.is_some_and(|settled| settled.instance.is_some());
-            let busy = matches!(self.nodes[node].journal.work, Work::Update(_));
-            if !runs && !busy {
-                self.violation(format!("n{node} says it is restored, and nothing runs"));
-            }
-        }
     }
 
     /// An update takes an instance out of traffic.
@@ -135,6 +134,9 @@ impl World {
         });
         if !serves(&instance.label, instance.token) || others {
             return;
+        }
+        if host.serves_since.is_none_or(|since| self.now < since + SEEN_AFTER_MS) {
+            return; // it was down when the order was made, and nobody can have seen it come back
         }
         let Some(revision) = revision_of(&update.order.rollout) else { return };
         let Some(kept) = self.store.rollouts.get(&revision) else { return };

@@ -164,7 +164,7 @@ impl Machine {
     }
 
     /// Begins to bring the current release back to life, with growing patience.
-    fn revive(&mut self) {
+    pub(crate) fn revive(&mut self) {
         let deaths = &mut self.app.deaths;
         let in_a_row = self.at.saturating_sub(deaths.last_at) < STEADY_MS && deaths.last_at > 0;
         deaths.count = if in_a_row { deaths.count.saturating_add(1) } else { 0 };
@@ -186,9 +186,9 @@ impl Machine {
         let spec = settled.spec.clone();
         match (revive.phase, result) {
             (RevivePhase::Wait, _) => {
-                let instance = Instance { label: String::new(), token, port: 0 };
-                settled.instance = Some(instance);
-                let label = String::new();
+                // One that runs and could not join is kept: to start it again does nothing.
+                let fresh = Instance { label: String::new(), token, port: 0 };
+                let Instance { label, token, .. } = settled.instance.get_or_insert(fresh).clone();
                 self.revive_job(RevivePhase::Start, Job::Start { spec, label, token });
             }
             (RevivePhase::Start | RevivePhase::Join, Did::Failed { cause, .. }) => {
@@ -208,7 +208,7 @@ impl Machine {
                 self.revive_job(RevivePhase::Stop, job);
             }
             (RevivePhase::Stop, _) => self.revive_again(true),
-            (RevivePhase::Health, _) if drained => self.app.work = Work::Idle,
+            (RevivePhase::Health | RevivePhase::Join, _) if drained => self.move_to(Side::Out),
             (RevivePhase::Health, _) => {
                 let Some(instance) = settled.instance.clone() else { return };
                 self.revive_job(RevivePhase::Join, Job::Join { spec, instance });
@@ -255,8 +255,8 @@ impl Machine {
     pub(crate) fn moved(&mut self, side: Side, result: Did) {
         self.app.work = Work::Idle;
         if let Did::Failed { cause, .. } = result {
-            // The edges keep what was asked of them, so nothing is lost; the inventory shows the side.
             self.notes.push(format!("moving to {side:?} was not confirmed: {cause}"));
+            self.revive(); // looks whether it is healthy, and moves it to where it belongs
         }
     }
 
@@ -269,6 +269,11 @@ impl Machine {
         if matches!(self.app.work, Work::Update(_)) {
             self.notes.push("an update is under way: not now".to_owned());
             return;
+        }
+        if let Some(watch) = self.app.watching.take() {
+            let cause = "the previous release was asked for on the node".to_owned();
+            let said = Said::Broken { cause, output: String::new() };
+            self.say(&watch.rollout, watch.attempt, said);
         }
         self.begin(UpdateOrder {
             rollout: String::new(),

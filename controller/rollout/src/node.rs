@@ -258,19 +258,22 @@ impl Phase {
             ) => Ok(failure.phase(*direction)),
             (Self::Done, R::Broken { cause, output }) => Ok(broken(cause, output)),
             (Self::Failed { cause, .. }, late) if cause.silent => {
-                Self::late(cause.direction, late, deadlines)
+                Self::late(cause.direction, late)
             }
             (_, _) => Err(OutOfOrder),
         }
     }
 
-    /// What a report means that comes after the controller had given up waiting for it.
-    fn late(direction: Direction, report: &Report, at: Deadlines) -> Result<Self, OutOfOrder> {
+    /// What a report means that comes after the controller had given up waiting for it. Only an end counts: its place
+    /// among the nodes under way may be another's by now.
+    fn late(direction: Direction, report: &Report) -> Result<Self, OutOfOrder> {
         match report {
-            Report::Joined(_) => Ok(Self::Monitoring { direction, deadline: at.monitoring }),
             Report::Done(_) => Ok(direction.end()),
             Report::Failed(failure) => Ok(failure.phase(direction)),
-            Report::Prepared | Report::Began { .. } | Report::Broken { .. } => Err(OutOfOrder),
+            Report::Prepared
+            | Report::Began { .. }
+            | Report::Joined(_)
+            | Report::Broken { .. } => Err(OutOfOrder),
         }
     }
 

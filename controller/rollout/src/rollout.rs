@@ -169,6 +169,8 @@ pub struct Tally {
     pub unprepared: usize,
     /// Updating or monitoring.
     pub running: usize,
+    /// Of these, updating.
+    pub updating: usize,
     /// Done.
     pub done: usize,
     /// Failed.
@@ -190,6 +192,7 @@ impl Tally {
         };
         add(&mut self.unprepared, matches!(node.phase, Phase::Waiting | Phase::Preparing { .. }));
         add(&mut self.running, node.phase.is_running());
+        add(&mut self.updating, matches!(node.phase, Phase::Updating { .. }));
         add(&mut self.done, matches!(node.phase, Phase::Done));
         add(&mut self.failed, matches!(node.phase, Phase::Failed { .. }));
         add(&mut self.settled, node.phase.is_settled());

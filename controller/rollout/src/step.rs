@@ -11,7 +11,7 @@ use crate::node::{
 use crate::order::Order;
 use crate::rollback;
 use crate::rollout::{Held, Kind, Once, Outcome, Rollout, Stage};
-use crate::strategy::{Deadline, Mode, Offline, OnFailure};
+use crate::strategy::{Deadline, Mode, Offline, OnFailure, StartOrder};
 use crate::verbs::{self, Verb};
 
 /// What the event changes, and what is to be done about it. Total, deterministic, and without effect by itself.
@@ -171,13 +171,13 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
                 node.measured = node.measured.plus(*measured);
             }
             node.runs = destination(&draft.spec().to, node, direction);
-            node.observed.serving = Serving::In;
+            serves_again(node);
         }
         Report::Failed(failure) => {
             node.measured = node.measured.plus(failure.measured);
             match failure.left {
                 Left::Restored => {
-                    node.observed.serving = Serving::In;
+                    serves_again(node);
                     let back = if direction == Direction::Forward {
                         node.previous.clone()
                     } else {
@@ -190,6 +190,13 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
             }
         }
         Report::Broken { .. } => node.observed.serving = Serving::Out,
+    }
+}
+
+/// It says that it is back in traffic, before the fleet has seen it; unless an operator keeps it out.
+fn serves_again(node: &mut Node) {
+    if !node.observed.drained {
+        node.observed.serving = Serving::In;
     }
 }
 
@@ -251,6 +258,8 @@ fn observe(draft: &mut Draft, name: &NodeName, observed: Observed, runs: &Option
             draft.head.late.push(name.clone());
         }
     }
+    came_to_serve(draft, &mut node);
+    moved_by_others(draft, name, &mut node);
     let ask = rolling && observed.online && node.phase == Phase::Waiting;
     let vanished = !observed.online && matches!(node.phase, Phase::Preparing { .. });
     draft.set(name, node);
@@ -264,6 +273,31 @@ fn observe(draft: &mut Draft, name: &NodeName, observed: Observed, runs: &Option
         }
     }
     true
+}
+
+/// It was down when its update was ordered, and came back before it drained: now the update will take it out.
+fn came_to_serve(draft: &Draft, node: &mut Node) {
+    let stop_first = draft.spec().strategy.order == StartOrder::StopFirst;
+    if let Phase::Updating { step, takes_out, .. } = &mut node.phase
+        && step.is_none_or(|step| step <= StepName::Drain)
+        && node.observed.serving == Serving::In
+        && stop_first
+    {
+        *takes_out = true;
+    }
+}
+
+/// It was done, and runs something else now: somebody on the node has put another release there.
+fn moved_by_others(draft: &mut Draft, name: &NodeName, node: &mut Node) {
+    let ours = node.phase == Phase::Done && !matches!(draft.head.stage, Stage::Aborting);
+    let Some(runs) = node.runs.clone() else { return };
+    if !ours || runs == draft.spec().to || node.observed.serving != Serving::In {
+        return;
+    }
+    let text = format!("it runs {runs} now, and this rollout did not order that");
+    draft.note_on(name, format!("failed: {text}"));
+    let left = if node.previous == Some(runs) { Left::Restored } else { Left::Unknown };
+    node.phase = Phase::Failed { cause: controllers_cause(text, Direction::Forward), left };
 }
 
 fn is_in_batch(draft: &Draft, name: &NodeName, batch: usize) -> bool {
