@@ -62,7 +62,8 @@ impl Machine {
             Mend::OldStart => {
                 let label =
                     update.facts.new.as_ref().map(|new| new.label.clone()).unwrap_or_default();
-                update.facts.old = Some(Instance { label, token: counter + 1, port: 0 });
+                let fresh = Instance { label, token: counter + 1, port: 0 };
+                update.facts.old.get_or_insert(fresh);
                 (update.old, update.side) = (update.back.clone(), Side::In);
             }
             Mend::NewStop | Mend::SwapBack | Mend::OldHealth | Mend::OnFailure => {}
@@ -91,9 +92,17 @@ impl Machine {
             if let Did::Failed { cause, .. } = result {
                 self.notes.push(format!("hook on_failure failed: {cause}"));
             }
-            return self.end(failure, None);
+            // What was put back may have ended during the scripts.
+            return match next(update) {
+                Some(mend) => self.mend(mend, failure),
+                None => self.end(failure, None),
+            };
         }
         if let Did::Failed { cause, .. } = result {
+            if mend == Mend::OldRejoin {
+                self.notes.push(format!("{}: {cause}; it is looked after", mend.deed()));
+                return self.mend(Mend::OldStart, failure); // does nothing if it runs
+            }
             return self.mend_failed(cause);
         }
         match (mend, result) {
