@@ -163,6 +163,7 @@ impl World {
             self.stale_tries(ctl);
         } else if self.owns_all(ctl) {
             self.live = Some(ctl);
+            self.hang_up(ctl); // nobody waits for an answer that long
             self.after(0, Ev::Tick { ctl });
         } else {
             self.kill_controller(ctl, "its lease is over");

@@ -360,3 +360,6 @@ fn down(draft: &Draft) -> usize {
 pub(crate) fn capacity(draft: &Draft, batch: usize) -> Hold {
     Hold::Capacity { down: draft.names(Node::is_out), limit: limit(draft, batch) }
 }
+
+#[cfg(test)]
+mod tests;

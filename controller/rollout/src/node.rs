@@ -379,3 +379,6 @@ impl Measured {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -303,3 +303,6 @@ impl Head {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,3 +215,6 @@ fn allow_skip(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
