@@ -393,9 +393,10 @@ impl World {
         }
         let now = self.now;
         let chance = self.rng.percent(50);
+        let open = self.nodes[node].sessions.get(&ctl).is_some_and(|open| open.id == session);
         let Some(controller) = self.controllers.get_mut(&ctl) else { return };
         let view = &mut controller.views[node];
-        let hello = matches!(up, Up::Hello(_));
+        let hello = open && matches!(up, Up::Hello(_));
         let mine = view.session == Some(session) || hello;
         if !mine && !(chance && matches!(up, Up::Report { .. })) {
             return; // of a session that is over; a report may still lie in the queue
@@ -408,8 +409,8 @@ impl World {
                 view.session = Some(session);
                 view.online = true;
                 self.store.inventories[node] = inventory;
-                let drained = self.store.drained[node];
-                self.send_down(ctl, node, Down::Standing { drained });
+                let (drained, seq) = (self.store.drained[node], self.store.wishes);
+                self.send_down(ctl, node, Down::Standing { drained, seq });
                 self.observe(ctl, node, None);
                 self.resend(ctl, node);
             }

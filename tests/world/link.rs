@@ -31,7 +31,8 @@ pub enum Down {
     Update(Box<UpdateOrder>),
     Once { revision: u64, term: u64, attempt: u32 },
     Settle { revision: u64, term: u64 },
-    Standing { drained: bool },
+    /// `seq`: of the operators' wishes for this node; an older one comes too late.
+    Standing { drained: bool, seq: u64 },
     Ack { seq: u64 },
 }
 

@@ -49,6 +49,8 @@ pub struct Node {
     pub terms: BTreeMap<String, u64>,
     /// A stop failed here: what should have ended may run on.
     pub leaky: bool,
+    /// The newest of the operators' wishes that came here.
+    pub standing: u64,
 }
 
 /// What lives in the agent's memory only.
@@ -92,6 +94,7 @@ impl World {
             serves_since: None,
             terms: BTreeMap::new(),
             leaky: false,
+            standing: 0,
         };
         if !bare {
             let instance = Instance { label: String::new(), token, port: 9000 };
@@ -231,7 +234,12 @@ impl World {
                 let rollout = format!("shop/prod/{revision}");
                 self.feed(node, What::Settle { rollout, term });
             }
-            Down::Standing { drained } => self.feed(node, What::Standing { drained }),
+            Down::Standing { drained, seq } => {
+                if seq >= self.nodes[node].standing {
+                    self.nodes[node].standing = seq;
+                    self.feed(node, What::Standing { drained });
+                }
+            }
             Down::Ack { seq } => self.nodes[node].outbox.retain(|(waiting, _, _)| *waiting > seq),
         }
     }

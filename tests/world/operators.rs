@@ -206,7 +206,9 @@ impl World {
         self.deed("node drained or undrained");
         self.note(|| format!("    n{node}: drained {drained}"));
         self.store.drained[node] = drained;
-        self.send_down(ctl, node, Down::Standing { drained });
+        self.store.wishes += 1;
+        let seq = self.store.wishes;
+        self.send_down(ctl, node, Down::Standing { drained, seq });
         self.observe(ctl, node, None);
     }
 

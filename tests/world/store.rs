@@ -26,6 +26,8 @@ pub struct Store {
     pub rollouts: BTreeMap<u64, Kept>,
     pub inventories: Vec<Inventory>,
     pub drained: Vec<bool>,
+    /// Counts the operators' wishes.
+    pub wishes: u64,
     pub frozen: Option<String>,
     pub current: Option<usize>,
 }

@@ -187,8 +187,8 @@ impl Machine {
             None => (None, None, Side::In),
         };
         let back = if side == Side::In { old.clone() } else { self.app.previous.clone() };
-        let reviving = matches!(self.app.work, Work::Revive(_));
-        let old_in = instance.is_some() && side == Side::In && !self.app.drained && !reviving;
+        let at_rest = self.app.work == Work::Idle; // else it is not where it belongs yet
+        let old_in = instance.is_some() && side == Side::In && !self.app.drained && at_rest;
         let facts = Facts { old_in, old: instance, ..Facts::default() };
         self.app.watching = None;
         self.notes

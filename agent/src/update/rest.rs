@@ -33,6 +33,8 @@ pub enum RevivePhase {
     Start,
     /// Getting healthy.
     Health,
+    /// Leaving traffic, in case that it got there, because it did not get healthy.
+    Leave,
     /// Ending what did not get healthy.
     Stop,
     /// Entering traffic.
@@ -173,6 +175,14 @@ impl Machine {
         self.revive_job(RevivePhase::Wait, Job::Wait { for_ms: wait });
     }
 
+    /// Starts the current instance, unless it runs, and brings it back into traffic.
+    pub(crate) fn restart(&mut self) {
+        let Some(settled) = &self.app.current else { return };
+        let Some(Instance { label, token, .. }) = settled.instance.clone() else { return };
+        let job = Job::Start { spec: settled.spec.clone(), label, token };
+        self.revive_job(RevivePhase::Start, job);
+    }
+
     fn revive_job(&mut self, phase: RevivePhase, job: Job) {
         let action = self.job(job);
         self.app.work = Work::Revive(Revive { phase, action });
@@ -185,11 +195,12 @@ impl Machine {
         let Some(settled) = &mut self.app.current else { return self.app.work = Work::Idle };
         let spec = settled.spec.clone();
         match (revive.phase, result) {
+            (RevivePhase::Wait, _) if settled.instance.is_some() => {
+                self.move_to(self.wanted()); // it runs, and is not where it belongs
+            }
             (RevivePhase::Wait, _) => {
-                // One that runs and could not join is kept: to start it again does nothing.
-                let fresh = Instance { label: String::new(), token, port: 0 };
-                let Instance { label, token, .. } = settled.instance.get_or_insert(fresh).clone();
-                self.revive_job(RevivePhase::Start, Job::Start { spec, label, token });
+                settled.instance = Some(Instance { label: String::new(), token, port: 0 });
+                self.restart();
             }
             (RevivePhase::Start | RevivePhase::Join, Did::Failed { cause, .. }) => {
                 self.notes.push(format!("the app could not be brought back: {cause}"));
@@ -203,6 +214,14 @@ impl Machine {
             }
             (RevivePhase::Health, Did::Failed { cause, .. }) => {
                 self.notes.push(format!("the app did not get healthy: {cause}"));
+                let Some(instance) = settled.instance.clone() else { return };
+                self.revive_job(RevivePhase::Leave, Job::Drain { spec, instance, must: true });
+            }
+            (RevivePhase::Leave, Did::Failed { cause, .. }) => {
+                self.notes.push(format!("the unhealthy app could not leave traffic: {cause}"));
+                self.revive_again(false);
+            }
+            (RevivePhase::Leave, _) => {
                 let Some(instance) = settled.instance.clone() else { return };
                 let job = Job::Stop { spec, instance, forget: false };
                 self.revive_job(RevivePhase::Stop, job);

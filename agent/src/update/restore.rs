@@ -189,7 +189,7 @@ impl Machine {
         self.say(&rollout, attempt, Said::Failed(Box::new(failed)));
         let waits = runs && left == Left::Untouched && !old_in && !self.app.drained;
         if waits && self.app.queued.is_none() {
-            return self.revive(); // that is what the update had interrupted
+            return self.restart(); // that is what the update had interrupted
         }
         self.next_in_queue();
     }

@@ -137,11 +137,11 @@ fn reported(draft: &mut Draft, name: &NodeName, attempt: Attempt, report: &Repor
     if attempt != node.attempt {
         return false; // of an earlier attempt: what it said then is settled
     }
-    let monitoring = match report {
-        Report::Joined(_) => draft.deadline(draft.spec().limits.monitor),
-        _ => draft.at,
-    };
+    let monitoring = draft.rounded_after(draft.spec().limits.monitor);
     let Ok(phase) = node.phase.on(report, Deadlines { monitoring }) else { return false };
+    if let Phase::Monitoring { deadline, .. } = phase {
+        draft.wake_at(deadline);
+    }
     note_report(draft, name, report);
     let progress_only = matches!(report, Report::Began { .. });
     take_over(draft, &mut node, report);
@@ -400,7 +400,10 @@ fn retry(draft: &mut Draft, named: &[NodeName]) {
         let Some(mut node) = draft.node(&name).cloned() else { continue };
         if back {
             if rollback::is_stuck(draft.spec(), &node) && node.previous.is_some() {
-                node.phase = Phase::Done; // a candidate of the rollback again
+                // A candidate of the rollback again, whatever it runs.
+                let text = "it is to be taken back once more".to_owned();
+                let cause = controllers_cause(text, Direction::Forward);
+                node.phase = Phase::Failed { cause, left: Left::Unknown };
                 draft.set(&name, node);
             }
             continue;

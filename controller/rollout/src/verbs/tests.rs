@@ -57,7 +57,7 @@ fn states() -> Vec<(&'static str, Rollout, &'static str)> {
                 s.done("n1");
                 s.fail("n2", Left::Restored);
             }),
-            "pause abort retry skip",
+            "pause abort skip",
         ),
         (
             "rollback failed",
