@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rota_agent::update::{Direction as AgentDirection, UpdateOrder};
 use rota_rollout::names::{NodeName, Release, Timestamp};
-use rota_rollout::node::{Direction, Observed, Serving};
+use rota_rollout::node::{Direction, Observed, Phase, Serving};
 use rota_rollout::rollout::{Change, Kind};
 use rota_rollout::strategy::{OnNodeFailure, StartOrder};
 use rota_rollout::{Event, Order, Rollout, What};
@@ -266,6 +266,11 @@ impl World {
             return;
         }
         let current = active.rollout.becomes_current();
+        let mut nodes = active.rollout.nodes().values();
+        if current && nodes.any(|node| node.phase == Phase::RolledBack) {
+            self.violation(format!("rollout {revision} went back and becomes the current one"));
+            return;
+        }
         let state = active.rollout.state();
         let to = self.index_of(&active.rollout.spec.to);
         self.note(|| format!("rollout {revision} ended: {state}"));

@@ -25,7 +25,7 @@ pub(crate) fn next(draft: &Draft) -> Next {
     let newest =
         draft.nodes().filter(|(_, n)| is_open(draft.spec(), n)).map(|(_, n)| n.batch).max();
     let Some(newest) = newest else {
-        let outcome = if stuck.is_empty() { Outcome::RolledBack } else { Outcome::Partial };
+        let outcome = if stuck.is_empty() { Outcome::RolledBack } else { Outcome::Failed };
         return Next::End(outcome);
     };
     let candidates =

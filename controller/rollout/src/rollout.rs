@@ -147,7 +147,7 @@ pub enum Outcome {
     Partial,
     /// All touched nodes are back.
     RolledBack,
-    /// No target runs the release.
+    /// No target runs the release; or not all could be taken back from it, and that was accepted.
     Failed,
     /// An operator ended it.
     Aborted,

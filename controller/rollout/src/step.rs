@@ -336,6 +336,7 @@ fn once_ended(draft: &mut Draft, from: &NodeName, of: Attempt, result: &OnceResu
 /// Orders the once-per-release job of a node.
 fn once_on(draft: &mut Draft, node: NodeName, attempt: Attempt) -> Stage {
     let deadline = draft.deadline(draft.spec().limits.once);
+    draft.note_on(&node, format!("runs the once-per-release job, attempt {attempt}"));
     draft.order(Order::Once { node: node.clone(), attempt });
     Stage::Once(Once::Running { node, attempt, deadline })
 }
@@ -573,12 +574,12 @@ fn leave_drained(draft: &mut Draft, nodes: &[NodeName]) {
 }
 
 fn next_batch(draft: &mut Draft) {
-    draft.note(format!("batch {} is done", draft.head.batch));
-    draft.head.batch += 1;
-    draft.head.late.clear();
     if draft.spec().strategy.mode == Mode::Batches {
+        draft.note(format!("batch {} is done", draft.head.batch));
         draft.head.gap_since = Some(draft.at);
     }
+    draft.head.batch += 1;
+    draft.head.late.clear();
 }
 
 /// Does this hold turn the rollout round? Then the way back begins at once.

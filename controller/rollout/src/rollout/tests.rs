@@ -3,7 +3,7 @@
 use crate::event::What;
 use crate::node::Left;
 use crate::strategy::{OnFailure, Strategy, Tolerance};
-use crate::tests::{Story, admitted, one_by_one};
+use crate::tests::{Story, admitted, number, one_by_one};
 use crate::verbs::Verb;
 
 #[test]
@@ -54,6 +54,24 @@ fn which_ends_count() {
     assert_eq!(story.rollout.state(), "rolling", "what runs may finish");
     story.done("n1");
     assert_eq!((story.rollout.state(), story.rollout.becomes_current()), ("aborted", false));
+}
+
+/// A release that was rolled back is never the current one, however the way back ended.
+#[test]
+fn a_way_back_that_was_given_up() {
+    let on_failure = OnFailure::Rollback;
+    let strategy = Strategy { on_failure, max_unavailable: Some(number(2)), ..one_by_one() };
+    let mut story = Story::prepared(&["n1", "n2", "n3"], strategy);
+    story.done("n1");
+    story.done("n2");
+    story.ask(Verb::Rollback);
+    story.done("n3");
+    story.fail("n3", Left::Out);
+    assert_eq!(story.stands(), "held: could not take back n3");
+    story.ask(Verb::Resume);
+    story.done("n2");
+    story.done("n1");
+    assert_eq!((story.rollout.state(), story.rollout.becomes_current()), ("failed", false));
 }
 
 #[test]
