@@ -479,6 +479,8 @@ impl World {
         };
         let Inventory { link, healthy, traffic_in } = self.store.inventories[node];
         let serving = match link {
+            // Another rollout of this app is taking it out, whatever is seen yet.
+            Some(_) if others().any(rota_rollout::node::Node::is_out) => Serving::Out,
             None => Serving::Absent,
             Some(_) if healthy && traffic_in => Serving::In,
             Some(_) => Serving::Out,

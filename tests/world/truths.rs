@@ -141,7 +141,9 @@ impl World {
         }
         let Some(revision) = revision_of(&update.order.rollout) else { return };
         let Some(kept) = self.store.rollouts.get(&revision) else { return };
-        let limit = limit(&kept.rollout);
+        let own = limit(&kept.rollout);
+        let running = self.store.rollouts.values().filter(|kept| !kept.rollout.is_ended());
+        let limit = running.map(|kept| limit(&kept.rollout)).max().unwrap_or(0).max(own);
         self.nodes[node].taken_out = true;
         let out: Vec<String> = self
             .nodes
@@ -242,8 +244,10 @@ impl World {
         }
     }
 
+    /// Its restore failed too, or it was to be left.
     fn may_stay_out(&self, node: usize) -> bool {
-        self.nodes[node].journal.fences.iter().any(|(rollout, fence)| {
+        let host = &self.nodes[node];
+        host.leaky || host.journal.fences.iter().any(|(rollout, fence)| {
             let Some(Said::Failed(failed)) = &fence.last else { return false };
             let kept = revision_of(rollout).and_then(|revision| self.store.rollouts.get(&revision));
             let leaves = kept.is_some_and(|kept| {

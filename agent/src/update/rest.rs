@@ -105,13 +105,14 @@ impl Machine {
                 }
                 let phase = update.phase.clone();
                 self.app.work = Work::Update(update);
-                self.resume(phase, old_died, new_died);
+                self.resume(phase, new_died);
             }
             Work::Idle | Work::Revive(_) | Work::Move(_) => self.rest_booted(alive),
         }
     }
 
-    fn resume(&mut self, phase: Phase, old_died: bool, new_died: bool) {
+    /// What had died is started again: a restore that a power cut interrupts has not failed.
+    fn resume(&mut self, phase: Phase, new_died: bool) {
         self.notes.push(format!("resumes {phase:?}"));
         match phase {
             Phase::Forward(task) if new_died => {
@@ -120,9 +121,6 @@ impl Machine {
                 self.fail(Failure { step, cause, output: String::new() });
             }
             Phase::Forward(task) => self.resume_forward(task),
-            Phase::Back { mend: Mend::OldHealth | Mend::OldJoin, .. } if old_died => {
-                self.mend_failed("it ended while the agent was away".to_owned());
-            }
             Phase::Back { mend, failure } => self.resume_back(mend, *failure),
         }
     }

@@ -256,7 +256,14 @@ impl Phase {
                 Self::Updating { direction, .. } | Self::Monitoring { direction, .. },
                 R::Failed(failure),
             ) => Ok(failure.phase(*direction)),
-            (Self::Done, R::Broken { cause, output }) => Ok(broken(cause, output)),
+            (Self::Done, R::Broken { cause, output }) => {
+                Ok(broken(Direction::Forward, cause, output))
+            }
+            // It had been done, and that report was lost.
+            (
+                Self::Updating { direction, .. } | Self::Monitoring { direction, .. },
+                R::Broken { cause, output },
+            ) => Ok(broken(*direction, cause, output)),
             (Self::Failed { cause, .. }, late) if cause.silent => {
                 Self::late(cause.direction, late)
             }
@@ -270,10 +277,8 @@ impl Phase {
         match report {
             Report::Done(_) => Ok(direction.end()),
             Report::Failed(failure) => Ok(failure.phase(direction)),
-            Report::Prepared
-            | Report::Began { .. }
-            | Report::Joined(_)
-            | Report::Broken { .. } => Err(OutOfOrder),
+            Report::Broken { cause, output } => Ok(broken(direction, cause, output)),
+            Report::Prepared | Report::Began { .. } | Report::Joined(_) => Err(OutOfOrder),
         }
     }
 
@@ -326,12 +331,12 @@ impl Failure {
     }
 }
 
-fn broken(text: &str, output: &str) -> Phase {
+fn broken(direction: Direction, text: &str, output: &str) -> Phase {
     let cause = Cause {
         step: Some(StepName::Monitor),
         text: text.to_owned(),
         output: output.to_owned(),
-        direction: Direction::Forward,
+        direction,
         silent: false,
     };
     Phase::Failed { cause, left: Left::Out }

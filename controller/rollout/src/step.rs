@@ -240,6 +240,9 @@ fn observe(draft: &mut Draft, name: &NodeName, observed: Observed, runs: &Option
     if node.observed == observed && node.runs == *runs {
         return false;
     }
+    if observed.online && !node.observed.online {
+        renew(draft, &mut node);
+    }
     node.observed = observed;
     if !node.phase.is_running() {
         node.runs.clone_from(runs);
@@ -273,6 +276,25 @@ fn observe(draft: &mut Draft, name: &NodeName, observed: Observed, runs: &Option
         }
     }
     true
+}
+
+/// It was awaited beyond its deadline, and is back: it gets the time anew to say how far it is.
+fn renew(draft: &mut Draft, node: &mut Node) {
+    let limits = draft.spec().limits;
+    let (deadline, span) = match &mut node.phase {
+        Phase::Updating { deadline, .. } => (deadline, limits.update),
+        Phase::Monitoring { deadline, .. } => (deadline, limits.monitor),
+        Phase::Waiting
+        | Phase::Preparing { .. }
+        | Phase::Ready
+        | Phase::Done
+        | Phase::Failed { .. }
+        | Phase::Skipped { .. }
+        | Phase::RolledBack => return,
+    };
+    if *deadline <= draft.at {
+        *deadline = draft.deadline(span);
+    }
 }
 
 /// It was down when its update was ordered, and came back before it drained: now the update will take it out.

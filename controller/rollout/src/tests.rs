@@ -281,7 +281,7 @@ fn reports_that_mean_nothing() {
         report("n2", 1, Report::Joined(Measured::default())),
         report("x9", 1, Report::Done(Measured::default())),
         report("n1", 1, Report::Prepared),
-        report("n1", 1, Report::Broken { cause: String::new(), output: String::new() }),
+        report("n2", 1, Report::Broken { cause: String::new(), output: String::new() }),
     ] {
         assert_eq!(story.hear(what.clone()), Step::default(), "{what:?}");
     }

@@ -266,6 +266,8 @@ fn silence_of_who_is_awaited() {
     story.wait(1_000);
     assert_eq!(story.stands(), "held: 1 node offline: n1");
     story.observe("n1");
+    story.wait(119); // it gets the time anew
+    assert_eq!(story.stands(), "rolling");
     story.wait(1);
     assert_eq!(story.stands(), "held: 1 of 2 nodes failed (n1) and the limit is 0");
 }
