@@ -17,8 +17,12 @@ const SECOND: &str = "b";
 pub struct Update {
     /// What was asked.
     pub order: UpdateOrder,
-    /// What ran before; `None`: nothing.
+    /// What was there before; `None`: nothing.
     pub old: Option<Spec>,
+    /// Where it belonged. What a failed update left out is never put into traffic again, only ended.
+    pub side: Side,
+    /// The proven release that a restore puts back; `None`: there is none.
+    pub back: Option<Spec>,
     /// What is true of both instances now.
     pub facts: Facts,
     /// Where it is.
@@ -144,8 +148,13 @@ impl Update {
         self.phase == Phase::Forward(Monitor)
     }
 
+    /// Does the new instance start beside the old one? Only beside one that serves.
+    pub(crate) fn is_beside(&self) -> bool {
+        self.order.start_first && self.side == Side::In
+    }
+
     fn path(&self) -> &'static [Task; 12] {
-        if self.order.start_first { &START_FIRST } else { &STOP_FIRST }
+        if self.is_beside() { &START_FIRST } else { &STOP_FIRST }
     }
 
     /// Is there anything to do in this step?
@@ -175,9 +184,11 @@ impl Machine {
         let current = self.app.current.take();
         let (old, instance, side) = match current {
             Some(settled) => (Some(settled.spec), settled.instance, settled.side),
-            None => (None, None, Side::Out),
+            None => (None, None, Side::In),
         };
-        let old_in = instance.is_some() && side == Side::In && !self.app.drained;
+        let back = if side == Side::In { old.clone() } else { self.app.previous.clone() };
+        let at_rest = self.app.work == Work::Idle; // else it is not where it belongs yet
+        let old_in = instance.is_some() && side == Side::In && !self.app.drained && at_rest;
         let facts = Facts { old_in, old: instance, ..Facts::default() };
         self.app.watching = None;
         self.notes
@@ -185,6 +196,8 @@ impl Machine {
         self.app.work = Work::Update(Box::new(Update {
             order,
             old,
+            side,
+            back,
             facts,
             phase: Phase::Forward(Fetch),
             action: 0,
@@ -207,7 +220,7 @@ impl Machine {
         if task == Drain {
             update.facts.old_in = false;
             update.facts.touched = true;
-            if !update.order.start_first {
+            if !update.is_beside() {
                 update.left_traffic_at.get_or_insert(at);
             }
         }
@@ -316,7 +329,7 @@ impl Machine {
     /// The new instance is the current one; the old release becomes the previous one.
     pub(crate) fn settle_on_new(&mut self) {
         let Work::Update(update) = std::mem::take(&mut self.app.work) else { return };
-        if let Some(old) = update.old.filter(|old| old.digest != update.order.spec.digest) {
+        if let Some(old) = update.back.filter(|old| old.digest != update.order.spec.digest) {
             self.app.previous = Some(old);
         }
         self.app.current =
@@ -365,7 +378,7 @@ impl Machine {
 /// The instance beside the old one has the other label; alone, it takes over the old one's.
 fn new_label(update: &Update) -> String {
     let old = update.facts.old.as_ref().map_or("", |old| old.label.as_str());
-    let beside = update.order.start_first && update.facts.old.is_some();
+    let beside = update.is_beside() && update.facts.old.is_some();
     match (beside, old) {
         (true, SECOND) | (false, "") => String::new(),
         (true, _) => SECOND.to_owned(),
@@ -386,7 +399,7 @@ fn job_of(update: &Update, task: Task) -> Option<Job> {
         Stop => old.map(|(spec, instance)| Job::Stop {
             spec,
             instance,
-            forget: update.order.start_first,
+            forget: update.is_beside(),
         })?,
         Swap => Job::Swap(Some(spec)),
         BeforeStart => hooks(HookSet::BeforeStart, None),

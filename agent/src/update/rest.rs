@@ -33,6 +33,8 @@ pub enum RevivePhase {
     Start,
     /// Getting healthy.
     Health,
+    /// Leaving traffic, in case that it got there, because it did not get healthy.
+    Leave,
     /// Ending what did not get healthy.
     Stop,
     /// Entering traffic.
@@ -103,13 +105,14 @@ impl Machine {
                 }
                 let phase = update.phase.clone();
                 self.app.work = Work::Update(update);
-                self.resume(phase, old_died, new_died);
+                self.resume(phase, new_died);
             }
             Work::Idle | Work::Revive(_) | Work::Move(_) => self.rest_booted(alive),
         }
     }
 
-    fn resume(&mut self, phase: Phase, old_died: bool, new_died: bool) {
+    /// What had died is started again: a restore that a power cut interrupts has not failed.
+    fn resume(&mut self, phase: Phase, new_died: bool) {
         self.notes.push(format!("resumes {phase:?}"));
         match phase {
             Phase::Forward(task) if new_died => {
@@ -118,9 +121,6 @@ impl Machine {
                 self.fail(Failure { step, cause, output: String::new() });
             }
             Phase::Forward(task) => self.resume_forward(task),
-            Phase::Back { mend: Mend::OldHealth | Mend::OldJoin, .. } if old_died => {
-                self.mend_failed("it ended while the agent was away".to_owned());
-            }
             Phase::Back { mend, failure } => self.resume_back(mend, *failure),
         }
     }
@@ -164,13 +164,21 @@ impl Machine {
     }
 
     /// Begins to bring the current release back to life, with growing patience.
-    fn revive(&mut self) {
+    pub(crate) fn revive(&mut self) {
         let deaths = &mut self.app.deaths;
         let in_a_row = self.at.saturating_sub(deaths.last_at) < STEADY_MS && deaths.last_at > 0;
         deaths.count = if in_a_row { deaths.count.saturating_add(1) } else { 0 };
         deaths.last_at = self.at;
         let wait = BACKOFF_MS[(deaths.count as usize).min(BACKOFF_MS.len() - 1)];
         self.revive_job(RevivePhase::Wait, Job::Wait { for_ms: wait });
+    }
+
+    /// Starts the current instance, unless it runs, and brings it back into traffic.
+    pub(crate) fn restart(&mut self) {
+        let Some(settled) = &self.app.current else { return };
+        let Some(Instance { label, token, .. }) = settled.instance.clone() else { return };
+        let job = Job::Start { spec: settled.spec.clone(), label, token };
+        self.revive_job(RevivePhase::Start, job);
     }
 
     fn revive_job(&mut self, phase: RevivePhase, job: Job) {
@@ -185,11 +193,12 @@ impl Machine {
         let Some(settled) = &mut self.app.current else { return self.app.work = Work::Idle };
         let spec = settled.spec.clone();
         match (revive.phase, result) {
+            (RevivePhase::Wait, _) if settled.instance.is_some() => {
+                self.move_to(self.wanted()); // it runs, and is not where it belongs
+            }
             (RevivePhase::Wait, _) => {
-                let instance = Instance { label: String::new(), token, port: 0 };
-                settled.instance = Some(instance);
-                let label = String::new();
-                self.revive_job(RevivePhase::Start, Job::Start { spec, label, token });
+                settled.instance = Some(Instance { label: String::new(), token, port: 0 });
+                self.restart();
             }
             (RevivePhase::Start | RevivePhase::Join, Did::Failed { cause, .. }) => {
                 self.notes.push(format!("the app could not be brought back: {cause}"));
@@ -204,11 +213,19 @@ impl Machine {
             (RevivePhase::Health, Did::Failed { cause, .. }) => {
                 self.notes.push(format!("the app did not get healthy: {cause}"));
                 let Some(instance) = settled.instance.clone() else { return };
+                self.revive_job(RevivePhase::Leave, Job::Drain { spec, instance, must: true });
+            }
+            (RevivePhase::Leave, Did::Failed { cause, .. }) => {
+                self.notes.push(format!("the unhealthy app could not leave traffic: {cause}"));
+                self.revive_again(false);
+            }
+            (RevivePhase::Leave, _) => {
+                let Some(instance) = settled.instance.clone() else { return };
                 let job = Job::Stop { spec, instance, forget: false };
                 self.revive_job(RevivePhase::Stop, job);
             }
             (RevivePhase::Stop, _) => self.revive_again(true),
-            (RevivePhase::Health, _) if drained => self.app.work = Work::Idle,
+            (RevivePhase::Health | RevivePhase::Join, _) if drained => self.move_to(Side::Out),
             (RevivePhase::Health, _) => {
                 let Some(instance) = settled.instance.clone() else { return };
                 self.revive_job(RevivePhase::Join, Job::Join { spec, instance });
@@ -255,8 +272,8 @@ impl Machine {
     pub(crate) fn moved(&mut self, side: Side, result: Did) {
         self.app.work = Work::Idle;
         if let Did::Failed { cause, .. } = result {
-            // The edges keep what was asked of them, so nothing is lost; the inventory shows the side.
             self.notes.push(format!("moving to {side:?} was not confirmed: {cause}"));
+            self.revive(); // looks whether it is healthy, and moves it to where it belongs
         }
     }
 
@@ -269,6 +286,11 @@ impl Machine {
         if matches!(self.app.work, Work::Update(_)) {
             self.notes.push("an update is under way: not now".to_owned());
             return;
+        }
+        if let Some(watch) = self.app.watching.take() {
+            let cause = "the previous release was asked for on the node".to_owned();
+            let said = Said::Broken { cause, output: String::new() };
+            self.say(&watch.rollout, watch.attempt, said);
         }
         self.begin(UpdateOrder {
             rollout: String::new(),

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::forward::{Failure, Phase, Update};
+use super::forward::{Facts, Failure, Phase, Update};
 use super::{
     Did, Direction, Failed, HookSet, Instance, Job, Left, Machine, Said, Settled, Side, Step, Work,
 };
@@ -62,7 +62,9 @@ impl Machine {
             Mend::OldStart => {
                 let label =
                     update.facts.new.as_ref().map(|new| new.label.clone()).unwrap_or_default();
-                update.facts.old = Some(Instance { label, token: counter + 1, port: 0 });
+                let fresh = Instance { label, token: counter + 1, port: 0 };
+                update.facts.old.get_or_insert(fresh);
+                (update.old, update.side) = (update.back.clone(), Side::In);
             }
             Mend::NewStop | Mend::SwapBack | Mend::OldHealth | Mend::OnFailure => {}
         }
@@ -90,9 +92,17 @@ impl Machine {
             if let Did::Failed { cause, .. } = result {
                 self.notes.push(format!("hook on_failure failed: {cause}"));
             }
-            return self.end(failure, None);
+            // What was put back may have ended during the scripts.
+            return match next(update) {
+                Some(mend) => self.mend(mend, failure),
+                None => self.end(failure, None),
+            };
         }
         if let Did::Failed { cause, .. } = result {
+            if mend == Mend::OldRejoin {
+                self.notes.push(format!("{}: {cause}; it is looked after", mend.deed()));
+                return self.mend(Mend::OldStart, failure); // does nothing if it runs
+            }
             return self.mend_failed(cause);
         }
         match (mend, result) {
@@ -120,10 +130,16 @@ impl Machine {
     pub(crate) fn mend_failed(&mut self, cause: String) {
         let Work::Update(update) = &mut self.app.work else { return };
         let Phase::Back { failure, mend } = &update.phase else { return };
-        let failure = failure.as_ref().clone();
+        let (failure, mend) = (failure.as_ref().clone(), *mend);
         let error = format!("{}: {cause}", mend.deed());
         self.notes.push(format!("the restore failed: {error}"));
-        update.facts.old_in = false;
+        match mend {
+            Mend::OldRejoin | Mend::OldStart | Mend::OldHealth | Mend::OldJoin => {
+                update.facts.old_in = false;
+            }
+            // The old instance, if it still runs, is where it was.
+            Mend::NewLeave | Mend::NewStop | Mend::SwapBack | Mend::OnFailure => {}
+        }
         self.end(failure, Some(error));
     }
 
@@ -143,18 +159,26 @@ impl Machine {
             update.measured.out_of_traffic_ms += at.saturating_sub(left);
         }
         let (rollout, attempt) = (update.order.rollout.clone(), update.order.attempt);
-        let runs = update.facts.old.is_some() && restore_error.is_none();
+        let belongs_in = update.facts.old.is_some() && update.side == Side::In;
+        let runs = belongs_in && (restore_error.is_none() || update.facts.old_in);
         let left = match (update.facts.touched, runs) {
             (false, _) => Left::Untouched,
             (true, true) => Left::Restored,
             (true, false) => Left::Out,
         };
-        let side = if left == Left::Out { Side::Out } else { Side::In };
-        self.app.current = if left == Left::Out && update.facts.swapped {
-            Some(Settled { spec: update.order.spec, instance: update.facts.new, side })
+        let side = match left {
+            Left::Restored => Side::In,
+            Left::Untouched => update.side,
+            Left::Out => Side::Out,
+        };
+        if left == Left::Out && update.back.is_some() {
+            self.app.previous.clone_from(&update.back); // proven, and the way out of this
+        }
+        let Facts { old, old_in, new, swapped, .. } = update.facts;
+        self.app.current = if old.is_none() && (new.is_some() || swapped) {
+            Some(Settled { spec: update.order.spec, instance: new, side })
         } else {
-            let instance = update.facts.old;
-            update.old.map(|spec| Settled { spec, instance, side })
+            update.old.map(|spec| Settled { spec, instance: old, side })
         };
         let release = match &self.app.current {
             Some(settled) if settled.instance.is_some() => Some(settled.spec.version.clone()),
@@ -163,6 +187,10 @@ impl Machine {
         let measured = update.measured;
         let failed = Failed { failure, left, restore_error, measured, release };
         self.say(&rollout, attempt, Said::Failed(Box::new(failed)));
+        let waits = runs && left == Left::Untouched && !old_in && !self.app.drained;
+        if waits && self.app.queued.is_none() {
+            return self.restart(); // that is what the update had interrupted
+        }
         self.next_in_queue();
     }
 
@@ -213,7 +241,7 @@ fn next(update: &Update) -> Option<Mend> {
     if update.order.leave_on_failure && facts.touched && facts.old.is_none() {
         return facts.new_in.then_some(Mend::NewLeave);
     }
-    if facts.old.is_some() && !facts.old_in {
+    if facts.old.is_some() && !facts.old_in && facts.touched && update.side == Side::In {
         return Some(Mend::OldRejoin);
     }
     if facts.new.is_some() && facts.new_in {
@@ -225,7 +253,7 @@ fn next(update: &Update) -> Option<Mend> {
     if facts.swapped {
         return Some(Mend::SwapBack);
     }
-    let startable = update.old.is_some() && facts.old.is_none() && facts.touched;
+    let startable = update.back.is_some() && facts.old.is_none() && facts.touched;
     startable.then_some(Mend::OldStart)
 }
 
@@ -238,10 +266,10 @@ fn mend_job(update: &Update, mend: Mend) -> Option<Job> {
         Mend::OldRejoin | Mend::OldJoin => old.map(|(spec, instance)| Job::Join { spec, instance }),
         Mend::NewLeave => new.map(|instance| Job::Drain { spec, instance, must: true }),
         Mend::NewStop => {
-            let forget = update.order.start_first && facts.old.is_some();
+            let forget = update.is_beside() && facts.old.is_some();
             new.map(|instance| Job::Stop { spec, instance, forget })
         }
-        Mend::SwapBack => Some(Job::Swap(update.old.clone())),
+        Mend::SwapBack => Some(Job::Swap(update.back.clone())),
         Mend::OldStart => old.map(|(spec, instance)| Job::Start {
             spec,
             label: instance.label,

@@ -195,3 +195,6 @@ impl Plan {
         nodes
     }
 }
+
+#[cfg(test)]
+mod tests;

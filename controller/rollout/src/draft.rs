@@ -86,10 +86,15 @@ impl<'a> Draft<'a> {
 
     /// A deadline for a node, rounded up, with the wake-up that enforces it.
     pub fn deadline(&mut self, span: Span) -> Timestamp {
-        let exact = self.at.after(span).0;
-        let deadline = Timestamp(exact.div_ceil(DEADLINE_GRAIN.0) * DEADLINE_GRAIN.0);
+        let deadline = self.rounded_after(span);
         self.wake_at(deadline);
         deadline
+    }
+
+    /// The deadline alone, for who does not know yet whether it will count.
+    pub fn rounded_after(&self, span: Span) -> Timestamp {
+        let exact = self.at.after(span).0;
+        Timestamp(exact.div_ceil(DEADLINE_GRAIN.0) * DEADLINE_GRAIN.0)
     }
 
     pub fn wake_at(&mut self, at: Timestamp) {

@@ -238,10 +238,13 @@ fn pass(draft: &Draft) -> Next {
     if last {
         return if draft.tally().running == 0 { Next::End(outcome(draft)) } else { Next::UnderWay };
     }
-    if barrier(draft) {
-        return Next::Hold(Hold::Approval { batch: draft.head.batch, batches });
+    if !barrier(draft) {
+        return Next::NextBatch;
     }
-    Next::NextBatch
+    if draft.tally().running > 0 {
+        return Next::UnderWay; // a window may still have nodes of the batches before
+    }
+    Next::Hold(Hold::Approval { batch: draft.head.batch, batches })
 }
 
 fn outcome(draft: &Draft) -> Outcome {
@@ -314,6 +317,10 @@ pub(crate) fn admit(draft: &Draft, candidates: &[NodeName], batch: usize) -> Vec
     let size = spec.strategy.batch_size(batch, spec.targets);
     let mut slots = size.saturating_sub(draft.tally().running);
     let mut spare = limit(draft, batch).saturating_sub(down(draft));
+    // Who is down may come back by itself before its drain begins: so never more at once than may be out, even of those.
+    if spec.strategy.order == StartOrder::StopFirst {
+        slots = slots.min(limit(draft, batch).saturating_sub(draft.tally().updating));
+    }
     let mut starting = Vec::new();
     for name in candidates {
         if slots == 0 {
@@ -353,3 +360,6 @@ fn down(draft: &Draft) -> usize {
 pub(crate) fn capacity(draft: &Draft, batch: usize) -> Hold {
     Hold::Capacity { down: draft.names(Node::is_out), limit: limit(draft, batch) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What must hold after every step, as far as one rollout's own state can show it (design, section 8).
 
 use crate::node::{Phase, Serving};
-use crate::rollout::{Rollout, Stage};
+use crate::rollout::{Outcome, Rollout, Stage};
 use crate::strategy::StartOrder;
 
 /// Everything that is wrong with this state; empty in a program without mistakes.
@@ -46,6 +46,7 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
     }
     for (name, node) in rollout.nodes() {
         if node.phase == Phase::Done
+            && !is_given_up(&rollout.head.stage)
             && node.runs.as_ref() != Some(&spec.to)
             && node.observed.online
             && node.observed.serving == Serving::In
@@ -54,4 +55,9 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Does a newer rollout perhaps move its nodes already?
+fn is_given_up(stage: &Stage) -> bool {
+    matches!(stage, Stage::Aborting | Stage::Ended { outcome: Outcome::Aborted, .. })
 }

@@ -27,6 +27,8 @@ pub mod rollback;
 pub mod rollout;
 pub mod step;
 pub mod strategy;
+#[cfg(test)]
+mod tests;
 pub mod verbs;
 
 pub use draft::{Note, Step};

@@ -256,21 +256,29 @@ impl Phase {
                 Self::Updating { direction, .. } | Self::Monitoring { direction, .. },
                 R::Failed(failure),
             ) => Ok(failure.phase(*direction)),
-            (Self::Done, R::Broken { cause, output }) => Ok(broken(cause, output)),
+            (Self::Done, R::Broken { cause, output }) => {
+                Ok(broken(Direction::Forward, cause, output))
+            }
+            // It had been done, and that report was lost.
+            (
+                Self::Updating { direction, .. } | Self::Monitoring { direction, .. },
+                R::Broken { cause, output },
+            ) => Ok(broken(*direction, cause, output)),
             (Self::Failed { cause, .. }, late) if cause.silent => {
-                Self::late(cause.direction, late, deadlines)
+                Self::late(cause.direction, late)
             }
             (_, _) => Err(OutOfOrder),
         }
     }
 
-    /// What a report means that comes after the controller had given up waiting for it.
-    fn late(direction: Direction, report: &Report, at: Deadlines) -> Result<Self, OutOfOrder> {
+    /// What a report means that comes after the controller had given up waiting for it. Only an end counts: its place
+    /// among the nodes under way may be another's by now.
+    fn late(direction: Direction, report: &Report) -> Result<Self, OutOfOrder> {
         match report {
-            Report::Joined(_) => Ok(Self::Monitoring { direction, deadline: at.monitoring }),
             Report::Done(_) => Ok(direction.end()),
             Report::Failed(failure) => Ok(failure.phase(direction)),
-            Report::Prepared | Report::Began { .. } | Report::Broken { .. } => Err(OutOfOrder),
+            Report::Broken { cause, output } => Ok(broken(direction, cause, output)),
+            Report::Prepared | Report::Began { .. } | Report::Joined(_) => Err(OutOfOrder),
         }
     }
 
@@ -323,12 +331,12 @@ impl Failure {
     }
 }
 
-fn broken(text: &str, output: &str) -> Phase {
+fn broken(direction: Direction, text: &str, output: &str) -> Phase {
     let cause = Cause {
         step: Some(StepName::Monitor),
         text: text.to_owned(),
         output: output.to_owned(),
-        direction: Direction::Forward,
+        direction,
         silent: false,
     };
     Phase::Failed { cause, left: Left::Out }
@@ -376,3 +384,6 @@ impl Measured {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ pub(crate) fn next(draft: &Draft) -> Next {
     let newest =
         draft.nodes().filter(|(_, n)| is_open(draft.spec(), n)).map(|(_, n)| n.batch).max();
     let Some(newest) = newest else {
-        let outcome = if stuck.is_empty() { Outcome::RolledBack } else { Outcome::Partial };
+        let outcome = if stuck.is_empty() { Outcome::RolledBack } else { Outcome::Failed };
         return Next::End(outcome);
     };
     let candidates =
@@ -61,9 +61,7 @@ fn is_candidate(spec: &Spec, node: &Node) -> bool {
     can && match &node.phase {
         Phase::Done | Phase::Monitoring { direction: Direction::Forward, .. } => true,
         Phase::Failed { cause, left } => {
-            cause.direction == Direction::Forward
-                && matches!(left, Left::Out | Left::Unknown)
-                && spec.strategy.on_node_failure == OnNodeFailure::Restore
+            cause.direction == Direction::Forward && is_unsettled(spec, *left)
         }
         Phase::Waiting
         | Phase::Preparing { .. }
@@ -83,9 +81,7 @@ pub(crate) fn is_stuck(spec: &Spec, node: &Node) -> bool {
         Phase::Failed { cause, left } => match cause.direction {
             Direction::Back => true,
             Direction::Forward => {
-                nowhere
-                    && matches!(left, Left::Out | Left::Unknown)
-                    && spec.strategy.on_node_failure == OnNodeFailure::Restore
+                nowhere && is_unsettled(spec, *left)
             }
         },
         Phase::Waiting
@@ -95,5 +91,14 @@ pub(crate) fn is_stuck(spec: &Spec, node: &Node) -> bool {
         | Phase::Monitoring { .. }
         | Phase::Skipped { .. }
         | Phase::RolledBack => false,
+    }
+}
+
+/// Is a node that was left so one for the way back? One that was left out for inspection stays as it is.
+fn is_unsettled(spec: &Spec, left: Left) -> bool {
+    match left {
+        Left::Unknown => true,
+        Left::Out => spec.strategy.on_node_failure == OnNodeFailure::Restore,
+        Left::Restored | Left::Untouched => false,
     }
 }

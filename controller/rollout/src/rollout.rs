@@ -147,7 +147,7 @@ pub enum Outcome {
     Partial,
     /// All touched nodes are back.
     RolledBack,
-    /// No target runs the release.
+    /// No target runs the release; or not all could be taken back from it, and that was accepted.
     Failed,
     /// An operator ended it.
     Aborted,
@@ -169,6 +169,8 @@ pub struct Tally {
     pub unprepared: usize,
     /// Updating or monitoring.
     pub running: usize,
+    /// Of these, updating.
+    pub updating: usize,
     /// Done.
     pub done: usize,
     /// Failed.
@@ -190,6 +192,7 @@ impl Tally {
         };
         add(&mut self.unprepared, matches!(node.phase, Phase::Waiting | Phase::Preparing { .. }));
         add(&mut self.running, node.phase.is_running());
+        add(&mut self.updating, matches!(node.phase, Phase::Updating { .. }));
         add(&mut self.done, matches!(node.phase, Phase::Done));
         add(&mut self.failed, matches!(node.phase, Phase::Failed { .. }));
         add(&mut self.settled, node.phase.is_settled());
@@ -300,3 +303,6 @@ impl Head {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::node::{
 use crate::order::Order;
 use crate::rollback;
 use crate::rollout::{Held, Kind, Once, Outcome, Rollout, Stage};
-use crate::strategy::{Deadline, Mode, Offline, OnFailure};
+use crate::strategy::{Deadline, Mode, Offline, OnFailure, StartOrder};
 use crate::verbs::{self, Verb};
 
 /// What the event changes, and what is to be done about it. Total, deterministic, and without effect by itself.
@@ -137,11 +137,11 @@ fn reported(draft: &mut Draft, name: &NodeName, attempt: Attempt, report: &Repor
     if attempt != node.attempt {
         return false; // of an earlier attempt: what it said then is settled
     }
-    let monitoring = match report {
-        Report::Joined(_) => draft.deadline(draft.spec().limits.monitor),
-        _ => draft.at,
-    };
+    let monitoring = draft.rounded_after(draft.spec().limits.monitor);
     let Ok(phase) = node.phase.on(report, Deadlines { monitoring }) else { return false };
+    if let Phase::Monitoring { deadline, .. } = phase {
+        draft.wake_at(deadline);
+    }
     note_report(draft, name, report);
     let progress_only = matches!(report, Report::Began { .. });
     take_over(draft, &mut node, report);
@@ -171,13 +171,13 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
                 node.measured = node.measured.plus(*measured);
             }
             node.runs = destination(&draft.spec().to, node, direction);
-            node.observed.serving = Serving::In;
+            serves_again(node);
         }
         Report::Failed(failure) => {
             node.measured = node.measured.plus(failure.measured);
             match failure.left {
                 Left::Restored => {
-                    node.observed.serving = Serving::In;
+                    serves_again(node);
                     let back = if direction == Direction::Forward {
                         node.previous.clone()
                     } else {
@@ -190,6 +190,13 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
             }
         }
         Report::Broken { .. } => node.observed.serving = Serving::Out,
+    }
+}
+
+/// It says that it is back in traffic, before the fleet has seen it; unless an operator keeps it out.
+fn serves_again(node: &mut Node) {
+    if !node.observed.drained {
+        node.observed.serving = Serving::In;
     }
 }
 
@@ -233,6 +240,9 @@ fn observe(draft: &mut Draft, name: &NodeName, observed: Observed, runs: &Option
     if node.observed == observed && node.runs == *runs {
         return false;
     }
+    if observed.online && !node.observed.online {
+        renew(draft, &mut node);
+    }
     node.observed = observed;
     if !node.phase.is_running() {
         node.runs.clone_from(runs);
@@ -251,6 +261,8 @@ fn observe(draft: &mut Draft, name: &NodeName, observed: Observed, runs: &Option
             draft.head.late.push(name.clone());
         }
     }
+    came_to_serve(draft, &mut node);
+    moved_by_others(draft, name, &mut node);
     let ask = rolling && observed.online && node.phase == Phase::Waiting;
     let vanished = !observed.online && matches!(node.phase, Phase::Preparing { .. });
     draft.set(name, node);
@@ -264,6 +276,50 @@ fn observe(draft: &mut Draft, name: &NodeName, observed: Observed, runs: &Option
         }
     }
     true
+}
+
+/// It was awaited beyond its deadline, and is back: it gets the time anew to say how far it is.
+fn renew(draft: &mut Draft, node: &mut Node) {
+    let limits = draft.spec().limits;
+    let (deadline, span) = match &mut node.phase {
+        Phase::Updating { deadline, .. } => (deadline, limits.update),
+        Phase::Monitoring { deadline, .. } => (deadline, limits.monitor),
+        Phase::Waiting
+        | Phase::Preparing { .. }
+        | Phase::Ready
+        | Phase::Done
+        | Phase::Failed { .. }
+        | Phase::Skipped { .. }
+        | Phase::RolledBack => return,
+    };
+    if *deadline <= draft.at {
+        *deadline = draft.deadline(span);
+    }
+}
+
+/// It was down when its update was ordered, and came back before it drained: now the update will take it out.
+fn came_to_serve(draft: &Draft, node: &mut Node) {
+    let stop_first = draft.spec().strategy.order == StartOrder::StopFirst;
+    if let Phase::Updating { step, takes_out, .. } = &mut node.phase
+        && step.is_none_or(|step| step <= StepName::Drain)
+        && node.observed.serving == Serving::In
+        && stop_first
+    {
+        *takes_out = true;
+    }
+}
+
+/// It was done, and runs something else now: somebody on the node has put another release there.
+fn moved_by_others(draft: &mut Draft, name: &NodeName, node: &mut Node) {
+    let ours = node.phase == Phase::Done && !matches!(draft.head.stage, Stage::Aborting);
+    let Some(runs) = node.runs.clone() else { return };
+    if !ours || runs == draft.spec().to || node.observed.serving != Serving::In {
+        return;
+    }
+    let text = format!("it runs {runs} now, and this rollout did not order that");
+    draft.note_on(name, format!("failed: {text}"));
+    let left = if node.previous == Some(runs) { Left::Restored } else { Left::Unknown };
+    node.phase = Phase::Failed { cause: controllers_cause(text, Direction::Forward), left };
 }
 
 fn is_in_batch(draft: &Draft, name: &NodeName, batch: usize) -> bool {
@@ -302,6 +358,7 @@ fn once_ended(draft: &mut Draft, from: &NodeName, of: Attempt, result: &OnceResu
 /// Orders the once-per-release job of a node.
 fn once_on(draft: &mut Draft, node: NodeName, attempt: Attempt) -> Stage {
     let deadline = draft.deadline(draft.spec().limits.once);
+    draft.note_on(&node, format!("runs the once-per-release job, attempt {attempt}"));
     draft.order(Order::Once { node: node.clone(), attempt });
     Stage::Once(Once::Running { node, attempt, deadline })
 }
@@ -366,7 +423,10 @@ fn retry(draft: &mut Draft, named: &[NodeName]) {
         let Some(mut node) = draft.node(&name).cloned() else { continue };
         if back {
             if rollback::is_stuck(draft.spec(), &node) && node.previous.is_some() {
-                node.phase = Phase::Done; // a candidate of the rollback again
+                // A candidate of the rollback again, whatever it runs.
+                let text = "it is to be taken back once more".to_owned();
+                let cause = controllers_cause(text, Direction::Forward);
+                node.phase = Phase::Failed { cause, left: Left::Unknown };
                 draft.set(&name, node);
             }
             continue;
@@ -536,12 +596,12 @@ fn leave_drained(draft: &mut Draft, nodes: &[NodeName]) {
 }
 
 fn next_batch(draft: &mut Draft) {
-    draft.note(format!("batch {} is done", draft.head.batch));
-    draft.head.batch += 1;
-    draft.head.late.clear();
     if draft.spec().strategy.mode == Mode::Batches {
+        draft.note(format!("batch {} is done", draft.head.batch));
         draft.head.gap_since = Some(draft.at);
     }
+    draft.head.batch += 1;
+    draft.head.late.clear();
 }
 
 /// Does this hold turn the rollout round? Then the way back begins at once.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::Hold;
 use crate::names::NodeName;
-use crate::node::{Direction, Left, Phase};
+use crate::node::{Direction, Left, Node, Phase};
+use crate::rollback;
 use crate::rollout::{Kind, Once, Rollout, Stage};
 
 /// What an operator asks.
@@ -160,18 +161,32 @@ pub(crate) fn is_retryable(phase: &Phase) -> bool {
     matches!(phase, Phase::Failed { .. })
 }
 
+/// On the way back only those are asked again that could not be taken back, and have something to go back to.
+fn may_retry(rollout: &Rollout, node: &Node) -> bool {
+    match rollout.head.stage {
+        Stage::RollingBack { .. } => {
+            rollback::is_stuck(&rollout.spec, node) && node.previous.is_some()
+        }
+        Stage::Preparing
+        | Stage::Once(_)
+        | Stage::Rolling
+        | Stage::Aborting
+        | Stage::Ended { .. } => is_retryable(&node.phase),
+    }
+}
+
 fn allow_retry(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
     let id = &rollout.spec.id;
     if let Stage::Once(Once::Failed { .. } | Once::Unknown { .. }) = rollout.head.stage {
         return Ok(());
     }
-    if nodes.is_empty() && !rollout.nodes().values().any(|node| is_retryable(&node.phase)) {
+    if nodes.is_empty() && !rollout.nodes().values().any(|node| may_retry(rollout, node)) {
         return refuse(format!("no node of rollout {id} has failed"), "");
     }
     for name in nodes {
         match rollout.nodes().get(name) {
             None => return refuse(format!("{name} is no target of rollout {id}"), ""),
-            Some(node) if !is_retryable(&node.phase) => {
+            Some(node) if !may_retry(rollout, node) => {
                 return refuse(format!("{name} has not failed in rollout {id}"), "");
             }
             Some(_) => {}
@@ -215,3 +230,6 @@ fn allow_skip(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Many worlds, each made by a seed, each as unkind as its seed wants it. A seed that failed once stays, by name.
+//!
+//! `ROTA_SEEDS=5000 cargo test -p rota-tests --test simulation` runs more of them; `ROTA_SEED=17` runs one and prints it.
+
+#[path = "../world/mod.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+
+/// How many worlds are tried when nobody says otherwise.
+const SEEDS: u64 = 500;
+
+/// Worlds are tried on so many threads.
+const THREADS: u64 = 2;
+
+/// Runs one world; a panic in it is a failure of its seed.
+fn run(seed: u64, trace: bool) -> Result<world::Story, String> {
+    let ran = catch_unwind(|| world::run(seed, trace));
+    ran.unwrap_or_else(|_| Err(format!("seed={seed}: it panicked; the message is above")))
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+#[test]
+fn every_world_keeps_its_promises() {
+    if let Some(seed) = number("ROTA_SEED") {
+        let story = run(seed, true).unwrap_or_else(|wrong| panic!("{wrong}"));
+        println!("{story:#?}");
+        return;
+    }
+    let seeds = number("ROTA_SEEDS").unwrap_or(SEEDS);
+    let first = number("ROTA_FIRST").unwrap_or(0);
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            std::thread::spawn(move || {
+                let mine = (first..first + seeds).filter(|seed| seed % THREADS == thread);
+                mine.map(|seed| run(seed, false)).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let ran: Vec<_> = threads.into_iter().flat_map(|t| t.join().expect("a thread")).collect();
+    let wrong: Vec<&String> = ran.iter().filter_map(|ran| ran.as_ref().err()).collect();
+    let mut sum: BTreeMap<&str, u64> = BTreeMap::new();
+    for story in ran.iter().flatten() {
+        *sum.entry("events").or_default() += story.events;
+        for (name, count) in story.outcomes.iter().chain(&story.deeds) {
+            *sum.entry(name).or_default() += count;
+        }
+    }
+    println!("{sum:#?}");
+    assert!(wrong.is_empty(), "{} of {seeds} worlds failed:\n{wrong:#?}", wrong.len());
+}

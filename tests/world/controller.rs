@@ -1,0 +1,505 @@
+//! A controller process: event, step, commit, send; killed or paused between any two of these.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rota_agent::update::{Direction as AgentDirection, UpdateOrder};
+use rota_rollout::names::{NodeName, Release, Timestamp};
+use rota_rollout::node::{Direction, Observed, Phase, Serving};
+use rota_rollout::rollout::{Change, Kind};
+use rota_rollout::strategy::{OnNodeFailure, StartOrder};
+use rota_rollout::{Event, Order, Rollout, What};
+
+use super::link::{Down, Up};
+use super::store::Inventory;
+use super::{Ev, World};
+
+/// A node that was not heard of for so long is offline.
+const OFFLINE_AFTER_MS: u64 = 15_000;
+
+/// After a start nodes have so long to come back before they count as offline.
+const RETURN_GRACE_MS: u64 = 45_000;
+
+/// How often a controller looks who went silent.
+const TICK_MS: u64 = 2_500;
+
+#[derive(Debug)]
+pub struct Controller {
+    pub started: u64,
+    pub rollouts: BTreeMap<u64, Active>,
+    pub views: Vec<View>,
+    pub state: Run,
+}
+
+/// A process can stand still for minutes (a suspended machine), and go on as if nothing had been.
+#[derive(Debug)]
+pub enum Run {
+    Running,
+    Paused { then: Option<Pending> },
+}
+
+/// What a paused process was about to do.
+#[derive(Debug)]
+pub enum Pending {
+    Commit { revision: u64, changes: Vec<Change>, orders: Vec<Order> },
+    Send { revision: u64, orders: Vec<Order> },
+}
+
+/// A rollout that this process believes to own.
+#[derive(Debug)]
+pub struct Active {
+    pub rollout: Rollout,
+    pub term: u64,
+    pub wakes: BTreeSet<u64>,
+}
+
+/// What this process knows of a node.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub online: bool,
+    pub heard: u64,
+    pub session: Option<u64>,
+}
+
+impl World {
+    /// Loads the state, claims what runs in a higher term, and gives every unanswered order again.
+    pub fn start_controller(&mut self) {
+        if self.live.is_some() {
+            return;
+        }
+        let ctl = self.id();
+        let now = self.now;
+        let view = View { online: true, heard: now, session: None };
+        let views = vec![view; self.nodes.len()];
+        let mut rollouts = BTreeMap::new();
+        let revisions: Vec<u64> = self.store.rollouts.keys().copied().collect();
+        for revision in revisions {
+            if let Some(kept) = self.store.claim(revision) {
+                let wakes = BTreeSet::new();
+                rollouts
+                    .insert(revision, Active { rollout: kept.rollout, term: kept.term, wakes });
+            }
+        }
+        self.note(|| format!("controller {ctl} starts with {:?}", rollouts.keys()));
+        self.live = Some(ctl);
+        let mine: Vec<u64> = rollouts.keys().copied().collect();
+        let state = Run::Running;
+        self.controllers.insert(ctl, Controller { started: now, rollouts, views, state });
+        for revision in mine {
+            let Some(active) = self.active(ctl, revision) else { return };
+            let orders = rota_rollout::outstanding(&active.rollout);
+            self.carry(ctl, revision, orders);
+            // The freeze may have changed while nobody was there.
+            let frozen = self.store.frozen.clone();
+            if self.active(ctl, revision).is_some_and(|a| a.rollout.head.frozen != frozen) {
+                self.step(ctl, revision, What::Frozen(frozen));
+            }
+        }
+        self.after(TICK_MS, Ev::Tick { ctl });
+    }
+
+    pub fn active(&self, ctl: u64, revision: u64) -> Option<&Active> {
+        self.controllers.get(&ctl)?.rollouts.get(&revision)
+    }
+
+    pub fn is_running(&self, ctl: u64) -> bool {
+        self.controllers.get(&ctl).is_some_and(|c| matches!(c.state, Run::Running))
+    }
+
+    pub fn kill_controller(&mut self, ctl: u64, why: &str) {
+        self.note(|| format!("controller {ctl} dies: {why}"));
+        self.controllers.remove(&ctl);
+        self.hang_up(ctl);
+        if self.live == Some(ctl) {
+            self.live = None;
+            let down = self.rng.range(100, 40_000);
+            self.after(if self.faulty { down } else { 100 }, Ev::ControllerUp);
+        }
+    }
+
+    /// The process stands still, with something left to do; another one takes over meanwhile.
+    fn pause_controller(&mut self, ctl: u64, then: Option<Pending>) {
+        self.deed("owner paused");
+        self.note(|| format!("controller {ctl} stands still before {then:?}"));
+        if let Some(controller) = self.controllers.get_mut(&ctl) {
+            controller.state = Run::Paused { then };
+        }
+        if self.live == Some(ctl) {
+            self.live = None;
+            let lease = self.rng.range(1_000, 6_000);
+            self.after(lease, Ev::ControllerUp);
+        }
+        let until = self.rng.range(500, 90_000);
+        self.after(until, Ev::ControllerResumes { ctl });
+    }
+
+    /// The owner of yesterday wakes up and does what it was about to do.
+    pub fn resume_controller(&mut self, ctl: u64) {
+        let Some(controller) = self.controllers.get_mut(&ctl) else { return };
+        self.story.deeds.entry("owner of yesterday woke").and_modify(|n| *n += 1).or_insert(1);
+        let state = std::mem::replace(&mut controller.state, Run::Running);
+        self.note(|| format!("controller {ctl} goes on"));
+        let Run::Paused { then } = state else { return };
+        match then {
+            Some(Pending::Commit { revision, changes, orders }) => {
+                let Some(active) = self.active(ctl, revision) else { return };
+                let term = active.term;
+                if self.store.commit(revision, term, &changes) {
+                    if self.store.rollouts.get(&revision).is_some_and(|kept| kept.term != term) {
+                        self.violation(format!("a commit in term {term} was taken over"));
+                    }
+                    self.taken(ctl, revision, changes, orders);
+                    if self.live.is_none() {
+                        self.live = Some(ctl);
+                    }
+                } else {
+                    return self.kill_controller(ctl, "its term is over");
+                }
+            }
+            Some(Pending::Send { revision, orders }) => self.carry(ctl, revision, orders),
+            None => {}
+        }
+        // Whatever it decides next, the store refuses. Only the live one goes on.
+        if self.live.is_some_and(|live| live != ctl) {
+            self.stale_tries(ctl);
+        } else if self.owns_all(ctl) {
+            self.live = Some(ctl);
+            self.hang_up(ctl); // nobody waits for an answer that long
+            self.after(0, Ev::Tick { ctl });
+        } else {
+            self.kill_controller(ctl, "its lease is over");
+        }
+    }
+
+    /// Has nobody claimed anything while it stood still?
+    fn owns_all(&self, ctl: u64) -> bool {
+        let mut running = self.store.rollouts.iter().filter(|(_, kept)| !kept.rollout.is_ended());
+        self.controllers.contains_key(&ctl)
+            && running.all(|(revision, kept)| {
+                self.active(ctl, *revision).is_some_and(|active| active.term == kept.term)
+            })
+    }
+
+    /// A woken owner of yesterday takes another step of its own; the fence refuses it.
+    fn stale_tries(&mut self, ctl: u64) {
+        let Some(controller) = self.controllers.get(&ctl) else { return };
+        let at = self.clock();
+        let mut tries = Vec::new();
+        for (revision, active) in &controller.rollouts {
+            let step = rota_rollout::step(&active.rollout, &Event { at, what: What::Tick });
+            tries.push((*revision, active.term, step, rota_rollout::outstanding(&active.rollout)));
+        }
+        for (revision, term, step, again) in tries {
+            let newest = self.store.rollouts.get(&revision).map(|kept| kept.term);
+            let taken = self.store.commit(revision, term, &step.changes);
+            if taken && newest != Some(term) {
+                self.violation(format!("the store took a change in term {term} of {newest:?}"));
+            }
+            if self.rng.percent(50) {
+                self.carry(ctl, revision, again); // it does not know yet that it is outvoted
+            }
+        }
+        self.kill_controller(ctl, "its term is over");
+    }
+
+    /// One event for one rollout: decide, commit, then send.
+    pub fn step(&mut self, ctl: u64, revision: u64, what: What) {
+        let Some(active) = self.active(ctl, revision) else { return };
+        if active.rollout.is_ended() {
+            return;
+        }
+        self.note(|| format!("  {revision}: {what:?}"));
+        let event = Event { at: self.clock(), what };
+        let rota_rollout::Step { changes, orders, notes } =
+            rota_rollout::step(&active.rollout, &event);
+        for note in &notes {
+            self.note(|| {
+                let node = note.node.as_ref().map(NodeName::as_str).unwrap_or_default();
+                format!("    {revision} {node}: {}", note.text)
+            });
+        }
+        if self.dies_here() {
+            return match self.rng.index(3) {
+                0 => self.pause_controller(ctl, Some(Pending::Commit { revision, changes, orders })),
+                _ => self.kill_controller(ctl, "before the commit"),
+            };
+        }
+        let term = self.active(ctl, revision).map_or(0, |active| active.term);
+        if !changes.is_empty() && !self.store.commit(revision, term, &changes) {
+            return self.kill_controller(ctl, "its term is over");
+        }
+        self.taken(ctl, revision, changes, orders);
+    }
+
+    /// The changes are durable: take them over, send the orders.
+    fn taken(&mut self, ctl: u64, revision: u64, changes: Vec<Change>, orders: Vec<Order>) {
+        let Some(controller) = self.controllers.get_mut(&ctl) else { return };
+        let Some(active) = controller.rollouts.get_mut(&revision) else { return };
+        let running = |active: &Active| -> Vec<bool> {
+            active.rollout.nodes().values().map(|node| node.phase.is_running()).collect()
+        };
+        let before = running(active);
+        let was_held = active.rollout.head.held.as_ref().map(|held| held.hold.clone());
+        active.rollout.apply(changes);
+        let after = running(active);
+        let names: Vec<NodeName> = active.rollout.nodes().keys().cloned().collect();
+        self.check_step(ctl, revision, &orders, was_held);
+        if self.dies_here() {
+            return match self.rng.index(3) {
+                0 => self.pause_controller(ctl, Some(Pending::Send { revision, orders })),
+                _ => self.kill_controller(ctl, "after the commit"),
+            };
+        }
+        self.carry(ctl, revision, orders);
+        for (index, name) in names.iter().enumerate() {
+            if before.get(index) != after.get(index)
+                && let Some(node) = self.node_named(name)
+            {
+                self.observe(ctl, node, Some(revision));
+            }
+        }
+        self.end_rollout(ctl, revision);
+    }
+
+    fn end_rollout(&mut self, ctl: u64, revision: u64) {
+        let Some(active) = self.active(ctl, revision) else { return };
+        if !active.rollout.is_ended() {
+            return;
+        }
+        let current = active.rollout.becomes_current();
+        let mut nodes = active.rollout.nodes().values();
+        if current && nodes.any(|node| node.phase == Phase::RolledBack) {
+            self.violation(format!("rollout {revision} went back and becomes the current one"));
+            return;
+        }
+        let state = active.rollout.state();
+        let to = self.index_of(&active.rollout.spec.to);
+        self.note(|| format!("rollout {revision} ended: {state}"));
+        *self.story.outcomes.entry(state).or_default() += 1;
+        if current {
+            self.store.current = to;
+        }
+        if let Some(controller) = self.controllers.get_mut(&ctl) {
+            controller.rollouts.remove(&revision);
+        }
+    }
+
+    /// Sends orders; may die in the middle.
+    pub fn carry(&mut self, ctl: u64, revision: u64, orders: Vec<Order>) {
+        for order in orders {
+            if self.dies_here() {
+                return self.kill_controller(ctl, "amid its orders");
+            }
+            if let Order::WakeAt(Timestamp(at)) = order {
+                if let Some(active) = self.controllers.get_mut(&ctl).and_then(|c| c.rollouts.get_mut(&revision)) {
+                    active.wakes.insert(at);
+                }
+                self.at(at.saturating_sub(super::EPOCH_MS), Ev::Wake { ctl });
+                continue;
+            }
+            let Some((node, down)) = self.worded(ctl, revision, &order) else { continue };
+            self.send_down(ctl, node, down.clone());
+            if self.faulty && self.rng.percent(2) {
+                self.send_down(ctl, node, down);
+            }
+        }
+    }
+
+    /// An order in the words of the wire.
+    fn worded(&self, ctl: u64, revision: u64, order: &Order) -> Option<(usize, Down)> {
+        let active = self.active(ctl, revision)?;
+        let (spec, term) = (&active.rollout.spec, active.term);
+        Some(match order {
+            Order::Prepare { node, attempt } => {
+                let to = self.index_of(&spec.to)?;
+                (self.node_named(node)?, Down::Prepare { revision, term, attempt: attempt.0, to })
+            }
+            Order::Update { node, attempt, direction, to } => {
+                let direction = match (direction, spec.kind) {
+                    (Direction::Forward, Kind::Restart) => AgentDirection::Restart,
+                    (Direction::Forward, _) => AgentDirection::Forward,
+                    (Direction::Back, _) => AgentDirection::Back,
+                };
+                let order = UpdateOrder {
+                    rollout: format!("shop/prod/{revision}"),
+                    term,
+                    attempt: attempt.0,
+                    spec: self.made[self.index_of(to)?].spec.clone(),
+                    direction,
+                    start_first: spec.strategy.order == StartOrder::StartFirst,
+                    leave_on_failure: spec.strategy.on_node_failure == OnNodeFailure::Leave,
+                    monitor_ms: spec.strategy.monitor.0,
+                };
+                (self.node_named(node)?, Down::Update(Box::new(order)))
+            }
+            Order::Once { node, attempt } => {
+                (self.node_named(node)?, Down::Once { revision, term, attempt: attempt.0 })
+            }
+            Order::Settle { node } => (self.node_named(node)?, Down::Settle { revision, term }),
+            Order::WakeAt(_) => return None,
+        })
+    }
+
+    pub fn index_of(&self, release: &Release) -> Option<usize> {
+        self.made.iter().position(|made| made.release == *release)
+    }
+
+    pub fn node_named(&self, name: &NodeName) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == *name)
+    }
+
+    pub fn tick(&mut self, ctl: u64) {
+        if !self.is_running(ctl) {
+            return;
+        }
+        let now = self.now;
+        for node in 0..self.nodes.len() {
+            let reachable = self.is_reachable(ctl, node);
+            let Some(controller) = self.controllers.get_mut(&ctl) else { return };
+            let in_grace = now <= controller.started + RETURN_GRACE_MS;
+            let started = controller.started;
+            let view = &mut controller.views[node];
+            if reachable && view.session.is_some() {
+                view.heard = now; // heartbeats
+            }
+            let silent = now - view.heard > OFFLINE_AFTER_MS;
+            let excused = view.session.is_none() && in_grace && view.heard <= started;
+            if view.online && silent && !excused {
+                view.online = false;
+                view.session = None;
+                self.note(|| format!("controller {ctl}: n{node} is offline"));
+                self.observe(ctl, node, None);
+            }
+        }
+        self.after(TICK_MS, Ev::Tick { ctl });
+    }
+
+    pub fn wake(&mut self, ctl: u64) {
+        if !self.is_running(ctl) {
+            return;
+        }
+        let clock = self.clock().0;
+        let Some(controller) = self.controllers.get_mut(&ctl) else { return };
+        let mut due = Vec::new();
+        for (revision, active) in &mut controller.rollouts {
+            let later = active.wakes.split_off(&(clock + 1));
+            if !std::mem::replace(&mut active.wakes, later).is_empty() {
+                due.push(*revision);
+            }
+        }
+        for revision in due {
+            self.step(ctl, revision, What::Tick);
+        }
+    }
+
+    /// What a message of an agent means.
+    pub fn hear_agent(&mut self, ctl: u64, node: usize, session: u64, up: Up) {
+        if !self.is_running(ctl) {
+            return;
+        }
+        let now = self.now;
+        let chance = self.rng.percent(50);
+        let open = self.nodes[node].sessions.get(&ctl).is_some_and(|open| open.id == session);
+        let Some(controller) = self.controllers.get_mut(&ctl) else { return };
+        let view = &mut controller.views[node];
+        let hello = open && matches!(up, Up::Hello(_));
+        let mine = view.session == Some(session) || hello;
+        if !mine && !(chance && matches!(up, Up::Report { .. })) {
+            return; // of a session that is over; a report may still lie in the queue
+        }
+        if mine {
+            view.heard = now;
+        }
+        match up {
+            Up::Hello(inventory) => {
+                view.session = Some(session);
+                view.online = true;
+                self.store.inventories[node] = inventory;
+                let (drained, seq) = (self.store.drained[node], self.store.wishes);
+                self.send_down(ctl, node, Down::Standing { drained, seq });
+                self.observe(ctl, node, None);
+                self.resend(ctl, node);
+            }
+            Up::Inventory(inventory) => {
+                if self.store.inventories[node] != inventory {
+                    self.store.inventories[node] = inventory;
+                    self.observe(ctl, node, None);
+                }
+            }
+            Up::Report { seq, revision, what } => {
+                let name = self.nodes[node].name.clone();
+                if let Some(what) = what.event(name) {
+                    self.step(ctl, revision, what);
+                }
+                if self.is_running(ctl) {
+                    self.send_down(ctl, node, Down::Ack { seq });
+                }
+            }
+        }
+    }
+
+    fn resend(&mut self, ctl: u64, node: usize) {
+        let Some(controller) = self.controllers.get(&ctl) else { return };
+        let name = &self.nodes[node].name;
+        let again: Vec<(u64, Vec<Order>)> = controller
+            .rollouts
+            .iter()
+            .map(|(revision, active)| {
+                let orders = rota_rollout::outstanding(&active.rollout);
+                (*revision, orders.into_iter().filter(|o| addressee(o) == Some(name)).collect())
+            })
+            .collect();
+        for (revision, orders) in again {
+            self.carry(ctl, revision, orders);
+        }
+    }
+
+    /// Tells every rollout but one what is known of a node now.
+    pub fn observe(&mut self, ctl: u64, node: usize, but: Option<u64>) {
+        let Some(controller) = self.controllers.get(&ctl) else { return };
+        let revisions: Vec<u64> = controller.rollouts.keys().copied().collect();
+        for revision in revisions.into_iter().filter(|revision| Some(*revision) != but) {
+            let name = self.nodes[node].name.clone();
+            let Some(observed) = self.observed(ctl, node, Some(revision)) else { return };
+            let runs = self.runs(node);
+            self.step(ctl, revision, What::Observed { node: name, observed, runs });
+        }
+    }
+
+    pub fn runs(&self, node: usize) -> Option<Release> {
+        self.store.inventories[node].link.map(|index| self.made[index].release.clone())
+    }
+
+    /// As the engine sees it.
+    pub fn observed(&self, ctl: u64, node: usize, own: Option<u64>) -> Option<Observed> {
+        let controller = self.controllers.get(&ctl)?;
+        let name = &self.nodes[node].name;
+        let others = || {
+            let others = controller.rollouts.iter().filter(|(revision, _)| Some(**revision) != own);
+            others.filter_map(|(_, active)| active.rollout.nodes().get(name))
+        };
+        let Inventory { link, healthy, traffic_in } = self.store.inventories[node];
+        let serving = match link {
+            // Another rollout of this app is taking it out, whatever is seen yet.
+            Some(_) if others().any(rota_rollout::node::Node::is_out) => Serving::Out,
+            None => Serving::Absent,
+            Some(_) if healthy && traffic_in => Serving::In,
+            Some(_) => Serving::Out,
+        };
+        Some(Observed {
+            online: controller.views[node].online,
+            serving,
+            busy: others().any(|node| node.phase.is_running()),
+            drained: self.store.drained[node],
+        })
+    }
+}
+
+fn addressee(order: &Order) -> Option<&NodeName> {
+    match order {
+        Order::Prepare { node, .. }
+        | Order::Update { node, .. }
+        | Order::Once { node, .. }
+        | Order::Settle { node } => Some(node),
+        Order::WakeAt(_) => None,
+    }
+}

@@ -1,0 +1,176 @@
+//! What a seed makes: releases and how good they are, strategies, targets.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use rota_agent::spec;
+use rota_rollout::names::{Release, Span};
+use rota_rollout::rollout::Limits;
+use rota_rollout::strategy::{
+    Amount, Deadline, Mode, Offline, OnFailure, OnNodeFailure, Percent, StartOrder, Strategy,
+    Tolerance,
+};
+
+use super::rng::Rng;
+
+/// How a release behaves on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quality {
+    Good,
+    Corrupt,
+    HookFails,
+    ExitsAtStart,
+    StartFails,
+    NeverHealthy,
+    SmokeFails,
+    DiesInMonitor,
+    DiesLate,
+}
+
+const BAD: [Quality; 8] = [
+    Quality::Corrupt,
+    Quality::HookFails,
+    Quality::ExitsAtStart,
+    Quality::StartFails,
+    Quality::NeverHealthy,
+    Quality::SmokeFails,
+    Quality::DiesInMonitor,
+    Quality::DiesLate,
+];
+
+/// A release in the words of both sides, and how good it is on each node.
+#[derive(Debug, Clone)]
+pub struct Made {
+    pub release: Release,
+    pub spec: spec::Spec,
+    pub quality: Vec<Quality>,
+}
+
+/// The releases of a seed; the first one is good, and runs everywhere in the beginning.
+pub fn releases(rng: &mut Rng, nodes: usize) -> Vec<Made> {
+    let policy = if rng.percent(80) { spec::OnDrainTimeout::Cut } else { spec::OnDrainTimeout::Fail };
+    let hooks = rng.percent(30);
+    (0..4)
+        .map(|index| {
+            let bad = if index == 0 { 0 } else { rng.pick(&[0, 0, 5, 15, 40, 100]) };
+            let quality = (0..nodes)
+                .map(|_| if rng.percent(bad) { rng.pick(&BAD) } else { Quality::Good })
+                .collect();
+            made(index, policy, hooks, quality)
+        })
+        .collect()
+}
+
+fn made(
+    index: usize,
+    policy: spec::OnDrainTimeout,
+    hooks: bool,
+    quality: Vec<Quality>,
+) -> Made {
+    let version = format!("1.{index}.0");
+    let digest = char::from(b'a' + index as u8).to_string().repeat(64);
+    let script = if hooks { vec![vec!["script".to_owned()]] } else { Vec::new() };
+    let seconds = Duration::from_secs;
+    let spec = spec::Spec {
+        app: "shop".to_owned(),
+        env: "prod".to_owned(),
+        version: version.clone(),
+        digest: digest.clone(),
+        size: 1,
+        format: spec::Format::Tar,
+        run: spec::Run {
+            driver: spec::Driver::Exec,
+            command: Vec::new(),
+            user: None,
+            env: BTreeMap::new(),
+            env_file: None,
+            port: spec::Port::Auto,
+            stop_signal: 15,
+            stop_timeout: seconds(2),
+        },
+        health: spec::Health {
+            check: spec::Check::Alive,
+            interval: Duration::from_millis(100),
+            timeout: seconds(1),
+            healthy_for: Duration::ZERO,
+            deadline: seconds(10),
+        },
+        traffic: spec::Traffic {
+            via: spec::Via::Edge("shop".to_owned()),
+            drain_timeout: seconds(8),
+            on_drain_timeout: policy,
+        },
+        smoke: vec![spec::Smoke {
+            name: "home".to_owned(),
+            test: spec::SmokeTest::Command(Vec::new()),
+            timeout: seconds(1),
+            retries: 0,
+        }],
+        hooks: spec::Hooks {
+            before_drain: script.clone(),
+            before_start: script.clone(),
+            after_join: script.clone(),
+            on_failure: script,
+        },
+    };
+    let version = version.parse().expect("a version");
+    let digest = digest.parse().expect("a digest");
+    Made { release: Release { version, digest }, spec, quality }
+}
+
+/// Long enough for an update and its restore when nothing else goes wrong.
+pub fn limits(strategy: &Strategy) -> Limits {
+    Limits {
+        prepare: Span::seconds(60),
+        update: Span::seconds(120),
+        monitor: Span(strategy.monitor.0 + 60_000),
+        once: Span::seconds(60),
+    }
+}
+
+pub fn amount(rng: &mut Rng) -> Amount {
+    if rng.percent(60) {
+        Amount::Number(number(rng.range(1, 4)))
+    } else {
+        Amount::Percent(share(rng))
+    }
+}
+
+fn share(rng: &mut Rng) -> Percent {
+    Percent::try_from(rng.range(1, 100) as u32).expect("a share")
+}
+
+fn number(number: u64) -> NonZeroU32 {
+    NonZeroU32::new(number as u32).expect("not zero")
+}
+
+/// Any strategy that an operator could write.
+pub fn strategy(rng: &mut Rng) -> Strategy {
+    let tolerance = match rng.range(0, 5) {
+        0..=2 => Tolerance::Number(0),
+        3 => Tolerance::Number(rng.range(1, 3) as u32),
+        4 => Tolerance::Percent(share(rng)),
+        _ => Tolerance::Number(100),
+    };
+    let approvals = if rng.percent(20) { rng.range(1, 2) } else { 0 };
+    Strategy {
+        mode: rng.pick(&[Mode::Batches, Mode::Window]),
+        batch: (0..rng.range(1, 3)).map(|_| amount(rng)).collect(),
+        order: rng.pick(&[StartOrder::StopFirst, StartOrder::StopFirst, StartOrder::StartFirst]),
+        max_unavailable: if rng.percent(50) { Some(amount(rng)) } else { None },
+        delay: Span(rng.pick(&[0, 0, 0, 2_000, 30_000])),
+        monitor: Span(rng.pick(&[0, 500, 5_000, 20_000])),
+        max_failures: tolerance,
+        on_failure: rng.pick(&[OnFailure::Pause, OnFailure::Rollback, OnFailure::Continue]),
+        on_node_failure: if rng.percent(85) { OnNodeFailure::Restore } else { OnNodeFailure::Leave },
+        offline: rng.pick(&[Offline::Skip, Offline::Wait, Offline::Fail]),
+        approve_after: (0..approvals).map(|_| number(rng.range(1, 3))).collect(),
+        spread_by: rng.percent(25).then(|| "zone".to_owned()),
+        deadline: if rng.percent(15) {
+            Deadline::After(Span(rng.range(5_000, 300_000)))
+        } else {
+            Deadline::None
+        },
+    }
+}

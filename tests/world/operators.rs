@@ -1,0 +1,226 @@
+//! What people ask: sensible things, and everything else that is allowed.
+
+use rota_agent::update::What as AgentWhat;
+use rota_rollout::batches::{Target, plan};
+use rota_rollout::gate::Hold;
+use rota_rollout::names::{Revision, RolloutId};
+use rota_rollout::rollout::{Head, Kind, Rollout, Spec};
+use rota_rollout::verbs::{Verb, allow};
+use rota_rollout::What;
+
+use super::controller::Active;
+use super::link::Down;
+use super::store::Kept;
+use super::{Ev, World, fleet};
+
+/// After so many answers an operator loses patience and aborts.
+const PATIENCE: u64 = 12;
+
+impl World {
+    pub fn operate(&mut self) {
+        let next = self.rng.range(800, 12_000);
+        self.after(next, Ev::Operator);
+        let Some(ctl) = self.live.filter(|ctl| self.is_running(*ctl)) else { return };
+        let running = self.running(ctl);
+        if !self.faulty {
+            return match running {
+                Some(revision) => self.answer(ctl, revision),
+                None => self.deploy(ctl),
+            };
+        }
+        match (self.rng.range(0, 11), running) {
+            (0 | 1, Some(revision)) => self.ask_anything(ctl, revision),
+            (2 | 3, Some(revision)) => self.answer(ctl, revision),
+            (4, Some(_)) if self.rng.percent(15) => self.supersede(ctl),
+            (5, _) if self.rng.percent(30) => {
+                let node = self.rng.index(self.nodes.len());
+                let drained = self.store.drained[node];
+                self.drain_node(node, !drained);
+            }
+            (6, _) if self.rng.percent(30) => {
+                self.freeze(Some("a holiday".to_owned()));
+                let thaw = self.rng.range(1_000, 60_000);
+                self.after(thaw, Ev::Unfreeze);
+            }
+            (7, _) if self.rng.percent(10) => {
+                let node = self.rng.index(self.nodes.len());
+                self.deed("asked back on the node");
+                self.feed(node, AgentWhat::AskedBack);
+            }
+            (_, None) => self.deploy(ctl),
+            (_, Some(_)) => {}
+        }
+    }
+
+    /// The newest rollout that runs.
+    fn running(&self, ctl: u64) -> Option<u64> {
+        self.controllers.get(&ctl)?.rollouts.keys().next_back().copied()
+    }
+
+    fn supersede(&mut self, ctl: u64) {
+        let Some(old) = self.running(ctl) else { return };
+        let deadly = std::mem::take(&mut self.deadly); // one commit in truth
+        self.ask(ctl, old, Verb::Abort);
+        self.deploy(ctl);
+        self.deadly = deadly;
+    }
+
+    /// Admits a rollout, if the plan is safe.
+    fn deploy(&mut self, ctl: u64) {
+        if self.rollouts_left == 0 {
+            return;
+        }
+        let strategy = fleet::strategy(&mut self.rng);
+        let restart = self.rng.percent(15);
+        let current = self.store.current.unwrap_or(0);
+        let to = if restart { current } else { self.rng.index(self.made.len()) };
+        let targets = self.targets(ctl, strategy.spread_by.is_some());
+        let release = self.made[to].release.clone();
+        let planned = plan(&targets, &strategy, &release, restart);
+        self.check_plan(&planned, &targets, &strategy);
+        if !planned.refusals.is_empty() || self.store.frozen.is_some() {
+            self.deed("plan refused");
+            return;
+        }
+        self.rollouts_left -= 1;
+        let revision = self.store.rollouts.keys().next_back().map_or(1, |last| last + 1);
+        let id = RolloutId {
+            app: "shop".parse().expect("an app"),
+            env: "prod".parse().expect("an environment"),
+            revision: Revision(revision),
+        };
+        let spec = Spec {
+            id,
+            kind: if restart { Kind::Restart } else { Kind::Deploy },
+            to: release,
+            from: self.store.current.map(|index| self.made[index].release.clone()),
+            limits: fleet::limits(&strategy),
+            strategy,
+            batches: planned.batches.clone(),
+            targets: planned.targets,
+            once: !restart && self.rng.percent(25),
+            started: self.clock(),
+            who: "op".to_owned(),
+            message: String::new(),
+        };
+        self.note(|| format!("rollout {revision} to {to}: {:?} {:?}", spec.strategy, spec.batches));
+        let rollout = Rollout::new(spec, Head::new(planned.in_traffic), planned.nodes(&targets));
+        self.store.rollouts.insert(revision, Kept { rollout: rollout.clone(), term: 1 });
+        if let Some(controller) = self.controllers.get_mut(&ctl) {
+            let active = Active { rollout, term: 1, wakes: Default::default() };
+            controller.rollouts.insert(revision, active);
+        }
+        self.deed("rollout");
+        let deadly = std::mem::take(&mut self.deadly); // admission and start are one commit
+        self.step(ctl, revision, What::Started);
+        self.deadly = deadly;
+    }
+
+    fn targets(&self, ctl: u64, spread: bool) -> Vec<Target> {
+        (0..self.nodes.len())
+            .filter_map(|node| {
+                Some(Target {
+                    name: self.nodes[node].name.clone(),
+                    observed: self.observed(ctl, node, None)?,
+                    runs: self.runs(node),
+                    spread: spread.then(|| self.nodes[node].zone.clone()),
+                })
+            })
+            .collect()
+    }
+
+    /// Asks, when it is allowed.
+    fn ask(&mut self, ctl: u64, revision: u64, verb: Verb) -> bool {
+        let Some(active) = self.active(ctl, revision) else { return false };
+        if allow(&active.rollout, &verb).is_err() {
+            return false;
+        }
+        self.deed("verb");
+        self.step(ctl, revision, What::Asked { verb, who: "op".to_owned() });
+        true
+    }
+
+    fn ask_anything(&mut self, ctl: u64, revision: u64) {
+        let named = |world: &mut Self| {
+            let node = world.rng.index(world.nodes.len());
+            vec![world.nodes[node].name.clone()]
+        };
+        let verb = match self.rng.range(0, 9) {
+            0 | 1 => Verb::Pause,
+            2 | 3 => Verb::Resume,
+            4 => Verb::Promote,
+            5 if self.rng.percent(20) => Verb::Abort,
+            6 if self.rng.percent(40) => Verb::Rollback,
+            7 => Verb::Retry(Vec::new()),
+            8 => Verb::Retry(named(self)),
+            _ => Verb::Skip(named(self)),
+        };
+        self.ask(ctl, revision, verb);
+    }
+
+    /// Does something about a hold.
+    fn answer(&mut self, ctl: u64, revision: u64) {
+        let Some(active) = self.active(ctl, revision) else { return };
+        let head = &active.rollout.head;
+        let hold = head.held.as_ref().map(|held| held.hold.clone());
+        if head.paused.is_some() {
+            self.ask(ctl, revision, Verb::Resume);
+            return;
+        }
+        let Some(hold) = hold else { return };
+        if !self.faulty {
+            self.answers += 1;
+            if self.answers > PATIENCE {
+                if !self.ask(ctl, revision, Verb::Abort) {
+                    self.violation(format!("abort is refused while it is held: {hold}"));
+                }
+                return;
+            }
+        }
+        let verb = match &hold {
+            Hold::Failures { .. } => match self.rng.range(0, 3) {
+                0 => Verb::Resume,
+                1 => Verb::Rollback,
+                2 => Verb::Abort,
+                _ => Verb::Retry(Vec::new()),
+            },
+            Hold::RollbackFailed { .. } => match self.rng.range(0, 2) {
+                0 => Verb::Resume,
+                1 => Verb::Abort,
+                _ => Verb::Retry(Vec::new()),
+            },
+            Hold::Approval { .. } => Verb::Promote,
+            Hold::Deadline { .. } => Verb::Resume,
+            Hold::Once { .. } if self.rng.percent(80) => Verb::Retry(Vec::new()),
+            Hold::Once { .. } => Verb::Abort,
+            Hold::Offline { nodes } if self.rng.percent(30) => Verb::Skip(nodes.clone()),
+            Hold::Offline { .. } | Hold::Capacity { .. } | Hold::Busy { .. } => return,
+            Hold::Frozen { .. } => return self.freeze(None),
+        };
+        self.ask(ctl, revision, verb);
+    }
+
+    /// An operator's standing wish for a node.
+    pub fn drain_node(&mut self, node: usize, drained: bool) {
+        let Some(ctl) = self.live.filter(|ctl| self.is_running(*ctl)) else { return };
+        self.deed("node drained or undrained");
+        self.note(|| format!("    n{node}: drained {drained}"));
+        self.store.drained[node] = drained;
+        self.store.wishes += 1;
+        let seq = self.store.wishes;
+        self.send_down(ctl, node, Down::Standing { drained, seq });
+        self.observe(ctl, node, None);
+    }
+
+    pub fn freeze(&mut self, why: Option<String>) {
+        let Some(ctl) = self.live.filter(|ctl| self.is_running(*ctl)) else {
+            return self.after(1_000, Ev::Unfreeze);
+        };
+        self.store.frozen.clone_from(&why);
+        let Some(controller) = self.controllers.get(&ctl) else { return };
+        let revisions: Vec<u64> = controller.rollouts.keys().copied().collect();
+        for revision in revisions {
+            self.step(ctl, revision, What::Frozen(why.clone()));
+        }
+    }
+}
