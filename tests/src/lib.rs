@@ -1,1 +1,4 @@
-//! Proofs of the whole.
+//! Proofs of the whole: what the demo and the end-to-end tests share.
+
+pub mod farm;
+pub mod load;

@@ -112,7 +112,9 @@ fn target(text: &str) -> Target {
             "offline" => target.observed.online = false,
             "out" => target.observed.serving = Serving::Out,
             "absent" => (target.observed.serving, target.runs) = (Serving::Absent, None),
-            "drained" => target.observed = Observed { drained: true, serving: Serving::Out, ..observed },
+            "drained" => {
+                target.observed = Observed { drained: true, serving: Serving::Out, ..observed }
+            }
             "busy" => target.observed.busy = true,
             "current" => target.runs = Some(release(1)),
             zone => target.spread = Some(zone.trim_start_matches('@').to_owned()),
@@ -279,7 +281,9 @@ impl Story {
     fn stands(&self) -> String {
         let state = self.rollout.state();
         match &self.rollout.head.held {
-            Some(held) => format!("{state}: {}; {}", held.hold, held.hold.hint(&self.rollout.spec.id)),
+            Some(held) => {
+                format!("{state}: {}; {}", held.hold, held.hold.hint(&self.rollout.spec.id))
+            }
             None => state.to_owned(),
         }
     }
@@ -321,12 +325,8 @@ fn report_of(words: &[&str]) -> Report {
         }
         ["joined"] => Report::Joined(Measured::default()),
         ["done"] => Report::Done(Measured::default()),
-        ["done", "cut", cut] => {
-            Report::Done(Measured { cut: number(cut), ..Measured::default() })
-        }
-        ["broke:", cause @ ..] => {
-            Report::Broken { cause: cause.join(" "), output: String::new() }
-        }
+        ["done", "cut", cut] => Report::Done(Measured { cut: number(cut), ..Measured::default() }),
+        ["broke:", cause @ ..] => Report::Broken { cause: cause.join(" "), output: String::new() },
         ["failed", step, left, text @ ..] => Report::Failed(Failure {
             step: word::<StepName>(step),
             text: text.join(" "),

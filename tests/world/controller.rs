@@ -75,8 +75,7 @@ impl World {
         for revision in revisions {
             if let Some(kept) = self.store.claim(revision) {
                 let wakes = BTreeSet::new();
-                rollouts
-                    .insert(revision, Active { rollout: kept.rollout, term: kept.term, wakes });
+                rollouts.insert(revision, Active { rollout: kept.rollout, term: kept.term, wakes });
             }
         }
         self.note(|| format!("controller {ctl} starts with {:?}", rollouts.keys()));
@@ -219,7 +218,9 @@ impl World {
         }
         if self.dies_here() {
             return match self.rng.index(3) {
-                0 => self.pause_controller(ctl, Some(Pending::Commit { revision, changes, orders })),
+                0 => {
+                    self.pause_controller(ctl, Some(Pending::Commit { revision, changes, orders }))
+                }
                 _ => self.kill_controller(ctl, "before the commit"),
             };
         }
@@ -290,7 +291,9 @@ impl World {
                 return self.kill_controller(ctl, "amid its orders");
             }
             if let Order::WakeAt(Timestamp(at)) = order {
-                if let Some(active) = self.controllers.get_mut(&ctl).and_then(|c| c.rollouts.get_mut(&revision)) {
+                if let Some(active) =
+                    self.controllers.get_mut(&ctl).and_then(|c| c.rollouts.get_mut(&revision))
+                {
                     active.wakes.insert(at);
                 }
                 self.at(at.saturating_sub(super::EPOCH_MS), Ev::Wake { ctl });

@@ -49,7 +49,8 @@ pub struct Made {
 
 /// The releases of a seed; the first one is good, and runs everywhere in the beginning.
 pub fn releases(rng: &mut Rng, nodes: usize) -> Vec<Made> {
-    let policy = if rng.percent(80) { spec::OnDrainTimeout::Cut } else { spec::OnDrainTimeout::Fail };
+    let policy =
+        if rng.percent(80) { spec::OnDrainTimeout::Cut } else { spec::OnDrainTimeout::Fail };
     let hooks = rng.percent(30);
     (0..4)
         .map(|index| {
@@ -62,12 +63,7 @@ pub fn releases(rng: &mut Rng, nodes: usize) -> Vec<Made> {
         .collect()
 }
 
-fn made(
-    index: usize,
-    policy: spec::OnDrainTimeout,
-    hooks: bool,
-    quality: Vec<Quality>,
-) -> Made {
+fn made(index: usize, policy: spec::OnDrainTimeout, hooks: bool, quality: Vec<Quality>) -> Made {
     let version = format!("1.{index}.0");
     let digest = char::from(b'a' + index as u8).to_string().repeat(64);
     let script = if hooks { vec![vec!["script".to_owned()]] } else { Vec::new() };
@@ -163,7 +159,11 @@ pub fn strategy(rng: &mut Rng) -> Strategy {
         monitor: Span(rng.pick(&[0, 500, 5_000, 20_000])),
         max_failures: tolerance,
         on_failure: rng.pick(&[OnFailure::Pause, OnFailure::Rollback, OnFailure::Continue]),
-        on_node_failure: if rng.percent(85) { OnNodeFailure::Restore } else { OnNodeFailure::Leave },
+        on_node_failure: if rng.percent(85) {
+            OnNodeFailure::Restore
+        } else {
+            OnNodeFailure::Leave
+        },
         offline: rng.pick(&[Offline::Skip, Offline::Wait, Offline::Fail]),
         approve_after: (0..approvals).map(|_| number(rng.range(1, 3))).collect(),
         spread_by: rng.percent(25).then(|| "zone".to_owned()),

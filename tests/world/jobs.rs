@@ -129,7 +129,11 @@ impl World {
             Job::Health { spec, instance } => {
                 let limit = spec.health.deadline.as_millis() as u64;
                 let quality = self.quality(node, instance.token);
-                if quality == Some(Quality::NeverHealthy) { limit } else { self.rng.range(20, 3_000) }
+                if quality == Some(Quality::NeverHealthy) {
+                    limit
+                } else {
+                    self.rng.range(20, 3_000)
+                }
             }
             Job::Smoke { .. } => self.rng.range(10, 500),
             Job::Join { .. } => self.rng.range(5, 50),

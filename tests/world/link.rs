@@ -27,13 +27,30 @@ pub enum Told {
 /// From a controller.
 #[derive(Debug, Clone)]
 pub enum Down {
-    Prepare { revision: u64, term: u64, attempt: u32, to: usize },
+    Prepare {
+        revision: u64,
+        term: u64,
+        attempt: u32,
+        to: usize,
+    },
     Update(Box<UpdateOrder>),
-    Once { revision: u64, term: u64, attempt: u32 },
-    Settle { revision: u64, term: u64 },
+    Once {
+        revision: u64,
+        term: u64,
+        attempt: u32,
+    },
+    Settle {
+        revision: u64,
+        term: u64,
+    },
     /// `seq`: of the operators' wishes for this node; an older one comes too late.
-    Standing { drained: bool, seq: u64 },
-    Ack { seq: u64 },
+    Standing {
+        drained: bool,
+        seq: u64,
+    },
+    Ack {
+        seq: u64,
+    },
 }
 
 /// One session, as the agent has it.
@@ -54,7 +71,11 @@ impl World {
     }
 
     fn delay(&mut self) -> u64 {
-        if self.faulty && self.rng.percent(2) { self.rng.range(500, 12_000) } else { self.rng.range(1, 20) }
+        if self.faulty && self.rng.percent(2) {
+            self.rng.range(500, 12_000)
+        } else {
+            self.rng.range(1, 20)
+        }
     }
 
     pub fn send_up(&mut self, node: usize, ctl: u64, up: Up) {
@@ -92,7 +113,10 @@ impl World {
         if self.nodes[node].agent.is_none() || self.nodes[node].cut {
             return;
         }
-        let missing: Vec<u64> = self.controllers.keys().copied()
+        let missing: Vec<u64> = self
+            .controllers
+            .keys()
+            .copied()
             .filter(|ctl| self.is_running(*ctl) && !self.nodes[node].sessions.contains_key(ctl))
             .collect();
         for ctl in missing {

@@ -116,7 +116,10 @@ pub fn run(seed: u64, trace: bool) -> Result<Story, String> {
             world.violation(format!("no end after {EVENTS_MAX} events: {}", world.standing()));
         }
         if !world.faulty && world.now > world.quiet_since + QUIET_MAX_MS {
-            world.violation(format!("no end {QUIET_MAX_MS} ms after the faults: {}", world.standing()));
+            world.violation(format!(
+                "no end {QUIET_MAX_MS} ms after the faults: {}",
+                world.standing()
+            ));
         }
         world.report(n)?;
     }
@@ -202,7 +205,9 @@ impl World {
 
     fn report(&self, step: u64) -> Result<(), String> {
         match &self.wrong {
-            Some(wrong) => Err(format!("seed={} step={step} at={} ms: {wrong}", self.seed, self.now)),
+            Some(wrong) => {
+                Err(format!("seed={} step={step} at={} ms: {wrong}", self.seed, self.now))
+            }
             None => Ok(()),
         }
     }
@@ -210,7 +215,9 @@ impl World {
     fn handle(&mut self, ev: Ev) {
         match ev {
             Ev::ToController { ctl, node, session, up } => self.hear_agent(ctl, node, session, up),
-            Ev::ToNode { node, ctl, session, down } => self.hear_controller(node, ctl, session, down),
+            Ev::ToNode { node, ctl, session, down } => {
+                self.hear_controller(node, ctl, session, down)
+            }
             Ev::Dial { node } => self.dial(node),
             Ev::Prepared { node, epoch, prepare } => self.prepared(node, epoch, prepare),
             Ev::OnceEnds { node, epoch, key } => self.once_ends(node, epoch, key),

@@ -342,7 +342,9 @@ pub fn revision_of(rollout: &str) -> Option<u64> {
 
 fn brief(what: &What) -> String {
     match what {
-        What::Ordered(order) => format!("ordered {}#{} term {}", order.rollout, order.attempt, order.term),
+        What::Ordered(order) => {
+            format!("ordered {}#{} term {}", order.rollout, order.attempt, order.term)
+        }
         other => format!("{other:?}"),
     }
 }

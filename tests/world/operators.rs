@@ -1,12 +1,12 @@
 //! What people ask: sensible things, and everything else that is allowed.
 
 use rota_agent::update::What as AgentWhat;
+use rota_rollout::What;
 use rota_rollout::batches::{Target, plan};
 use rota_rollout::gate::Hold;
 use rota_rollout::names::{Revision, RolloutId};
 use rota_rollout::rollout::{Head, Kind, Rollout, Spec};
 use rota_rollout::verbs::{Verb, allow};
-use rota_rollout::What;
 
 use super::controller::Active;
 use super::link::Down;

@@ -2,8 +2,8 @@
 
 use rota_agent::update::{App, Instance, Left, Said, Side, What, Work};
 use rota_rollout::batches::{Plan, Target};
-use rota_rollout::{Hold, invariants};
 use rota_rollout::strategy::{OnNodeFailure, Strategy};
+use rota_rollout::{Hold, invariants};
 use rota_rollout::{Order, Rollout};
 
 use super::World;
@@ -24,7 +24,13 @@ fn limit(rollout: &Rollout) -> usize {
 
 impl World {
     /// After every step of the core.
-    pub fn check_step(&mut self, ctl: u64, revision: u64, orders: &[Order], was_held: Option<Hold>) {
+    pub fn check_step(
+        &mut self,
+        ctl: u64,
+        revision: u64,
+        orders: &[Order],
+        was_held: Option<Hold>,
+    ) {
         let Some(active) = self.active(ctl, revision) else { return };
         let mut wrong = invariants::violations(&active.rollout);
         let head = &active.rollout.head;
@@ -74,7 +80,8 @@ impl World {
         let fences: Vec<(String, u64)> =
             host.journal.fences.iter().map(|(name, fence)| (name.clone(), fence.term)).collect();
         let app = &host.journal;
-        let updated = matches!(before.work, Work::Update(_)) && !matches!(app.work, Work::Update(_));
+        let updated =
+            matches!(before.work, Work::Update(_)) && !matches!(app.work, Work::Update(_));
         if updated && !host.leaky {
             wrong.extend(self.unfinished(node));
         }
@@ -108,9 +115,9 @@ impl World {
             .collect();
         let instance = current.and_then(|settled| settled.instance.as_ref());
         let lives = mine.is_some_and(|token| host.procs.get(&token).is_some_and(|p| p.alive));
-        let serves = instance.and_then(|i| host.members.get(&i.label)).is_some_and(|member| {
-            Some(member.token) == mine && member.side == Side::In
-        });
+        let serves = instance
+            .and_then(|i| host.members.get(&i.label))
+            .is_some_and(|member| Some(member.token) == mine && member.side == Side::In);
         let reviving = matches!(host.journal.work, Work::Revive(_));
         if lives && !left_out && !serves && !host.journal.drained && !reviving {
             wrong.push(format!("n{node}: its update ended, and it is not back in traffic"));
@@ -130,9 +137,10 @@ impl World {
             member.is_some_and(|m| m.token == token && m.side == Side::In)
                 && host.procs.get(&token).is_some_and(|proc| proc.alive)
         };
-        let others = host.members.iter().any(|(label, member)| {
-            member.token != instance.token && serves(label, member.token)
-        });
+        let others = host
+            .members
+            .iter()
+            .any(|(label, member)| member.token != instance.token && serves(label, member.token));
         if !serves(&instance.label, instance.token) || others {
             return;
         }
@@ -152,7 +160,9 @@ impl World {
             .map(|node| node.name.to_string())
             .collect();
         if out.len() > limit {
-            self.violation(format!("{out:?} are out of traffic by our doing, the limit is {limit}"));
+            self.violation(format!(
+                "{out:?} are out of traffic by our doing, the limit is {limit}"
+            ));
         }
     }
 
@@ -247,13 +257,15 @@ impl World {
     /// Its restore failed too, or it was to be left.
     fn may_stay_out(&self, node: usize) -> bool {
         let host = &self.nodes[node];
-        host.leaky || host.journal.fences.iter().any(|(rollout, fence)| {
-            let Some(Said::Failed(failed)) = &fence.last else { return false };
-            let kept = revision_of(rollout).and_then(|revision| self.store.rollouts.get(&revision));
-            let leaves = kept.is_some_and(|kept| {
-                kept.rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave
-            });
-            failed.left == Left::Out && (failed.restore_error.is_some() || leaves)
-        })
+        host.leaky
+            || host.journal.fences.iter().any(|(rollout, fence)| {
+                let Some(Said::Failed(failed)) = &fence.last else { return false };
+                let kept =
+                    revision_of(rollout).and_then(|revision| self.store.rollouts.get(&revision));
+                let leaves = kept.is_some_and(|kept| {
+                    kept.rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave
+                });
+                failed.left == Left::Out && (failed.restore_error.is_some() || leaves)
+            })
     }
 }

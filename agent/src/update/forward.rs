@@ -396,11 +396,9 @@ fn job_of(update: &Update, task: Task) -> Option<Job> {
         Fetch => Job::Fetch(spec),
         BeforeDrain => hooks(HookSet::BeforeDrain, update.facts.old.clone()),
         Drain => old.map(|(spec, instance)| Job::Drain { spec, instance, must: false })?,
-        Stop => old.map(|(spec, instance)| Job::Stop {
-            spec,
-            instance,
-            forget: update.is_beside(),
-        })?,
+        Stop => {
+            old.map(|(spec, instance)| Job::Stop { spec, instance, forget: update.is_beside() })?
+        }
         Swap => Job::Swap(Some(spec)),
         BeforeStart => hooks(HookSet::BeforeStart, None),
         Start => new.map(|new| Job::Start { spec, label: new.label, token: new.token })?,

@@ -177,7 +177,9 @@ fn action(action: &Action) -> String {
     match action {
         Action::Do { task, .. } => job(task),
         Action::Say { attempt, said, .. } => format!("say {attempt} {}", words(said)),
-        Action::Assert { instance, side } => format!("assert {}{} {side:?}", instance.token, instance.label),
+        Action::Assert { instance, side } => {
+            format!("assert {}{} {side:?}", instance.token, instance.label)
+        }
         Action::Prune => "prune".to_owned(),
     }
 }
@@ -211,7 +213,8 @@ fn words(said: &Said) -> String {
         Said::Joined(m) => format!("joined out {} cut {}", m.out_of_traffic_ms, m.cut),
         Said::Done(m) => format!("done out {} cut {}", m.out_of_traffic_ms, m.cut),
         Said::Failed(failed) => {
-            let worse = failed.restore_error.as_ref().map(|e| format!(" ({e})")).unwrap_or_default();
+            let worse =
+                failed.restore_error.as_ref().map(|e| format!(" ({e})")).unwrap_or_default();
             let runs = failed.release.as_deref().unwrap_or("nothing");
             format!(
                 "failed at {:?}: {}; {:?}{worse}, runs {runs}",
@@ -354,7 +357,10 @@ fn failure_at_each_step() {
         let left = if steps == 0 { "Untouched, runs 1.0.0" } else { "Restored, runs 1.0.0" };
         assert!(said.ends_with(left), "after {steps} steps: {said}");
         let rests = node.rests();
-        assert!(rests.starts_with("1.0.0 as ") && rests.ends_with(" In, before it none"), "{rests}");
+        assert!(
+            rests.starts_with("1.0.0 as ") && rests.ends_with(" In, before it none"),
+            "{rests}"
+        );
     }
 }
 
@@ -382,7 +388,12 @@ fn a_new_instance_that_cannot_be_ended() {
     let mut node = Node::serving();
     node.ordered(|order| order.start_first = true).ok(3).fails("500").fails("it does not die");
     let said = node.said();
-    assert!(said.ends_with("Restored (the failed release could not be stopped: it does not die), runs 1.0.0"), "{said}");
+    assert!(
+        said.ends_with(
+            "Restored (the failed release could not be stopped: it does not die), runs 1.0.0"
+        ),
+        "{said}"
+    );
     assert_eq!(node.rests(), "1.0.0 as 1 In, before it none");
 }
 
@@ -527,7 +538,10 @@ fn the_new_app_ends_during_its_update() {
         let mut node = Node::serving();
         node.ordered(|_| ()).ok(steps).exits(6).ok(6);
         let said = node.said();
-        assert!(said.contains(&format!("failed at {says}: the app exited with 1; Restored")), "{said}");
+        assert!(
+            said.contains(&format!("failed at {says}: the app exited with 1; Restored")),
+            "{said}"
+        );
         assert!(node.rests().starts_with("1.0.0"), "{}", node.rests());
     }
 }
@@ -655,7 +669,10 @@ fn an_update_interrupts() {
     node.boots(&[1]);
     node.ordered(|order| order.start_first = true).ok(1).fails("no").ok(2);
     let said = node.said();
-    assert!(said.ends_with("join 1\nstop 4b for good\nsay 1 failed at Start: no; Restored, runs 1.0.0"), "{said}");
+    assert!(
+        said.ends_with("join 1\nstop 4b for good\nsay 1 failed at Start: no; Restored, runs 1.0.0"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -264,9 +264,7 @@ impl Phase {
                 Self::Updating { direction, .. } | Self::Monitoring { direction, .. },
                 R::Broken { cause, output },
             ) => Ok(broken(*direction, cause, output)),
-            (Self::Failed { cause, .. }, late) if cause.silent => {
-                Self::late(cause.direction, late)
-            }
+            (Self::Failed { cause, .. }, late) if cause.silent => Self::late(cause.direction, late),
             (_, _) => Err(OutOfOrder),
         }
     }

@@ -80,9 +80,7 @@ pub(crate) fn is_stuck(spec: &Spec, node: &Node) -> bool {
         Phase::Done => nowhere,
         Phase::Failed { cause, left } => match cause.direction {
             Direction::Back => true,
-            Direction::Forward => {
-                nowhere && is_unsettled(spec, *left)
-            }
+            Direction::Forward => nowhere && is_unsettled(spec, *left),
         },
         Phase::Waiting
         | Phase::Preparing { .. }

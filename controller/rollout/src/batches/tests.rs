@@ -45,11 +45,7 @@ fn sizes() {
 fn who_is_left_alone() {
     let skip = |offline| Strategy { offline, ..batches(&[percent("50%")]) };
     let texts = ["n1", "n2 offline", "n3 drained", "n4 current"];
-    check(
-        &texts,
-        skip(Offline::Skip),
-        "n1; n2 Offline; n3 Drained; n4 AlreadyCurrent",
-    );
+    check(&texts, skip(Offline::Skip), "n1; n2 Offline; n3 Drained; n4 AlreadyCurrent");
     check(&texts, skip(Offline::Wait), "n2 n1; n3 Drained; n4 AlreadyCurrent");
     check(&texts, skip(Offline::Fail), "n2 n1; n3 Drained; n4 AlreadyCurrent");
     check(&["n1 current out"], one_by_one(), "n1");
@@ -111,7 +107,9 @@ fn what_it_refuses_and_how_shares_resolve() {
     let made = plan(&targets(&["n1", "n2 offline", "n3"]), &strategy, &release(1), false);
     assert_eq!(
         made.refusals,
-        ["1 of 3 targets are offline (n2) and max_unavailable is 1: no serving node could be updated"]
+        [
+            "1 of 3 targets are offline (n2) and max_unavailable is 1: no serving node could be updated"
+        ]
     );
     let none = plan(&[], &strategy, &release(1), false);
     assert!(none.refusals[0].starts_with("no node matches the target"), "{:?}", none.refusals);

@@ -44,18 +44,17 @@ fn capacity_with_nodes_down_already() {
         (vec!["n1 absent", "n2", "n3"], limited(3, 1), "n1", "rolling"),
         (vec!["n1 absent", "n2", "n3"], limited(3, 2), "n1 n2", "rolling"),
         // Another rollout has them.
-        (
-            vec!["n1 busy", "n2 busy"],
-            unset(2),
-            "",
-            "held: another rollout is updating n1, n2",
-        ),
+        (vec!["n1 busy", "n2 busy"], unset(2), "", "held: another rollout is updating n1, n2"),
         (vec!["n1 busy", "n2"], unset(2), "n2", "rolling"),
         (vec!["n1 offline"], wait(unset(1)), "", "held: 1 node offline: n1"),
         (vec!["n1"], unset(9), "n1", "rolling"),
     ] {
         let story = Story::prepared(&texts, strategy);
-        assert_eq!((story.updating().as_str(), story.stands().as_str()), (updating, stands), "{texts:?}");
+        assert_eq!(
+            (story.updating().as_str(), story.stands().as_str()),
+            (updating, stands),
+            "{texts:?}"
+        );
     }
 }
 
@@ -119,7 +118,8 @@ fn approvals() {
 
     // A whole batch that needs nothing does not hurry the approval.
     let wide = Strategy { batch: vec![number(2), number(1)], ..window(2) };
-    let mut story = Story::from(crate::tests::admitted(&["n1", "n2", "n3", "n4"], after(&[2], wide)));
+    let mut story =
+        Story::from(crate::tests::admitted(&["n1", "n2", "n3", "n4"], after(&[2], wide)));
     story.hear(What::Started);
     story.ask(Verb::Skip(vec![crate::tests::name("n3")]));
     for node in ["n1", "n2", "n4"] {

@@ -14,10 +14,8 @@ fn phases() -> Vec<(&'static str, Phase)> {
         silent,
     };
     let updating = |direction| Phase::Updating { direction, step: None, deadline, takes_out: true };
-    let failed = |silent, direction| Phase::Failed {
-        cause: cause(silent, direction),
-        left: Left::Unknown,
-    };
+    let failed =
+        |silent, direction| Phase::Failed { cause: cause(silent, direction), left: Left::Unknown };
     use Direction::{Back, Forward};
     vec![
         ("waiting", Phase::Waiting),
@@ -123,7 +121,8 @@ fn every_phase_and_every_report() {
 #[test]
 fn what_each_phase_is() {
     for (from, phase) in phases() {
-        let running = matches!(from, "updating" | "updating back" | "monitoring" | "monitoring back");
+        let running =
+            matches!(from, "updating" | "updating back" | "monitoring" | "monitoring back");
         let open = running || matches!(from, "waiting" | "preparing" | "ready");
         assert_eq!(phase.is_running(), running, "{from}");
         assert_eq!(phase.is_settled(), !open, "{from}");
@@ -154,7 +153,11 @@ fn who_is_capacity_and_who_serves() {
     for (serving, online, phase, out, serves) in rows {
         let observed = Observed { online, serving, busy: false, drained: false };
         let node = Node { phase: phase.clone(), ..Node::waiting(1, observed, None) };
-        assert_eq!((node.is_out(), node.is_serving()), (out, serves), "{serving:?} {online} {phase:?}");
+        assert_eq!(
+            (node.is_out(), node.is_serving()),
+            (out, serves),
+            "{serving:?} {online} {phase:?}"
+        );
     }
 }
 

@@ -44,7 +44,11 @@ fn which_ends_count() {
     ] {
         let mut story = Story::prepared(&["n1", "n2"], strategy);
         for node in ["n1", "n2"] {
-            if fails.contains(&node) { story.fail(node, Left::Restored) } else { story.done(node) };
+            if fails.contains(&node) {
+                story.fail(node, Left::Restored)
+            } else {
+                story.done(node)
+            };
         }
         let ended = (story.rollout.state(), story.rollout.becomes_current());
         assert_eq!(ended, (state, current), "{fails:?}");

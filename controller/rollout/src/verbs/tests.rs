@@ -25,26 +25,17 @@ fn story(strategy: Strategy, after: impl FnOnce(&mut Story)) -> Rollout {
 
 fn states() -> Vec<(&'static str, Rollout, &'static str)> {
     let approve = Strategy { approve_after: vec![1.try_into().unwrap()], ..one_by_one() };
-    let deadline =
-        Strategy { deadline: Deadline::After(crate::Span::seconds(1)), ..one_by_one() };
+    let deadline = Strategy { deadline: Deadline::After(crate::Span::seconds(1)), ..one_by_one() };
     let back = Strategy { on_failure: OnFailure::Rollback, ..one_by_one() };
     vec![
         ("rolling", story(one_by_one(), |_| ()), "pause abort rollback skip"),
-        (
-            "paused",
-            story(one_by_one(), |s| drop(s.ask(Verb::Pause))),
-            "resume abort rollback skip",
-        ),
+        ("paused", story(one_by_one(), |s| drop(s.ask(Verb::Pause))), "resume abort rollback skip"),
         (
             "failures",
             story(one_by_one(), |s| drop(s.fail("n1", Left::Restored))),
             "pause resume abort rollback retry skip",
         ),
-        (
-            "approval",
-            story(approve, |s| drop(s.done("n1"))),
-            "pause promote abort rollback skip",
-        ),
+        ("approval", story(approve, |s| drop(s.done("n1"))), "pause promote abort rollback skip"),
         ("deadline", story(deadline, |s| drop(s.wait(2))), "pause resume abort rollback skip"),
         (
             "frozen",

@@ -1,0 +1,124 @@
+//! Steady requests through an edge: keep-alive and not, counted one by one.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Between two requests of one client: steady, and far below what two cores bear.
+const PACE: Duration = Duration::from_millis(4);
+
+/// An answer that takes longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Clients that run until they are stopped.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+/// What the clients saw.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Requests that got a whole 200 answer.
+    pub good: AtomicU64,
+    /// All others.
+    pub failed: AtomicU64,
+}
+
+impl Load {
+    /// Starts so many clients; every second one opens a new connection for each request.
+    pub fn start(edge: SocketAddr, clients: usize) -> Self {
+        let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
+        let client = |number: usize| {
+            let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
+            std::thread::spawn(move || run(edge, number % 2 == 0, &stop, &counts))
+        };
+        let clients = (0..clients).map(client).collect();
+        Self { stop, counts, clients }
+    }
+
+    /// So far: good and failed.
+    pub fn so_far(&self) -> (u64, u64) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&self.counts.good), read(&self.counts.failed))
+    }
+
+    /// Ends the clients: good and failed.
+    pub fn stop(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        let Self { clients, counts, .. } = self;
+        for client in clients {
+            if client.join().is_err() {
+                counts.failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&counts.good), read(&counts.failed))
+    }
+}
+
+fn run(edge: SocketAddr, keep_alive: bool, stop: &AtomicBool, counts: &Counts) {
+    let mut kept: Option<BufReader<TcpStream>> = None;
+    while !stop.load(Ordering::Relaxed) {
+        let answered = match kept.take() {
+            Some(connection) => ask(connection, keep_alive),
+            None => connect(edge).and_then(|connection| ask(connection, keep_alive)),
+        };
+        match answered {
+            Ok((200, connection)) => {
+                counts.good.fetch_add(1, Ordering::Relaxed);
+                kept = Some(connection).filter(|_| keep_alive);
+            }
+            Ok((status, _)) => fail(counts, &format!("status {status}")),
+            Err(error) => fail(counts, &error.to_string()),
+        }
+        std::thread::sleep(PACE); // the pace of the load, not a wait for anything
+    }
+}
+
+fn fail(counts: &Counts, why: &str) {
+    counts.failed.fetch_add(1, Ordering::Relaxed);
+    eprintln!("a request failed: {why}");
+}
+
+fn connect(edge: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(edge)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(BufReader::new(stream))
+}
+
+/// One request; answers the status and the connection.
+fn ask(
+    mut connection: BufReader<TcpStream>,
+    keep_alive: bool,
+) -> std::io::Result<(u16, BufReader<TcpStream>)> {
+    let end = if keep_alive { "keep-alive" } else { "close" };
+    let request = format!("GET / HTTP/1.1\r\nhost: shop\r\nconnection: {end}\r\n\r\n");
+    connection.get_mut().write_all(request.as_bytes())?;
+    let mut line = String::new();
+    connection.read_line(&mut line)?;
+    let bad = || std::io::Error::other(format!("not an answer: {line:?}"));
+    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(bad)?;
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        if connection.read_line(&mut header)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let header = header.trim_end().to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().map_err(std::io::Error::other)?;
+        }
+    }
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body)?;
+    Ok((status, connection))
+}
