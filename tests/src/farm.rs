@@ -75,7 +75,10 @@ impl Process {
                 if writeln!(file, "{line}").is_err() {
                     return;
                 }
-                if line.contains("ready:") && tell.send(line).is_err() {
+                if line.contains(" ready: ")
+                    && !line.contains("edge ready")
+                    && tell.send(line).is_err()
+                {
                     continue; // nobody waits any more; the log goes on
                 }
             }
