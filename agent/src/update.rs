@@ -232,6 +232,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a few live at a time, each for a moment")]
 pub enum What {
     /// An update was ordered.
     Ordered(UpdateOrder),
@@ -268,6 +269,7 @@ pub enum Did {
 
 /// What the shell must do. Each is harmless when repeated; a new numbered one ends the one before.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a few live at a time, each for a moment")]
 pub enum Action {
     /// Do this and answer with its number.
     Do { number: u64, task: Job },

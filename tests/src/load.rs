@@ -35,7 +35,7 @@ impl Load {
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
         let client = |number: usize| {
             let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
-            std::thread::spawn(move || run(edge, number % 2 == 0, &stop, &counts))
+            std::thread::spawn(move || run(edge, number.is_multiple_of(2), &stop, &counts))
         };
         let clients = (0..clients).map(client).collect();
         Self { stop, counts, clients }

@@ -148,7 +148,7 @@ pub(crate) enum Next {
     /// These are in turn but drained by an operator.
     LeaveDrained(Vec<NodeName>),
     /// The next batch is in turn.
-    NextBatch,
+    Advance,
     /// Something is under way; there is nothing to say.
     UnderWay,
     /// Nothing to do until then.
@@ -239,7 +239,7 @@ fn pass(draft: &Draft) -> Next {
         return if draft.tally().running == 0 { Next::End(outcome(draft)) } else { Next::UnderWay };
     }
     if !barrier(draft) {
-        return Next::NextBatch;
+        return Next::Advance;
     }
     if draft.tally().running > 0 {
         return Next::UnderWay; // a window may still have nodes of the batches before

@@ -155,6 +155,7 @@ pub enum Outcome {
 
 /// One record that changed.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a step has few changes, and most of them are nodes")]
 pub enum Change {
     /// The head.
     Head(Head),

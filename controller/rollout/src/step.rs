@@ -492,7 +492,7 @@ fn go_on(draft: &mut Draft) {
             Next::Start(nodes) => update(draft, &nodes),
             Next::GiveUp(nodes) => give_up(draft, &nodes),
             Next::LeaveDrained(nodes) => leave_drained(draft, &nodes),
-            Next::NextBatch => next_batch(draft),
+            Next::Advance => next_batch(draft),
             Next::Hold(hold) => {
                 if !starts_rollback(draft, &hold) {
                     return held(draft, hold);

@@ -46,6 +46,7 @@ const TICK: Duration = Duration::from_millis(250);
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// What the engine hears.
+#[expect(clippy::large_enum_variant, reason = "a few live at a time, each for a moment")]
 pub enum Input {
     /// An agent opened a session.
     Hello(Box<Hello>),

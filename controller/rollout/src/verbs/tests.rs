@@ -7,6 +7,7 @@ use crate::strategy::{Deadline, OnFailure, Strategy};
 use crate::tests::{Story, admitted, name, one_by_one, ordered};
 use crate::verbs::{Verb, allow};
 
+#[expect(clippy::type_complexity, reason = "rows of a table")]
 const VERBS: [(&str, fn() -> Verb); 7] = [
     ("pause", || Verb::Pause),
     ("resume", || Verb::Resume),
