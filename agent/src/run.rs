@@ -20,7 +20,7 @@ use crate::agent::Agent;
 use crate::journal::{Journal, JournalError};
 use crate::link;
 use crate::local::{self, Request};
-use crate::order::{Order, Rollout, Standing, Work as Ordered};
+use crate::order::{Edge, Order, Rollout, Standing, Work as Ordered};
 use crate::report::{Report, What as Say};
 use crate::runtime::Running;
 use crate::spec::Spec;
@@ -36,6 +36,9 @@ const ROTATE_EVERY: Duration = Duration::from_secs(60);
 
 /// The journal's record of what the operators want of this node as a whole.
 const STANDING: &str = "node.standing";
+
+/// The journal's record of the edges: a restarted agent must find them also while every controller is down.
+const EDGES: &str = "node.edges";
 
 /// Apps' records begin with this in the journal.
 const APP: &str = "app.";
@@ -78,6 +81,8 @@ struct Loop {
     journal: Journal,
     slots: BTreeMap<String, Slot>,
     drained: bool,
+    /// The edges, as the journal has them.
+    known: Vec<Edge>,
     /// The number of the last report. It begins with the clock, so that it rises over restarts.
     seq: u64,
 }
@@ -98,8 +103,14 @@ pub async fn run(
     let means = Means::new(&config, agent.link.clone(), edges.clone(), happened);
     means.releases.tidy().await?;
     let journal = Journal::open(&config.data.join("journal"))?;
-    let mut this =
-        Loop { means, journal, slots: BTreeMap::new(), drained: false, seq: now() << 10 };
+    let mut this = Loop {
+        means,
+        journal,
+        slots: BTreeMap::new(),
+        drained: false,
+        known: Vec::new(),
+        seq: now() << 10,
+    };
     this.boot().await?;
     let mut moved = edges.watch();
     let mut rotate = tokio::time::interval(ROTATE_EVERY);
@@ -123,6 +134,9 @@ impl Loop {
     /// Reads the journal, finds the processes again, and goes on with whatever was under way.
     async fn boot(&mut self) -> Result<(), JournalError> {
         self.drained = self.journal.get(STANDING).await?.unwrap_or(false);
+        let edges: Vec<Edge> = self.journal.get(EDGES).await?.unwrap_or_default();
+        self.means.edges.know(&edges);
+        self.known = edges;
         for record in self.journal.list().await? {
             let Some(app) = record.strip_prefix(APP) else { continue };
             if let Some(state) = self.journal.get::<App>(&record).await? {
@@ -259,7 +273,7 @@ impl Loop {
     async fn link_event(&mut self, event: link::Event) -> Result<(), JournalError> {
         match event {
             link::Event::Order { controller, order } => self.ordered(&controller, *order).await?,
-            link::Event::Directory(directory) => self.means.edges.know(&directory.edges),
+            link::Event::Directory(directory) => self.know(directory.edges).await?,
             link::Event::Standing(standing) => {
                 let drained = standing == Standing::Drained;
                 if drained != self.drained {
@@ -278,6 +292,16 @@ impl Loop {
         Ok(())
     }
 
+    /// These are the edges now; kept, so that moving in and out of traffic needs no controller.
+    async fn know(&mut self, edges: Vec<Edge>) -> Result<(), JournalError> {
+        self.means.edges.know(&edges);
+        if edges != self.known {
+            self.journal.put(EDGES, &edges).await?;
+            self.known = edges;
+        }
+        Ok(())
+    }
+
     async fn ordered(&mut self, controller: &str, order: Order) -> Result<(), JournalError> {
         let Order { term, rollout, attempt, work } = order;
         let app = rollout.app.clone();
@@ -292,7 +316,8 @@ impl Loop {
         }
         match work {
             Ordered::Update(ordered) => {
-                self.means.learn(&ordered.edges);
+                let known = self.means.with_directory(&ordered.edges);
+                self.know(known).await?;
                 let ordered = ordered.into_order(&rollout, term, attempt);
                 self.feed(&app, What::Ordered(ordered)).await?;
             }

@@ -1,5 +1,7 @@
 //! The whole, with real processes on loopback: controller, edge with its proxy, nodes, apps, load.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by its panic")]
+
 use std::process::Output;
 
 use rota_tests::farm::{ENV, Farm};

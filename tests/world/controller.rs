@@ -406,7 +406,8 @@ impl World {
         let view = &mut controller.views[node];
         let hello = open && matches!(up, Up::Hello(_));
         let mine = view.session == Some(session) || hello;
-        if !mine && !(chance && matches!(up, Up::Report { .. })) {
+        let queued = chance && matches!(up, Up::Report { .. });
+        if !(mine || queued) {
             return; // of a session that is over; a report may still lie in the queue
         }
         if mine {

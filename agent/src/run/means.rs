@@ -76,14 +76,17 @@ impl Means {
         }
     }
 
-    /// The edges that an order names are edges, whatever else is known.
-    pub fn learn(&self, edges: &[Edge]) {
-        if edges.is_empty() {
-            return;
-        }
+    /// The edges of the directory, and those that an order names: the order may be newer.
+    pub fn with_directory(&self, edges: &[Edge]) -> Vec<Edge> {
         let directory = self.link.directory();
         let told = directory.borrow().as_ref().map(|it| it.edges.clone()).unwrap_or_default();
-        self.edges.know(&[told, edges.to_vec()].concat());
+        let mut all = edges.to_vec();
+        all.extend(
+            told.into_iter().filter(|edge| {
+                !edges.iter().any(|it| it.name == edge.name && it.pool == edge.pool)
+            }),
+        );
+        all
     }
 
     /// Is this once-per-release job under way?
