@@ -10,6 +10,7 @@ mod means;
 mod once;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,8 +73,30 @@ struct Slot {
     unwell: BTreeSet<u64>,
     /// Digests that a finished rollout said to keep.
     keep: Vec<String>,
+    /// What was last fetched ahead of its update.
+    prepared: Option<Spec>,
     /// Who waits for a rollback asked for on this node.
     waiting: Option<oneshot::Sender<Result<local::Release, String>>>,
+}
+
+impl Slot {
+    /// Every release that something here runs, goes to, or may go back to.
+    fn in_use(&self) -> impl Iterator<Item = &Spec> {
+        let state = &self.state;
+        let update = match &state.work {
+            Work::Update(update) => Some(update),
+            Work::Idle | Work::Revive(_) | Work::Move(_) => None,
+        };
+        let settled = state.current.iter().map(|settled| &settled.spec);
+        let under_way = update.into_iter().flat_map(|update| {
+            std::iter::once(&update.order.spec).chain(&update.old).chain(&update.back)
+        });
+        settled
+            .chain(&state.previous)
+            .chain(state.queued.iter().map(|order| &order.spec))
+            .chain(&self.prepared)
+            .chain(under_way)
+    }
 }
 
 struct Loop {
@@ -326,7 +349,10 @@ impl Loop {
                 let rollout = rollout.to_string();
                 self.feed(&app, What::Settle { rollout, term }).await?;
             }
-            Ordered::Prepare(spec) => jobs::prepare(self.means.clone(), rollout, attempt, *spec),
+            Ordered::Prepare(spec) => {
+                self.slots.entry(app).or_default().prepared = Some((*spec).clone());
+                jobs::prepare(self.means.clone(), rollout, attempt, *spec);
+            }
             Ordered::Once(job) => {
                 once::run(&self.journal, self.means.clone(), (rollout, attempt), *job).await?;
             }
@@ -406,16 +432,19 @@ impl Loop {
         Ok(())
     }
 
+    /// Removes releases and downloads that nothing returns to. While something is being fetched it does nothing: the
+    /// next rollout's end asks again.
     fn prune(&self, app: &str) {
         let Some(slot) = self.slots.get(app) else { return };
+        let Ok(alone) = Arc::clone(&self.means.fetching).try_lock_owned() else { return };
         let mut keep = slot.keep.clone();
-        keep.extend(slot.state.current.iter().map(|settled| settled.spec.digest.clone()));
-        keep.extend(slot.state.previous.iter().map(|spec| spec.digest.clone()));
-        keep.extend(slot.state.queued.iter().map(|order| order.spec.digest.clone()));
-        if let Work::Update(update) = &slot.state.work {
-            keep.push(update.order.spec.digest.clone());
-            keep.extend(update.old.iter().map(|spec| spec.digest.clone()));
-        }
+        keep.extend(slot.in_use().map(|spec| spec.digest.clone()));
+        let downloads: Vec<String> = self
+            .slots
+            .values()
+            .flat_map(Slot::in_use)
+            .map(|spec| spec.digest.clone())
+            .collect();
         let (releases, app) = (self.means.releases.clone(), app.to_owned());
         tokio::spawn(async move {
             match releases.prune(&app, &keep).await {
@@ -423,9 +452,10 @@ impl Loop {
                 Ok(gone) => info!(app, ?gone, "removed releases that nothing returns to"),
                 Err(error) => warn!(app, %error, "cannot remove old releases"),
             }
-            if let Err(error) = releases.prune_cache(&keep).await {
+            if let Err(error) = releases.prune_cache(&downloads).await {
                 warn!(%error, "cannot remove old downloads");
             }
+            drop(alone);
         });
     }
 

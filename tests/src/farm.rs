@@ -44,6 +44,15 @@ impl Programs {
         }
         let target = dir.parent().ok_or("no target folder")?;
         command.env("CARGO_TARGET_DIR", target).current_dir(env!("CARGO_MANIFEST_DIR"));
+        // What Cargo says about this package would make build scripts run again.
+        for (name, _) in std::env::vars_os() {
+            let told = name.to_str().is_some_and(|it| {
+                it.starts_with("CARGO_PKG_") || it.starts_with("CARGO_MANIFEST_")
+            });
+            if told {
+                command.env_remove(name);
+            }
+        }
         if !command.status()?.success() {
             return Err("the programs could not be built: see above".into());
         }

@@ -19,12 +19,16 @@ pub fn order(order: proto::Order, default: Driver) -> Result<Order, BadField> {
     let at = At::root();
     let rollout: Rollout =
         order.rollout.parse().map_err(|cause| at.field("rollout").bad(format!("{cause}")))?;
-    for (name, number) in [("term", order.term), ("attempt", u64::from(order.attempt))] {
-        if number == 0 {
+    use proto::order::Work as Wire;
+    // A settled rollout asks for nothing any more, so it has no attempt.
+    let attempted = !matches!(order.work, Some(Wire::Settle(_)));
+    for (name, zero) in
+        [("term", order.term == 0), ("attempt", order.attempt == 0 && attempted)]
+    {
+        if zero {
             return Err(at.field(name).bad("is 0: it counts from 1"));
         }
     }
-    use proto::order::Work as Wire;
     let work = match at.field("work").present(order.work)? {
         Wire::Prepare(prepare) => {
             let at = at.field("prepare");

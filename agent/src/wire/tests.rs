@@ -189,6 +189,13 @@ fn what_is_wrong_around_it_is_refused_by_name() {
 }
 
 #[test]
+fn a_settled_rollout_has_no_attempt() {
+    let settle = proto::Order { attempt: 0, ..order(Wire::Settle(proto::Settle::default())) };
+    let order = super::order(settle, Driver::Exec).expect("as controllers send it");
+    assert_eq!(order.work, crate::order::Work::Settle { keep: Vec::new() });
+}
+
+#[test]
 fn a_refusal_is_a_report_that_names_the_field() {
     let error = super::order(order(Wire::Settle(proto::Settle { keep: vec!["x".into()] })), {
         Driver::Exec
