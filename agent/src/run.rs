@@ -439,12 +439,8 @@ impl Loop {
         let Ok(alone) = Arc::clone(&self.means.fetching).try_lock_owned() else { return };
         let mut keep = slot.keep.clone();
         keep.extend(slot.in_use().map(|spec| spec.digest.clone()));
-        let downloads: Vec<String> = self
-            .slots
-            .values()
-            .flat_map(Slot::in_use)
-            .map(|spec| spec.digest.clone())
-            .collect();
+        let downloads: Vec<String> =
+            self.slots.values().flat_map(Slot::in_use).map(|spec| spec.digest.clone()).collect();
         let (releases, app) = (self.means.releases.clone(), app.to_owned());
         tokio::spawn(async move {
             match releases.prune(&app, &keep).await {

@@ -22,9 +22,7 @@ pub fn order(order: proto::Order, default: Driver) -> Result<Order, BadField> {
     use proto::order::Work as Wire;
     // A settled rollout asks for nothing any more, so it has no attempt.
     let attempted = !matches!(order.work, Some(Wire::Settle(_)));
-    for (name, zero) in
-        [("term", order.term == 0), ("attempt", order.attempt == 0 && attempted)]
-    {
+    for (name, zero) in [("term", order.term == 0), ("attempt", order.attempt == 0 && attempted)] {
         if zero {
             return Err(at.field(name).bad("is 0: it counts from 1"));
         }
