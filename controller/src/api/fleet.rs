@@ -152,7 +152,12 @@ pub fn release_details(state: &State, release: &ReleaseRecord) -> Value {
 pub fn controllers(state: &State) -> Vec<ControllerView> {
     vec![ControllerView {
         name: state.name.clone(),
-        state: if state.draining { "draining" } else { "active" }.to_owned(),
+        state: match (state.draining, state.rollouts.is_empty()) {
+            (false, _) => "active",
+            (true, false) => "draining",
+            (true, true) => "drained",
+        }
+        .to_owned(),
         rollouts: state.rollouts.keys().map(ToString::to_string).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         address: state.advertise.clone(),

@@ -24,13 +24,17 @@ pub enum ControllerCommand {
     Ls,
     /// Let a controller finish what it runs and take nothing new
     #[command(after_help = "Examples:\n  rota controller drain c1 --wait\n  \
-                            rota controller drain c1 --handover --wait")]
+                            rota controller drain c1 --handover --wait\n  \
+                            rota controller drain c1 --force --wait")]
     Drain {
         /// The controller
         name: ControllerName,
         /// Hand its rollouts to the others at once
         #[arg(long)]
         handover: bool,
+        /// Although it is the last one: until it is undrained or started again, nothing new begins
+        #[arg(long)]
+        force: bool,
         /// Return when it is idle
         #[arg(long)]
         wait: bool,
@@ -45,22 +49,23 @@ pub enum ControllerCommand {
 
 /// Carries out `rota controller`.
 pub async fn run(desk: &Desk, command: ControllerCommand) -> Result<Exit, Failure> {
-    let verb = |name: &ControllerName, verb: &str, handover| {
+    let verb = |name: &ControllerName, verb: &str, handover, force| {
         change::Change::Controller(ControllerVerb {
             name: name.to_string(),
             verb: verb.to_owned(),
             handover,
+            force,
         })
     };
     match command {
         ControllerCommand::Ls => desk.show("controllers", render::controllers).await,
-        ControllerCommand::Drain { name, handover, wait } => {
+        ControllerCommand::Drain { name, handover, force, wait } => {
             let done = format!("{name} takes nothing new");
-            desk.apply(verb(&name, "drain", handover), &done).await?;
+            desk.apply(verb(&name, "drain", handover, force), &done).await?;
             if wait { drained(desk, &name).await } else { Ok(Exit::Done) }
         }
         ControllerCommand::Undrain { name } => {
-            desk.apply(verb(&name, "undrain", false), &format!("{name} works again")).await
+            desk.apply(verb(&name, "undrain", false, false), &format!("{name} works again")).await
         }
     }
 }

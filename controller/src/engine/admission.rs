@@ -89,6 +89,7 @@ impl Turn<'_> {
         let key = (start.app.clone(), start.env.clone());
         let fleet = self.state.fleets.entry(key).or_insert_with(|| FleetRecord::new(id.revision));
         fleet.revision = id.revision;
+        fleet.open.insert(id.revision);
         let from = fleet.currents.last().map(|current| current.release.clone());
         let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
         self.written(written);
@@ -194,6 +195,7 @@ impl Turn<'_> {
             term: 1,
             fence: 0,
             wakes: Default::default(),
+            step_since: Default::default(),
             known: Default::default(),
         };
         self.batch.admitted.push(id.clone());
@@ -362,7 +364,10 @@ fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String>
         refusals.push("order = \"start-first\" needs port = \"auto\"".to_owned());
     }
     if state.draining {
-        refusals.push("this controller is draining: ask another one".to_owned());
+        let name = &state.name;
+        refusals.push(format!(
+            "controller {name} is drained and takes nothing new (`rota controller undrain {name}`)"
+        ));
     }
     refusals
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::agents::store_key;
 use super::batch::Answer;
 use super::carry::NewEvent;
+use super::own::Service;
 use super::records::{EnvRecord, Freeze, ReleaseRecord, keys};
 use super::state::AgentKey;
 use super::{Start, Turn, message};
@@ -48,6 +49,8 @@ pub enum Ask {
     Freeze { env: EnvName, why: String, until: Option<Timestamp> },
     /// It moves again.
     Unfreeze { env: EnvName },
+    /// A controller out of service, or back.
+    Serve(Service),
 }
 
 fn not_found(what: impl Into<String>, hint: impl Into<String>) -> ErrorView {
@@ -76,6 +79,7 @@ impl Turn<'_> {
                 self.freeze(&env, Freeze { why, who, since: self.at, until })
             }
             Ask::Unfreeze { env } => self.unfreeze(&env, &who),
+            Ask::Serve(service) => self.serve_on(&service, &who),
         }
     }
 

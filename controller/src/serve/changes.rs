@@ -3,8 +3,8 @@
 use rota_identity::Kind as IdentityKind;
 use rota_proto::operator::change::Change as Wanted;
 use rota_proto::operator::{
-    Change, Document, Kind as WireKind, NodeVerb, PushRequest, RolloutVerb, StartRequest,
-    UploadPart, UploadReply, upload_part,
+    Change, ControllerVerb, Document, Kind as WireKind, NodeVerb, PushRequest, RolloutVerb,
+    StartRequest, UploadPart, UploadReply, upload_part,
 };
 use rota_rollout::names::{
     AppName, BadName, Digest, EnvName, NodeName, Revision, RolloutId, Timestamp,
@@ -20,7 +20,7 @@ use crate::access::audit::Deed;
 use crate::access::{Action, Caller, now, rfc3339};
 use crate::artifact::store::{ArtifactError, ArtifactStore};
 use crate::engine::records::ReleaseRecord;
-use crate::engine::{AgentKey, Answer, Ask, Asked, Given, Start};
+use crate::engine::{AgentKey, Answer, Ask, Asked, Given, Service, Start};
 use crate::errors::{Sort, status};
 use crate::manifest::Manifest;
 use crate::view::{ErrorView, NewTokenView};
@@ -248,14 +248,33 @@ pub(super) async fn apply(
         }
         Wanted::Controller(verb) => {
             service.access.permit(caller, Action::DrainController, None, &verb.name).await?;
-            let message = format!(
-                "controller {} is the only one: there is nobody to take over its work",
-                verb.name
-            );
-            let hint = "stop it when no rollout runs; with --store etcd several controllers share the work";
-            Err(status(Sort::Refused.error(message, hint)))
+            let what = format!("controller {}", verb.verb);
+            let target = verb.name.clone();
+            let answer = match controller(verb) {
+                Ok(wanted) => ask(service, caller, wanted).await,
+                Err(error) => Err(error),
+            };
+            write_down(service, caller, Done { what: &what, target, message: "" }, &answer).await;
+            document(answer)
         }
     }
+}
+
+fn controller(verb: ControllerVerb) -> Result<Ask, ErrorView> {
+    let draining = match verb.verb.as_str() {
+        "drain" => true,
+        "undrain" => false,
+        other => {
+            let message = format!("a controller has no verb `{other}`");
+            return Err(Sort::Usage.error(message, "use drain or undrain"));
+        }
+    };
+    Ok(Ask::Serve(Service {
+        name: verb.name.parse().map_err(bad_name)?,
+        draining,
+        force: verb.force,
+        handover: verb.handover,
+    }))
 }
 
 async fn rollout(

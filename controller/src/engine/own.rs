@@ -1,0 +1,67 @@
+//! This controller's own service: whether it takes new rollouts.
+
+use rota_rollout::names::ControllerName;
+
+use super::Turn;
+use super::batch::Answer;
+use super::carry::NewEvent;
+use super::verbs::applied;
+use crate::errors::Sort;
+use crate::view::ErrorView;
+
+/// What an operator wants of a controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Which one.
+    pub name: ControllerName,
+    /// Out of service, or back.
+    pub draining: bool,
+    /// Although nobody takes over.
+    pub force: bool,
+    /// Running rollouts go to the others at once.
+    pub handover: bool,
+}
+
+impl Turn<'_> {
+    /// Takes nothing new from now on, or works again. It lasts until the process ends: a controller that was
+    /// drained, upgraded and started works.
+    pub(super) fn serve_on(&mut self, asked: &Service, who: &str) -> Answer {
+        let name = &asked.name;
+        if self.state.name != name.as_str() {
+            return Err(Sort::NotFound.error(
+                format!("there is no controller {name}"),
+                "`rota controller ls` lists them",
+            ));
+        }
+        if asked.draining {
+            alone(asked)?;
+        }
+        let (deed, now) = match asked.draining {
+            true => ("drained", "takes nothing new"),
+            false => ("undrained", "takes new rollouts"),
+        };
+        if self.state.draining != asked.draining {
+            self.state.draining = asked.draining;
+            self.event(NewEvent::new("controller", format!("controller {name} {deed} by {who}")));
+        }
+        applied(format!("controller {name} {now}"))
+    }
+}
+
+/// With the embedded store there is one controller, so nobody takes over what it leaves.
+fn alone(asked: &Service) -> Result<(), ErrorView> {
+    let name = &asked.name;
+    if asked.handover {
+        return Err(Sort::Refused.error(
+            format!("controller {name} is the only one: there is nobody to hand its rollouts to"),
+            format!("`rota controller drain {name} --force --wait` lets it finish them itself"),
+        ));
+    }
+    if !asked.force {
+        return Err(Sort::Refused.error(
+            format!("controller {name} is the only one: while it is drained, nobody can roll out"),
+            format!("`rota controller drain {name} --force` does it all the same; starting it again ends it"),
+        ));
+    }
+    Ok(())
+}
