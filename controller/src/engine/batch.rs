@@ -7,6 +7,7 @@ use rota_rollout::names::RolloutId;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::meter::Measure;
 use super::state::AgentKey;
 use crate::store::{Compare, Op, Record, StoreError, Txn};
 use crate::view::ErrorView;
@@ -29,6 +30,8 @@ pub struct Batch {
     pub reclaims: Vec<(RolloutId, u64)>,
     /// Rollouts that this turn's commit admits: its revision becomes their fence.
     pub admitted: Vec<RolloutId>,
+    /// What is counted once it is durable.
+    pub measures: Vec<Measure>,
     /// Something changed that people may look at.
     pub touched: bool,
 }

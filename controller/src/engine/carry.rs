@@ -63,6 +63,14 @@ pub(super) fn addressee(order: &Order) -> Option<&NodeName> {
     }
 }
 
+/// How a rollout ended.
+struct Over {
+    /// In the words of the public contract.
+    state: &'static str,
+    /// The release that is current from now on.
+    current: Option<Release>,
+}
+
 impl Turn<'_> {
     /// Takes a step over: changes into the batch, fenced; then events; then orders.
     pub(super) fn take_step(&mut self, id: &RolloutId, step: Step) {
@@ -97,6 +105,7 @@ impl Turn<'_> {
             fence => Compare::Modified(owner, fence),
         });
         let mut moved = Vec::new();
+        let mut phases = Vec::new();
         let mut results = Vec::new();
         for change in &changes {
             results.push(match change {
@@ -106,8 +115,11 @@ impl Turn<'_> {
                 }
                 Change::Node(name, node) => {
                     let before = active.rollout.nodes().get(name);
-                    if before.is_some_and(|old| old.phase.is_running() != node.phase.is_running()) {
-                        moved.push(name.clone());
+                    if let Some(before) = before {
+                        if before.phase.is_running() != node.phase.is_running() {
+                            moved.push(name.clone());
+                        }
+                        phases.push((name.clone(), before.phase.clone(), node.phase.clone()));
                     }
                     let record = NodeRecord { node: node.as_ref().clone() };
                     self.batch.put(format!("{prefix}nodes/{name}"), &record)
@@ -115,28 +127,37 @@ impl Turn<'_> {
             });
         }
         active.rollout.apply(changes);
-        let ended = active.rollout.is_ended();
-        if ended {
+        let over = active.rollout.is_ended().then(|| Over {
+            state: active.rollout.state(),
+            current: active.rollout.becomes_current().then(|| active.rollout.spec.to.clone()),
+        });
+        if over.is_some() {
             results.push(self.batch.put(format!("{prefix}evidence"), &active.evidence));
         }
-        let becomes_current = active.rollout.becomes_current();
-        let release = active.rollout.spec.to.clone();
         for result in results {
             self.written(result);
         }
-        if becomes_current {
-            self.make_current(id, release);
+        for (name, was, is) in phases {
+            self.measure(id, &name, &was, &is);
+        }
+        if let Some(over) = over {
+            self.remember_end(id, over);
         }
         moved
     }
 
-    /// The rollout's release becomes the environment's current one, in the same commit in which it ends.
-    fn make_current(&mut self, id: &RolloutId, release: Release) {
+    /// A rollout is over: counted, and perhaps its release is the environment's current one from now on. In the same
+    /// commit in which it ends.
+    fn remember_end(&mut self, id: &RolloutId, over: Over) {
         let key = (id.app.clone(), id.env.clone());
         let fleet = self.state.fleets.entry(key).or_insert_with(|| FleetRecord::new(id.revision));
-        fleet.currents.push(Current { revision: id.revision, release });
-        let excess = fleet.currents.len().saturating_sub(CURRENTS_KEPT);
-        fleet.currents.drain(..excess);
+        fleet.open.remove(&id.revision);
+        *fleet.ended.entry(over.state.to_owned()).or_default() += 1;
+        if let Some(release) = over.current {
+            fleet.currents.push(Current { revision: id.revision, release });
+            let excess = fleet.currents.len().saturating_sub(CURRENTS_KEPT);
+            fleet.currents.drain(..excess);
+        }
         let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
         self.written(written);
     }

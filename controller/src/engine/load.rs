@@ -52,9 +52,8 @@ pub async fn state(store: &dyn Store, name: &str, at: Timestamp) -> Result<State
     }
     events(store, &mut state).await?;
     for ((app, env), fleet) in state.fleets.clone() {
-        let id = RolloutId { app, env, revision: fleet.revision };
-        for revision in [fleet.revision.0.saturating_sub(1), fleet.revision.0] {
-            let id = RolloutId { revision: rota_rollout::Revision(revision), ..id.clone() };
+        for revision in fleet.open {
+            let id = RolloutId { app: app.clone(), env: env.clone(), revision };
             if let Some(active) = claim(store, &id, name, 0).await? {
                 state.rollouts.insert(id, active);
             }
@@ -122,6 +121,7 @@ pub async fn claim(
             term,
             fence,
             wakes: BTreeSet::new(),
+            step_since: BTreeMap::new(),
             known: BTreeMap::new(),
         })),
         Outcome::Refused => Ok(None), // somebody else was faster

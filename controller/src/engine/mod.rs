@@ -10,6 +10,8 @@ mod batch;
 mod carry;
 mod evidence;
 mod load;
+mod meter;
+mod own;
 pub mod records;
 pub mod state;
 mod verbs;
@@ -24,6 +26,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use admission::{Given, Start};
 pub use batch::{Answer, Batch};
 pub use load::{Ended, history, load_ended};
+pub use meter::Measure;
+pub use own::Service;
 pub use state::{Active, Agent, AgentKey, State};
 pub(crate) use verbs::applied;
 pub use verbs::{Ask, Asked};
@@ -115,7 +119,7 @@ pub struct Engine {
     inputs: mpsc::Receiver<Input>,
     changed: watch::Sender<u64>,
     started: Timestamp,
-    commit_seconds: Box<dyn Fn(f64) + Send + Sync>,
+    measure: Box<dyn Fn(Measure) + Send + Sync>,
 }
 
 impl Engine {
@@ -124,7 +128,7 @@ impl Engine {
         store: Arc<dyn Store>,
         name: &str,
         advertise: &str,
-        commit_seconds: Box<dyn Fn(f64) + Send + Sync>,
+        measure: Box<dyn Fn(Measure) + Send + Sync>,
     ) -> Result<(Self, Handle), StoreError> {
         let mut state = load::state(store.as_ref(), name, now()).await?;
         state.name = name.to_owned();
@@ -133,7 +137,7 @@ impl Engine {
         let (to_engine, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
         let (changed, watching) = watch::channel(0);
         let handle = Handle { inputs: to_engine, state: Arc::clone(&state), changed: watching };
-        let engine = Self { store, state, inputs, changed, started: now(), commit_seconds };
+        let engine = Self { store, state, inputs, changed, started: now(), measure };
         Ok((engine, handle))
     }
 
@@ -210,7 +214,7 @@ impl Engine {
         let Some(txn) = batch.txn() else { return self.say(batch) };
         let began = std::time::Instant::now();
         let outcome = self.store.commit(txn).await;
-        (self.commit_seconds)(began.elapsed().as_secs_f64());
+        (self.measure)(Measure::Commit(began.elapsed()));
         match outcome {
             Ok(Outcome::Done(revision)) => {
                 let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -249,6 +253,7 @@ impl Engine {
 
     /// What may be said now that it is durable.
     fn say(&mut self, batch: Batch) {
+        batch.measures.into_iter().for_each(&self.measure);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         for (key, message) in batch.sends {
             send(&mut state, &key, message);

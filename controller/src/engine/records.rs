@@ -1,6 +1,6 @@
 //! What the engine keeps in the store, and under which keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rota_rollout::names::{
     AppName, Digest, EnvName, Release, Revision, RolloutId, Timestamp, Version,
@@ -117,12 +117,24 @@ pub struct FleetRecord {
     /// Artifacts whose once-per-release job has succeeded here.
     #[serde(default)]
     pub once_done: Vec<Digest>,
+    /// The rollouts that are not over. Several only while older ones give way to the newest.
+    #[serde(default)]
+    pub open: BTreeSet<Revision>,
+    /// How many rollouts ended in each state.
+    #[serde(default)]
+    pub ended: BTreeMap<String, u64>,
 }
 
 impl FleetRecord {
     /// Of an app that was never rolled out there.
     pub fn new(revision: Revision) -> Self {
-        Self { revision, currents: Vec::new(), once_done: Vec::new() }
+        Self {
+            revision,
+            currents: Vec::new(),
+            once_done: Vec::new(),
+            open: BTreeSet::new(),
+            ended: BTreeMap::new(),
+        }
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Active {
     pub fence: u64,
     /// When it wants to be woken.
     pub wakes: BTreeSet<Timestamp>,
+    /// When each node entered the step that it is in.
+    pub step_since: BTreeMap<NodeName, Timestamp>,
     /// Releases as nodes are told of them.
     pub known: BTreeMap<Version, Known>,
 }

@@ -177,9 +177,9 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     }
     let metrics = Arc::new(Metrics::default());
     let counted = Arc::clone(&metrics);
-    let took = Box::new(move |seconds| counted.commit_took(seconds));
+    let measure = Box::new(move |measure| counted.count(measure));
     let advertise = args.advertise.clone().unwrap_or_else(|| dialable(listens));
-    let (engine, handle) = Engine::open(store, args.name.as_str(), &advertise, took).await?;
+    let (engine, handle) = Engine::open(store, args.name.as_str(), &advertise, measure).await?;
     Ok(Built { grpc, http, engine, handle, access, artifacts, metrics, own })
 }
 
