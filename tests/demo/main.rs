@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use rota_tests::farm::{ENV, Farm, Trouble};
+use rota_tests::Trouble;
+use rota_tests::farm::{App, ENV, Farm};
 use rota_tests::load::Load;
 
 /// What the demo deploys, each with its expected exit code: a good first release, a good second, a bad third.
-const RELEASES: [(&str, bool, i32); 3] =
-    [("1.0.0", false, 0), ("1.1.0", false, 0), ("1.2.0", true, 4)];
+const RELEASES: [(&str, &[&str], i32); 3] =
+    [("1.0.0", &[], 0), ("1.1.0", &[], 0), ("1.2.0", &["--broken-page"], 4)];
 
 const STRATEGY: &str = "batch = 1\nmonitor = \"1s\"\non_failure = \"rollback\"";
 
@@ -33,10 +34,10 @@ fn demo(once: bool) -> Result<bool, Trouble> {
     let farm = Farm::start(3)?;
     let mut as_told = true;
     let mut load = None;
-    for (version, broken, expected) in RELEASES {
-        let manifest = farm.write_app(broken, STRATEGY)?;
+    for (version, args, expected) in RELEASES {
+        let manifest = farm.write_app(App { args, strategy: STRATEGY, ..App::default() })?;
         say(&format!("rota deploy --version {version} --env {ENV}"))?;
-        if broken {
+        if !args.is_empty() {
             say("(this one answers 500 on purpose: its smoke test fails, and it is rolled back)")?;
         }
         let status = farm

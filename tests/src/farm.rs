@@ -1,131 +1,20 @@
 //! A small fleet of real processes on loopback: one controller, one edge with the built-in proxy, some nodes.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a process may take to say that it is ready, on a busy machine.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::Trouble;
+use crate::processes::{Process, Programs};
+
+/// How long the fleet may take to get where a test wants it.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The environment that everything here belongs to.
 pub const ENV: &str = "prod";
-
-/// Why the farm does not stand.
-pub type Trouble = Box<dyn std::error::Error>;
-
-/// The programs under test.
-#[derive(Debug, Clone)]
-pub struct Programs {
-    /// The controller and CLI.
-    pub rota: PathBuf,
-    /// The agent.
-    pub agent: PathBuf,
-    /// The sample app.
-    pub app: PathBuf,
-}
-
-impl Programs {
-    /// Builds them in the profile of the running program, and says where they are.
-    pub fn build() -> Result<Self, Trouble> {
-        let own = std::env::current_exe()?;
-        let mut dir = own.parent().ok_or("this program lies nowhere")?.to_owned();
-        if dir.ends_with("deps") {
-            dir.pop();
-        }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.args(["build", "--quiet", "--workspace", "--bins"]);
-        if dir.ends_with("release") {
-            command.arg("--release");
-        }
-        let target = dir.parent().ok_or("no target folder")?;
-        command.env("CARGO_TARGET_DIR", target).current_dir(env!("CARGO_MANIFEST_DIR"));
-        // What Cargo says about this package would make build scripts run again.
-        for (name, _) in std::env::vars_os() {
-            let told = name.to_str().is_some_and(|it| {
-                it.starts_with("CARGO_PKG_") || it.starts_with("CARGO_MANIFEST_")
-            });
-            if told {
-                command.env_remove(name);
-            }
-        }
-        if !command.status()?.success() {
-            return Err("the programs could not be built: see above".into());
-        }
-        let program = |name: &str| dir.join(name);
-        let (rota, agent) = (program("rota"), program("rota-agent"));
-        Ok(Self { rota, agent, app: program("sample-app") })
-    }
-}
-
-/// One process, and what it logs.
-pub struct Process {
-    child: Child,
-    /// The line with `ready`.
-    pub ready: String,
-    log: PathBuf,
-}
-
-impl Process {
-    /// Starts a program and waits for its ready line; everything goes into a log file too.
-    fn start(mut command: Command, log: &Path) -> Result<Self, Trouble> {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let stderr = child.stderr.take().ok_or("no stderr")?;
-        let (tell, lines) = mpsc::channel();
-        let mut file = fs::File::options().create(true).append(true).open(log)?;
-        std::thread::spawn(move || {
-            use std::io::Write;
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if writeln!(file, "{line}").is_err() {
-                    return;
-                }
-                if line.contains(" ready: ")
-                    && !line.contains("edge ready")
-                    && tell.send(line).is_err()
-                {
-                    continue; // nobody waits any more; the log goes on
-                }
-            }
-        });
-        match lines.recv_timeout(READY_TIMEOUT) {
-            Ok(ready) => Ok(Self { child, ready, log: log.to_owned() }),
-            Err(_) => {
-                let log = fs::read_to_string(log).unwrap_or_default();
-                Err(format!("{command:?} did not get ready; its log:\n{log}").into())
-            }
-        }
-    }
-
-    /// The value of `key=` in the ready line.
-    pub fn told(&self, key: &str) -> Option<&str> {
-        self.ready.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-    }
-
-    /// Ends it at once, as a power cut would.
-    pub fn kill(&mut self) -> Result<(), Trouble> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// Asks it to end, and waits.
-    pub fn terminate(&mut self) -> Result<(), Trouble> {
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// Everything that it logged.
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
 
 /// The fleet.
 pub struct Farm {
@@ -139,6 +28,19 @@ pub struct Farm {
     /// The nodes' agents.
     pub nodes: Vec<Process>,
     token: String,
+}
+
+/// What is written into an app's manifest beside what they all have.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct App<'a> {
+    /// More arguments of the sample app.
+    pub args: &'a [&'a str],
+    /// Below `[health]`.
+    pub health: &'a str,
+    /// Below `[traffic]`.
+    pub traffic: &'a str,
+    /// Below `[strategy]`.
+    pub strategy: &'a str,
 }
 
 impl Farm {
@@ -161,19 +63,14 @@ impl Farm {
         let edge_token = rota(&["token", "create", "--for", "edge"])?;
         let uses = nodes.max(1).to_string();
         let token = rota(&["token", "create", "--for", "agent", "--uses", &uses])?;
-        let mut command = Command::new(&programs.agent);
-        command.args(["run", "--name", "lb-01", "--env", ENV, "--edge", "shop=proxy@127.0.0.1:0"]);
-        command.args(["--traffic-listen", "127.0.0.1:0", "--controller", &address]);
-        command.args(["--token", &edge_token, "--data"]).arg(at("lb-01"));
-        let edge = Process::start(command, &at("lb-01.log"))?;
+        let edge = edge(&programs, dir.path(), &address, &edge_token)?;
         let mut farm = Self { dir, programs, controller, edge, nodes: Vec::new(), token };
         for number in 1..=nodes {
             let node = farm.start_node(number)?;
             farm.nodes.push(node);
         }
-        let ready = |count: usize| move |list: &str| list.matches("\"ready\"").count() == count;
-        farm.wait(ready(nodes), &["node", "ls"])?;
-        farm.wait(ready(1), &["edge", "ls"])?;
+        farm.wait("/api/v1/nodes", |list| count(list, "state", "ready") == nodes)?;
+        farm.wait("/api/v1/edges", |list| count(list, "state", "ready") == 1)?;
         Ok(farm)
     }
 
@@ -186,6 +83,12 @@ impl Farm {
         command.args(["--controller", address, "--token", &self.token, "--data"]);
         command.arg(self.path(&name));
         Process::start(command, &self.path(&format!("{name}.log")))
+    }
+
+    /// Starts the edge's agent again.
+    pub fn start_edge(&self) -> Result<Process, Trouble> {
+        let address = self.controller.told("grpc").ok_or("no gRPC address")?;
+        edge(&self.programs, self.dir.path(), address, "")
     }
 
     /// Starts the controller again, at the same addresses.
@@ -217,28 +120,52 @@ impl Farm {
         Ok(self.rota().args(args).output()?)
     }
 
-    /// Asks again, until the JSON answer is as it should be.
-    pub fn wait(&self, right: impl Fn(&str) -> bool, args: &[&str]) -> Result<String, Trouble> {
+    /// One document of the API; `None` while the controller does not answer.
+    pub fn read(&self, path: &str) -> Option<String> {
+        let address: SocketAddr = self.controller.told("http")?.parse().ok()?;
+        let mut stream = TcpStream::connect(address).ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: c1\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+    }
+
+    /// The rollout `shop/prod`, the newest one, once it is as it should be.
+    pub fn rollout(
+        &self,
+        right: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<serde_json::Value, Trouble> {
+        self.wait("/api/v1/rollouts/shop/prod", right)
+    }
+
+    /// Asks again, until the document is as it should be.
+    pub fn wait(
+        &self,
+        path: &str,
+        right: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<serde_json::Value, Trouble> {
         let begun = Instant::now();
         loop {
-            let output = self.rota().args(args).args(["-o", "json"]).output()?;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if right(&text) {
-                return Ok(text);
+            let text = self.read(path).unwrap_or_default();
+            let value = serde_json::from_str(&text).unwrap_or_default();
+            if right(&value) {
+                return Ok(value);
             }
-            if begun.elapsed() > READY_TIMEOUT {
-                return Err(format!("{args:?} still says {text}").into());
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("{path} still says {text}").into());
             }
             std::thread::yield_now();
         }
     }
 
-    /// Writes an app's folder and manifest; `strategy` goes below `[strategy]`.
-    pub fn write_app(&self, broken: bool, strategy: &str) -> Result<PathBuf, Trouble> {
+    /// Writes an app's folder and manifest.
+    pub fn write_app(&self, app: App<'_>) -> Result<PathBuf, Trouble> {
+        let App { args, health, traffic, strategy } = app;
         let folder = self.path("app");
         fs::create_dir_all(folder.join("dist"))?;
         fs::copy(&self.programs.app, folder.join("dist/sample-app"))?;
-        let flag = if broken { ", \"--broken-page\"" } else { "" };
+        let args: String = args.iter().map(|arg| format!(", {arg:?}")).collect();
         let manifest = format!(
             r#"app = "shop"
 
@@ -246,15 +173,17 @@ impl Farm {
 path = "dist"
 
 [run]
-command = ["./sample-app", "--port", "{{port}}"{flag}]
+command = ["./sample-app", "--port", "{{port}}"{args}]
 port = "auto"
 
 [health]
 http = "/healthz"
 interval = "50ms"
+{health}
 
 [traffic]
 pool = "shop"
+{traffic}
 
 [[smoke]]
 name = "home page"
@@ -279,6 +208,28 @@ fn serve(programs: &Programs, dir: &Path, listen: &str) -> Result<Process, Troub
     command.args(["serve", "--listen", listen, "--http", "127.0.0.1:0", "--data"]);
     command.arg(dir.join("controller"));
     Process::start(command, &dir.join("controller.log"))
+}
+
+fn edge(
+    programs: &Programs,
+    dir: &Path,
+    controller: &str,
+    token: &str,
+) -> Result<Process, Trouble> {
+    let mut command = Command::new(&programs.agent);
+    command.args(["run", "--name", "lb-01", "--env", ENV, "--edge", "shop=proxy@127.0.0.1:0"]);
+    command.args(["--traffic-listen", "127.0.0.1:0", "--controller", controller]);
+    if !token.is_empty() {
+        command.args(["--token", token]);
+    }
+    command.arg("--data").arg(dir.join("lb-01"));
+    Process::start(command, &dir.join("lb-01.log"))
+}
+
+/// How many of a list's documents have this text in this field.
+pub fn count(list: &serde_json::Value, field: &str, text: &str) -> usize {
+    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().filter(|document| document[field] == text).count()
 }
 
 impl Drop for Farm {

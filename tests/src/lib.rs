@@ -1,4 +1,9 @@
-//! Proofs of the whole: what the demo and the end-to-end tests share.
+//! What the end-to-end tests and the demo share: a fleet of real processes, and load on it.
 
 pub mod farm;
 pub mod load;
+pub mod moments;
+pub mod processes;
+
+/// Why the fleet does not do what it should.
+pub type Trouble = Box<dyn std::error::Error>;

@@ -1,4 +1,4 @@
-//! Steady requests through an edge: keep-alive and not, counted one by one.
+//! Steady requests through an edge: keep-alive and not, short, slow and large, counted one by one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,16 @@ use std::time::Duration;
 const PACE: Duration = Duration::from_millis(4);
 
 /// An answer that takes longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one client asks for, again and again.
+#[derive(Debug, Clone, Copy)]
+pub struct Client {
+    /// The path and query.
+    pub path: &'static str,
+    /// One connection for all requests, or a new one for each.
+    pub keep_alive: bool,
+}
 
 /// Clients that run until they are stopped.
 pub struct Load {
@@ -22,22 +31,28 @@ pub struct Load {
 
 /// What the clients saw.
 #[derive(Debug, Default)]
-pub struct Counts {
+struct Counts {
     /// Requests that got a whole 200 answer.
-    pub good: AtomicU64,
+    good: AtomicU64,
     /// All others.
-    pub failed: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Load {
     /// Starts so many clients; every second one opens a new connection for each request.
     pub fn start(edge: SocketAddr, clients: usize) -> Self {
+        let client = |number: usize| Client { path: "/", keep_alive: number.is_multiple_of(2) };
+        Self::of(edge, (0..clients).map(client))
+    }
+
+    /// Starts these clients.
+    pub fn of(edge: SocketAddr, clients: impl IntoIterator<Item = Client>) -> Self {
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
-        let client = |number: usize| {
+        let start = |client: Client| {
             let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
-            std::thread::spawn(move || run(edge, number.is_multiple_of(2), &stop, &counts))
+            std::thread::spawn(move || run(edge, client, &stop, &counts))
         };
-        let clients = (0..clients).map(client).collect();
+        let clients = clients.into_iter().map(start).collect();
         Self { stop, counts, clients }
     }
 
@@ -47,7 +62,7 @@ impl Load {
         (read(&self.counts.good), read(&self.counts.failed))
     }
 
-    /// Ends the clients: good and failed.
+    /// Ends the clients, each after its request: good and failed.
     pub fn stop(self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         let Self { clients, counts, .. } = self;
@@ -61,45 +76,40 @@ impl Load {
     }
 }
 
-fn run(edge: SocketAddr, keep_alive: bool, stop: &AtomicBool, counts: &Counts) {
+fn run(edge: SocketAddr, client: Client, stop: &AtomicBool, counts: &Counts) {
     let mut kept: Option<BufReader<TcpStream>> = None;
     while !stop.load(Ordering::Relaxed) {
         let answered = match kept.take() {
-            Some(connection) => ask(connection, keep_alive),
-            None => connect(edge).and_then(|connection| ask(connection, keep_alive)),
+            Some(connection) => ask(connection, client),
+            None => connect(edge).and_then(|connection| ask(connection, client)),
         };
         match answered {
             Ok((200, connection)) => {
                 counts.good.fetch_add(1, Ordering::Relaxed);
-                kept = Some(connection).filter(|_| keep_alive);
+                kept = Some(connection).filter(|_| client.keep_alive);
             }
-            Ok((status, _)) => fail(counts, &format!("status {status}")),
-            Err(error) => fail(counts, &error.to_string()),
+            Ok((status, _)) => fail(counts, client, &format!("status {status}")),
+            Err(error) => fail(counts, client, &error.to_string()),
         }
         std::thread::sleep(PACE); // the pace of the load, not a wait for anything
     }
 }
 
-fn fail(counts: &Counts, why: &str) {
+fn fail(counts: &Counts, client: Client, why: &str) {
     counts.failed.fetch_add(1, Ordering::Relaxed);
-    eprintln!("a request failed: {why}");
+    eprintln!("a request failed: {why} ({client:?})");
 }
 
-fn connect(edge: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
+/// A connection to the edge.
+pub fn connect(edge: SocketAddr) -> std::io::Result<BufReader<TcpStream>> {
     let stream = TcpStream::connect(edge)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(BufReader::new(stream))
 }
 
-/// One request; answers the status and the connection.
-fn ask(
-    mut connection: BufReader<TcpStream>,
-    keep_alive: bool,
-) -> std::io::Result<(u16, BufReader<TcpStream>)> {
-    let end = if keep_alive { "keep-alive" } else { "close" };
-    let request = format!("GET / HTTP/1.1\r\nhost: shop\r\nconnection: {end}\r\n\r\n");
-    connection.get_mut().write_all(request.as_bytes())?;
+/// Reads a head; answers the status and the length of the body.
+pub fn read_head(connection: &mut BufReader<TcpStream>) -> std::io::Result<(u16, u64)> {
     let mut line = String::new();
     connection.read_line(&mut line)?;
     let bad = || std::io::Error::other(format!("not an answer: {line:?}"));
@@ -112,13 +122,27 @@ fn ask(
         }
         let header = header.trim_end().to_ascii_lowercase();
         if header.is_empty() {
-            break;
+            return Ok((status, length));
         }
         if let Some(value) = header.strip_prefix("content-length:") {
             length = value.trim().parse().map_err(std::io::Error::other)?;
         }
     }
-    let mut body = vec![0; length];
-    connection.read_exact(&mut body)?;
+}
+
+/// One request; answers the status and the connection.
+fn ask(
+    mut connection: BufReader<TcpStream>,
+    client: Client,
+) -> std::io::Result<(u16, BufReader<TcpStream>)> {
+    let end = if client.keep_alive { "keep-alive" } else { "close" };
+    let path = client.path;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: {end}\r\n\r\n");
+    connection.get_mut().write_all(request.as_bytes())?;
+    let (status, length) = read_head(&mut connection)?;
+    let got = std::io::copy(&mut connection.by_ref().take(length), &mut std::io::sink())?;
+    if got < length {
+        return Err(std::io::Error::other(format!("the body ended after {got} of {length} bytes")));
+    }
     Ok((status, connection))
 }

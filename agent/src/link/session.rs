@@ -33,7 +33,7 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
 const MESSAGE_MAX: usize = 1 << 20;
 
 /// How often at most an edge tells its members' numbers, because they move with every request.
-const POOLS_EVERY: Duration = Duration::from_millis(500);
+const POOLS_EVERY: Duration = Duration::from_millis(100);
 
 /// A clock that is off by more than this is worth a warning: certificates and logs suffer.
 const CLOCK_OFF: Duration = Duration::from_secs(30);
@@ -202,6 +202,7 @@ impl<'a> Session<'a> {
         self.begin(&name, welcome).await;
         let mut sent = 0;
         let mut pools_due = every(POOLS_EVERY);
+        let mut pools_told = false;
         loop {
             // Before each wait, what this controller has not heard yet.
             let unsent = waiting.borrow_and_update().after(sent);
@@ -223,11 +224,13 @@ impl<'a> Session<'a> {
                     let inventory = wire::inventory(&apps);
                     sender.send(from_agent::Message::Inventory(inventory)).await?;
                 }
-                _ = pools_due.tick() => {
-                    if pools.has_changed().unwrap_or(false) {
-                        self.say_pools(&mut pools, &sender).await?;
-                    }
+                changed = pools.changed(), if !pools_told => {
+                    gone(changed)?;
+                    self.say_pools(&mut pools, &sender).await?;
+                    pools_told = true;
+                    pools_due.reset();
                 }
+                _ = pools_due.tick(), if pools_told => pools_told = false,
             }
         }
     }

@@ -124,7 +124,8 @@ pub fn releases(state: &State, app: Option<&AppName>) -> Vec<ReleaseView> {
     views.into_iter().map(|(_, view)| view).collect()
 }
 
-fn release_view(state: &State, release: &ReleaseRecord) -> ReleaseView {
+/// One release.
+pub fn release_view(state: &State, release: &ReleaseRecord) -> ReleaseView {
     let id = release.release();
     let current_in = state.fleets.iter().filter(|((app, _), fleet)| {
         *app == release.app && fleet.currents.last().is_some_and(|current| current.release == id)

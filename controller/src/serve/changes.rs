@@ -11,13 +11,14 @@ use rota_rollout::names::{
 };
 use rota_rollout::rollout::Kind;
 use rota_rollout::verbs::Verb;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 use tonic::{Response, Status, Streaming};
 
 use super::operators::{OperatorService, document};
 use crate::access::audit::Deed;
 use crate::access::{Action, Caller, now, rfc3339};
+use crate::api::fleet::release_view;
 use crate::artifact::store::{ArtifactError, ArtifactStore};
 use crate::engine::records::ReleaseRecord;
 use crate::engine::{AgentKey, Answer, Ask, Asked, Given, Service, Start};
@@ -85,7 +86,14 @@ pub(super) async fn push(
 ) -> Result<Response<Document>, Status> {
     let target = push.version.clone();
     let answer = match release(service, caller, push).await {
-        Ok(release) => ask(service, caller, Ask::Push(release)).await,
+        Ok(release) => {
+            let key = (release.app.clone(), release.version.clone());
+            let pushed = ask(service, caller, Ask::Push(release)).await;
+            let state = service.api.engine.read();
+            // A repeat is answered with the release as it was pushed first.
+            let kept = state.releases.get(&key).map(|release| json!(release_view(&state, release)));
+            pushed.map(|answer| kept.unwrap_or(answer))
+        }
         Err(error) => Err(error),
     };
     write_down(service, caller, Done { what: "release push", target, message: "" }, &answer).await;

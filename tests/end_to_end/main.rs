@@ -1,0 +1,51 @@
+//! The whole, with real processes on loopback: controller, edge with its proxy, nodes, apps, load.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by its panic")]
+
+mod crashes;
+mod failures;
+mod operators;
+mod traffic;
+
+use std::process::Output;
+
+use rota_tests::farm::{App, ENV, Farm};
+
+/// Clients in every test under load.
+const CLIENTS: usize = 8;
+
+/// Everything that a command said.
+fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+/// Runs a command and asserts its exit code; gives back everything that it said.
+fn run(farm: &Farm, args: &[&str], code: i32) -> String {
+    let output = farm.run(args).unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    said
+}
+
+/// Deploys and asserts the exit code; gives back everything that was said.
+fn deploy(farm: &Farm, version: &str, app: App<'_>, code: i32) -> String {
+    let manifest = farm.write_app(app).unwrap();
+    let manifest = manifest.to_str().unwrap();
+    let args = ["deploy", "-f", manifest, "--version", version, "--env", ENV, "-m", "test"];
+    run(farm, &args, code)
+}
+
+/// Begins a rollout and does not wait for it.
+fn begin(farm: &Farm, version: &str, app: App<'_>) {
+    let manifest = farm.write_app(app).unwrap();
+    let manifest = manifest.to_str().unwrap();
+    run(farm, &["deploy", "-f", manifest, "--version", version, "--env", ENV, "--detach"], 0);
+}
+
+/// How many nodes run this version.
+fn versions(farm: &Farm, version: &str) -> usize {
+    text(&farm.run(&["node", "ls", "-o", "json"]).unwrap())
+        .matches(&format!("\"{version}\""))
+        .count()
+}
