@@ -100,7 +100,7 @@ impl Agent {
         let setup = setup(&config, traffic, &listens);
         let (link, events) = link::start(setup, Arc::clone(&own));
         if let Some(listener) = listener {
-            serve_edge(Edge::new(pools), listener, &own, &link);
+            serve_edge(Edge::new(pools, link.refusals()), listener, &own, &link);
         }
         let facts = Facts { own: Arc::clone(&own), env: config.env.clone(), link: link.clone() };
         let requests = local::serve(&config.data, facts).map_err(|cause| StartError::Folder {

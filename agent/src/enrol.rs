@@ -28,7 +28,7 @@ pub enum EnrolError {
     )]
     NoToken { place: PathBuf, word: &'static str, name: String },
     /// The token itself.
-    #[error("`--token` cannot be used: {0}")]
+    #[error("`--token` cannot be used")]
     Token(#[from] BadToken),
     /// The identity is another's.
     #[error(

@@ -24,6 +24,7 @@ use crate::order::{Directory, Order, Standing};
 use crate::own::Own;
 use crate::report::{App, Report};
 use crate::spec::Driver;
+use crate::traffic::Refusal;
 
 pub use fetch::{FetchError, Sink};
 use reports::Waiting;
@@ -31,6 +32,8 @@ use reports::Waiting;
 /// Events that wait for the run loop. A controller has at most a few orders for one node; when the
 /// loop hangs this fills, heartbeats stop, and the controllers see that something is wrong.
 const EVENTS_MAX: usize = 64;
+/// Refusals of this edge that wait for a controller; more are only logged here.
+const REFUSALS_MAX: usize = 64;
 
 /// What the controllers say.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,6 +114,8 @@ struct Shared {
     waiting: watch::Sender<Waiting>,
     inventory: watch::Sender<Arc<Vec<App>>>,
     pools: watch::Sender<proto::EdgeState>,
+    /// What this edge refused; the first session that is free tells it.
+    refusals: (mpsc::Sender<Refusal>, tokio::sync::Mutex<mpsc::Receiver<Refusal>>),
     /// The newest directory that any controller sent.
     directory: watch::Sender<Option<Directory>>,
     /// The addresses to hold sessions with.
@@ -124,6 +129,7 @@ struct Shared {
 /// Starts the sessions. They end when [`Link::stop`] is called.
 pub fn start(setup: Setup, own: Arc<Own>) -> (Link, mpsc::Receiver<Event>) {
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
+    let (refusals, refused) = mpsc::channel(REFUSALS_MAX);
     let targets = book::targets(&setup.seeds, &book::load(&setup.data));
     let shared = Arc::new(Shared {
         setup,
@@ -132,6 +138,7 @@ pub fn start(setup: Setup, own: Arc<Own>) -> (Link, mpsc::Receiver<Event>) {
         waiting: watch::Sender::new(Waiting::default()),
         inventory: watch::Sender::new(Arc::default()),
         pools: watch::Sender::new(proto::EdgeState::default()),
+        refusals: (refusals, tokio::sync::Mutex::new(refused)),
         directory: watch::Sender::new(None),
         targets: watch::Sender::new(targets),
         seen: Mutex::default(),
@@ -166,6 +173,11 @@ impl Link {
             *known = state;
             news
         });
+    }
+
+    /// Where this edge puts what it refused.
+    pub fn refusals(&self) -> mpsc::Sender<Refusal> {
+        self.shared.refusals.0.clone()
     }
 
     /// The newest directory, as it changes; `None` before any controller was reached.

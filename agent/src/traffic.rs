@@ -194,3 +194,16 @@ pub trait Balancer: fmt::Debug + Send + Sync {
     /// The pool as read back, and every change. Never older than what `apply` returned.
     fn view(&self) -> watch::Receiver<Arc<View>>;
 }
+
+/// A node asked for what it may not: for the controllers' audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Who, by certificate.
+    pub who: String,
+    /// From where.
+    pub peer: String,
+    /// `POOL/NODE`.
+    pub target: String,
+    /// Why not.
+    pub why: String,
+}

@@ -5,6 +5,7 @@
 mod crashes;
 mod failures;
 mod operators;
+mod security;
 mod traffic;
 
 use std::process::Output;

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::{Event, Seen, SeenState, Shared};
 use crate::backoff::{Backoff, chance};
 use crate::dial::{NoConnection, dial};
+use crate::traffic::Refusal;
 use crate::wire;
 
 /// What this agent speaks; the controller refuses what it cannot.
@@ -116,6 +117,11 @@ impl Shared {
         let name = name.map(str::to_owned).or(known);
         let address = address.to_owned();
         seen.insert(address.clone(), Seen { address, name, state, error });
+    }
+
+    /// The next refusal that nobody was told of. Cancelling it loses none.
+    async fn refused(&self) -> Option<Refusal> {
+        self.refusals.1.lock().await.recv().await
     }
 
     /// Only one address may hold the session with a controller; a second Hello would end the
@@ -223,6 +229,9 @@ impl<'a> Session<'a> {
                     let apps = Arc::clone(&inventory.borrow_and_update());
                     let inventory = wire::inventory(&apps);
                     sender.send(from_agent::Message::Inventory(inventory)).await?;
+                }
+                Some(refusal) = self.shared.refused() => {
+                    sender.send(from_agent::Message::Refusal(wire::refused(refusal))).await?;
                 }
                 changed = pools.changed(), if !pools_told => {
                     gone(changed)?;

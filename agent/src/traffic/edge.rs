@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::{Balancer, BalancerError, Change, Key, Report, View};
 use crate::own::Own;
-use crate::traffic::{Intent, Observed};
+use crate::traffic::{Intent, Observed, Refusal};
 use crate::wire;
 
 /// Nodes whose connections wait to be accepted; all nodes of a pool dial at once when an edge is
@@ -64,6 +64,8 @@ pub struct Edge {
     pools: Arc<Pools>,
     /// Rises when any pool changed.
     moved: watch::Sender<u64>,
+    /// What nodes were refused.
+    refusals: mpsc::Sender<Refusal>,
 }
 
 /// Opens the port of the `Traffic` service.
@@ -77,8 +79,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 impl Edge {
     /// An edge that serves these pools.
-    pub fn new(pools: Pools) -> Self {
-        let edge = Self { pools: Arc::new(pools), moved: watch::Sender::new(0) };
+    pub fn new(pools: Pools, refusals: mpsc::Sender<Refusal>) -> Self {
+        let edge = Self { pools: Arc::new(pools), moved: watch::Sender::new(0), refusals };
         for balancer in edge.pools.values() {
             let (mut view, moved) = (balancer.view(), edge.moved.clone());
             tokio::spawn(async move {
@@ -175,8 +177,14 @@ impl Traffic for Edge {
         let from = from.ok_or_else(|| Status::internal("a connection without an address"))?;
         let (reports, outbound) = mpsc::channel(REPORTS_MAX);
         info!(node = caller.name(), %from, "traffic session");
-        let session =
-            Session { edge: self.clone(), caller, from, members: BTreeMap::new(), reports };
+        let session = Session {
+            edge: self.clone(),
+            caller,
+            from,
+            members: BTreeMap::new(),
+            reports,
+            refused: false,
+        };
         tokio::spawn(session.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(outbound)))
     }
@@ -204,6 +212,8 @@ struct Session {
     /// What this node has spoken of, by pool and instance.
     members: BTreeMap<(String, String), Spoken>,
     reports: mpsc::Sender<Result<MemberReport, Status>>,
+    /// A refusal of this session was told to the controllers; one is enough, or a node could flood their log.
+    refused: bool,
 }
 
 /// A member that the node has spoken of in this session.
@@ -256,9 +266,11 @@ impl Session {
             cut: 0,
             refused: None,
         };
+        let target = format!("{}/{}", intent.pool, intent.node);
         match self.check(intent).await {
             Err(why) => {
                 warn!(node = self.caller.name(), from = %self.from, "refused an intent: {why}");
+                self.tell_refusal(target, why.clone());
                 self.send(Report { refused: Some(why), ..echo }).await
             }
             Ok((pool, seq, change)) => {
@@ -266,6 +278,16 @@ impl Session {
                 self.members.entry(key).or_default().pending = Some((seq, change));
                 self.apply_pending().await
             }
+        }
+    }
+
+    fn tell_refusal(&mut self, target: String, why: String) {
+        if std::mem::replace(&mut self.refused, true) {
+            return;
+        }
+        let (who, peer) = (self.caller.to_string(), self.from.to_string());
+        if self.edge.refusals.try_send(Refusal { who, peer, target, why }).is_err() {
+            warn!("too many refusals wait for a controller: this one is only logged here");
         }
     }
 

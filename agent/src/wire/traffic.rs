@@ -4,7 +4,7 @@ use rota_proto::agent as fleet;
 use rota_proto::traffic as proto;
 
 use super::field::{At, BadField};
-use crate::traffic::{Desired, Intent, Key, Member, Observed, Report, View, Want};
+use crate::traffic::{Desired, Intent, Key, Member, Observed, Refusal, Report, View, Want};
 
 /// A node's intent, as an edge receives it.
 pub fn intent(intent: proto::MemberIntent) -> Result<Intent, BadField> {
@@ -139,4 +139,10 @@ pub fn pool_state(pool: &str, view: &View) -> fleet::PoolState {
         cut: view.cut,
         members: view.members.iter().map(member).collect(),
     }
+}
+
+/// What an edge refused, as the controllers hear it.
+pub fn refused(refusal: Refusal) -> fleet::Refusal {
+    let Refusal { who, peer, target, why } = refusal;
+    fleet::Refusal { who, peer, target, why }
 }

@@ -20,6 +20,9 @@ use crate::errors::Sort;
 use crate::store::{Compare, Entry, Op, Outcome, StoreError, Txn};
 use crate::view::ErrorView;
 
+/// So much of a token's id is in the name of an operator who has no other.
+const TOKEN_SHOWN: usize = 8;
+
 /// What somebody who wants in has said.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -209,7 +212,12 @@ fn judge(
     if record.uses_left == 0 {
         return Err(EnrolError::Spent);
     }
+    let unnamed;
     let name = match (&record.name, ask.name) {
+        (None, "") if kind == Kind::Operator => {
+            unnamed = name_for(token, record.uses_left);
+            &unnamed
+        }
         (None, "") => return Err(EnrolError::NoName),
         (None, asked) => asked,
         (Some(bound), "") => bound,
@@ -220,6 +228,15 @@ fn judge(
         }
     };
     Ok(Identity::new(kind, name)?)
+}
+
+/// What an operator is called when nobody gave a name: after the token, and no two alike.
+fn name_for(token: &Token, uses_left: u32) -> String {
+    let short: String = token.id.chars().take(TOKEN_SHOWN).collect();
+    match uses_left {
+        0 | 1 => format!("operator-{short}"),
+        more => format!("operator-{short}-{more}"),
+    }
 }
 
 fn env_of(guest: &Guest) -> String {
@@ -249,6 +266,15 @@ mod tests {
         };
         let bound = TokenRecord { name: Some("web-01".into()), ..good.clone() };
         let edge = TokenRecord { guest: Guest::Edge, ..good.clone() };
+        let operator = TokenRecord {
+            guest: Guest::Operator { role: crate::access::Role::Viewer, env: None },
+            uses_left: 3,
+            ..good.clone()
+        };
+        let operators = Token { kind: Kind::Operator, ..token.clone() };
+        let ask = Ask { token: "", kind: "operator", name: "", request_pem: "" };
+        let called = judge(&operator, &operators, &ask, Timestamp(0)).unwrap();
+        assert_eq!(called.name(), format!("operator-{}-3", &token.id[..8]));
         let spent = TokenRecord { uses_left: 0, ..good.clone() };
         let other = TokenRecord { hash: hex(&[0; 32]), ..spent.clone() };
         for (record, name, at, right) in [

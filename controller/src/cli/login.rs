@@ -32,7 +32,7 @@ pub struct LoginArgs {
     /// The token
     #[arg(long, env = "ROTA_TOKEN", hide_env_values = true)]
     token: String,
-    /// Your name, when the token is not bound to one
+    /// Your name, when the token is not bound to one; without it you are called after the token
     #[arg(long)]
     name: Option<NodeName>,
 }

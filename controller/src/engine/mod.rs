@@ -365,7 +365,12 @@ impl Turn<'_> {
                         self.inventory(&key, &inventory);
                     }
                     Some(from_agent::Message::Edge(edge)) => self.edge_state(&key, edge),
-                    Some(from_agent::Message::Heartbeat(_) | from_agent::Message::Hello(_))
+                    // A refusal was written into the audit log where it came in.
+                    Some(
+                        from_agent::Message::Heartbeat(_)
+                        | from_agent::Message::Hello(_)
+                        | from_agent::Message::Refusal(_),
+                    )
                     | None => {}
                 }
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rota_identity::Kind;
 use rota_proto::agent::fleet_server::Fleet;
 use rota_proto::agent::{
-    Chunk, EnrolReply, FetchRequest, FromAgent, RenewRequest, ToAgent, from_agent,
+    Chunk, EnrolReply, FetchRequest, FromAgent, Refusal, RenewRequest, ToAgent, from_agent,
 };
 use rota_rollout::names::{Digest, NodeName};
 use tokio::sync::{Semaphore, mpsc};
@@ -16,7 +16,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::enrol;
-use crate::access::{Access, Caller};
+use crate::access::audit::Deed;
+use crate::access::{Access, Caller, now};
 use crate::artifact::store::ArtifactStore;
 use crate::engine::{AgentKey, Handle, Hello, Input, State};
 use crate::errors::{Sort, status};
@@ -154,6 +155,24 @@ struct Session {
 }
 
 impl Session {
+    /// An edge refused a node: into the audit log. Only edges have anything to refuse.
+    async fn audit(&self, refusal: &Refusal) {
+        let AgentKey::Edge(edge) = &self.key else {
+            return tracing::warn!(key = ?self.key, "a node reports a refusal: ignored");
+        };
+        let deed = Deed {
+            who: &refusal.who,
+            peer: &refusal.peer,
+            what: "traffic",
+            target: &refusal.target,
+            message: &format!("at edge {edge}"),
+            result: Err(&refusal.why),
+        };
+        if let Err(error) = self.access.audit().record(&deed, now()).await {
+            tracing::error!(%error, who = refusal.who, "cannot write to the audit log");
+        }
+    }
+
     async fn run(self, mut messages: Streaming<FromAgent>, out: mpsc::Sender<ToAgent>) {
         let mut revoked = self.access.revoked().watch();
         let first = messages.next().await;
@@ -177,6 +196,9 @@ impl Session {
         loop {
             tokio::select! {
                 message = messages.next() => match message {
+                    Some(Ok(FromAgent { message: Some(from_agent::Message::Refusal(refusal)) })) => {
+                        self.audit(&refusal).await;
+                    }
                     Some(Ok(message)) => {
                         let said = Input::Said {
                             key: self.key.clone(),
