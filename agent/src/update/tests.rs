@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::*;
-use crate::spec;
+use crate::spec::{self, Spec};
 
 /// A release without hooks; its version tells it from others.
 fn release(version: &str, smoke: bool, hooks: bool) -> Spec {
