@@ -5,7 +5,7 @@
 //! asked for again, and every action is harmless when it is repeated.
 //!
 //! - `state`: what is remembered; `event`, `action`, `said`: what goes in and what comes out.
-//! - `forward`: the steps of an update, in both orders.
+//! - `task`: the steps of an update, in both orders; `forward`: what each of their results means.
 //! - `restore`: putting the previous release back.
 //! - `rest`: what happens between updates: adopt, revive, stay drained.
 
@@ -16,16 +16,18 @@ mod rest;
 mod restore;
 mod said;
 mod state;
+mod task;
 #[cfg(test)]
 mod tests;
 
 pub use action::{Action, HookSet, Job};
 pub use event::{Did, Event, What};
-pub use forward::{Facts, Failure, Phase, Task, Update};
+pub use forward::{Facts, Failure, Phase, Update};
 pub use rest::{Deaths, Revive, RevivePhase};
 pub use restore::Mend;
 pub use said::{Failed, Left, Measured, Said, Step};
 pub use state::{App, Direction, Fence, Instance, Settled, Side, UpdateOrder, Watch, Work};
+pub use task::Task;
 
 /// How many rollouts' fences are remembered. Orders of a rollout older than these are refused.
 const FENCES_KEPT: usize = 4;
