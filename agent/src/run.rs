@@ -208,8 +208,8 @@ impl Loop {
         slot.running.retain(|token, _| known.contains(token));
         slot.unwell.retain(|token| known.contains(token));
         let settled = match (&slot.state.work, &slot.state.current) {
-            (Work::Idle | Work::Move(_), Some(settled)) => Some(settled),
-            _ => None,
+            (Work::Idle | Work::Move(_), settled) => settled.as_ref(),
+            (Work::Update(_) | Work::Revive(_), _) => None,
         };
         let wanted = settled.and_then(|settled| {
             let instance = settled.instance.as_ref()?;

@@ -104,7 +104,12 @@ impl Turn<'_> {
                         "`rota rollout undo {} --env {}` starts a rollout back",
                         id.app, id.env
                     ),
-                    _ => format!("`rota rollout status {id}` shows how it ended"),
+                    Verb::Pause
+                    | Verb::Resume
+                    | Verb::Promote
+                    | Verb::Abort
+                    | Verb::Retry(_)
+                    | Verb::Skip(_) => format!("`rota rollout status {id}` shows how it ended"),
                 };
                 Sort::Refused
                     .error(format!("rollout {id} is over: it cannot {verb} any more"), hint)

@@ -78,7 +78,11 @@ fn leave_preparing(draft: &mut Draft) {
 fn update(draft: &mut Draft, nodes: &[NodeName]) {
     let direction = match draft.head.stage {
         Stage::RollingBack { .. } => Direction::Back,
-        _ => Direction::Forward,
+        Stage::Preparing
+        | Stage::Once(_)
+        | Stage::Rolling
+        | Stage::Aborting
+        | Stage::Ended { .. } => Direction::Forward,
     };
     for name in nodes {
         let Some(mut node) = draft.node(name).cloned() else { continue };

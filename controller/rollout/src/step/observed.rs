@@ -27,7 +27,15 @@ pub(super) fn observe(
     let returned = match node.phase {
         Phase::Skipped { why: Skip::Offline } => observed.online,
         Phase::Skipped { why: Skip::Drained } => observed.online && !observed.drained,
-        _ => false,
+        Phase::Skipped { why: Skip::AlreadyCurrent | Skip::ByOperator }
+        | Phase::Waiting
+        | Phase::Preparing { .. }
+        | Phase::Ready
+        | Phase::Updating { .. }
+        | Phase::Monitoring { .. }
+        | Phase::Done
+        | Phase::Failed { .. }
+        | Phase::RolledBack => false,
     };
     let rolling = matches!(draft.head.stage, Stage::Preparing | Stage::Rolling);
     if returned && rolling {

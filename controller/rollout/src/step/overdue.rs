@@ -18,7 +18,12 @@ pub(super) fn tick(draft: &mut Draft) {
             Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. } => {
                 (*direction, Left::Unknown, true)
             }
-            _ => continue,
+            Phase::Waiting
+            | Phase::Ready
+            | Phase::Done
+            | Phase::Failed { .. }
+            | Phase::Skipped { .. }
+            | Phase::RolledBack => continue,
         };
         if wait {
             continue;

@@ -38,7 +38,12 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
     let direction = match &node.phase {
         Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. } => *direction,
         Phase::Failed { cause, .. } => cause.direction,
-        _ => Direction::Forward,
+        Phase::Waiting
+        | Phase::Preparing { .. }
+        | Phase::Ready
+        | Phase::Done
+        | Phase::Skipped { .. }
+        | Phase::RolledBack => Direction::Forward,
     };
     match report {
         Report::Prepared => {}
