@@ -320,8 +320,12 @@ fn same_release(old: &ReleaseRecord, new: &ReleaseRecord) -> Result<(), ErrorVie
     let (Ok(before), Ok(now)) = (parse(old), parse(new)) else { return Ok(()) };
     before.same_release(&now).map_err(|difference| {
         Sort::Refused.error(
-            format!("release {} {} exists with another manifest: {difference}", new.app, new.version),
-            "a release never changes: choose another --version ([strategy] and [target] may differ)",
+            format!(
+                "release {} {} exists with another manifest: {difference}",
+                new.app, new.version
+            ),
+            "a release never changes: choose another --version \
+             ([strategy] and [target] may differ)",
         )
     })
 }
