@@ -284,8 +284,8 @@ fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String>
         && state.edges_of(&start.env, pool).is_empty()
     {
         refusals.push(format!(
-            "no edge serves pool {pool} in {}: start an agent there with `--edge {pool}=proxy@ADDR` \
-             (`rota edge ls`)",
+            "no edge serves pool {pool} in {}: start an agent there with \
+             `--edge {pool}=proxy@ADDR` (`rota edge ls`)",
             start.env
         ));
     }
