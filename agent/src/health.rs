@@ -156,7 +156,13 @@ impl Wait {
                     self.since = None;
                     let next = match failure {
                         Failure::Refused(_) => pause.min(health.interval),
-                        _ => health.interval,
+                        Failure::Http(_)
+                        | Failure::Status { .. }
+                        | Failure::Tcp { .. }
+                        | Failure::Command(_)
+                        | Failure::NotRun(_)
+                        | Failure::Template(_)
+                        | Failure::NoPort => health.interval,
                     };
                     pause = next.saturating_mul(PAUSE_GROWTH).max(FIRST_PAUSE);
                     self.last = Some(failure.to_string());

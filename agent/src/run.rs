@@ -1,16 +1,18 @@
 //! The run loop: feeds events to the pure machine of each app, writes its state into the journal, carries out actions.
 //!
 //! One loop, one journal; every app has at most one job under way, and a new one ends it. What jobs, processes, edges
-//! and controllers say comes back as [`Happened`]. Stopping the loop stops nothing that it started: after the next start
-//! the journal and the processes say where things stand.
+//! and controllers say comes back as [`Happened`]. Stopping the loop stops nothing that it started: after the next
+//! start the journal and the processes say where things stand.
 
+mod asked;
+mod boot;
 mod inventory;
 mod jobs;
 mod means;
 mod once;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,13 +22,14 @@ use tracing::{error, info, warn};
 use crate::agent::Agent;
 use crate::journal::{Journal, JournalError};
 use crate::link;
-use crate::local::{self, Request};
+use crate::local;
 use crate::order::{Edge, Order, Rollout, Standing, Work as Ordered};
 use crate::report::{Report, What as Say};
 use crate::runtime::Running;
 use crate::spec::Spec;
-use crate::update::{self, Action, App, Did, Event, Side, What, Work};
+use crate::update::{self, Action, App, Did, Event, What, Work};
 
+use asked::{answer, release_of};
 use means::Means;
 
 /// Happenings that wait for the loop: a few for each app.
@@ -154,62 +157,6 @@ pub async fn run(
 }
 
 impl Loop {
-    /// Reads the journal, finds the processes again, and goes on with whatever was under way.
-    async fn boot(&mut self) -> Result<(), JournalError> {
-        self.drained = self.journal.get(STANDING).await?.unwrap_or(false);
-        let edges: Vec<Edge> = self.journal.get(EDGES).await?.unwrap_or_default();
-        self.means.edges.know(&edges);
-        self.known = edges;
-        for record in self.journal.list().await? {
-            let Some(app) = record.strip_prefix(APP) else { continue };
-            if let Some(state) = self.journal.get::<App>(&record).await? {
-                let slot = Slot { state, ..Slot::default() };
-                self.slots.insert(app.to_owned(), slot);
-            }
-        }
-        let apps: Vec<String> = self.slots.keys().cloned().collect();
-        for app in apps {
-            let alive = self.find_processes(&app).await;
-            self.feed(&app, What::Booted { alive }).await?;
-            self.say_last(&app);
-        }
-        Ok(())
-    }
-
-    /// The tokens of the processes that still run; from now on they are watched again.
-    async fn find_processes(&mut self, app: &str) -> BTreeSet<u64> {
-        let mut alive = BTreeSet::new();
-        let Some(slot) = self.slots.get_mut(app) else { return alive };
-        for (spec, instance) in instances(&slot.state) {
-            match self.means.find(&spec, &instance).await {
-                Ok(Some(running)) => {
-                    alive.insert(instance.token);
-                    self.means.watch_exit(app, instance.token, &running);
-                    slot.running.insert(instance.token, running);
-                }
-                Ok(None) => {}
-                Err(why) => error!(app, why, "cannot look for the app's process"),
-            }
-        }
-        alive
-    }
-
-    /// What was last said of each rollout is said again: the agent may have died before it was heard.
-    fn say_last(&mut self, app: &str) {
-        let Some(slot) = self.slots.get(app) else { return };
-        let last: Vec<_> = slot
-            .state
-            .fences
-            .iter()
-            .filter_map(|(rollout, fence)| {
-                Some((rollout.clone(), fence.attempt, fence.last.clone()?))
-            })
-            .collect();
-        for (rollout, attempt, said) in last {
-            self.say(&rollout, attempt, said.into());
-        }
-    }
-
     /// One event for one app: the machine decides, the journal remembers, then the actions leave.
     async fn feed(&mut self, app: &str, what: What) -> Result<(), JournalError> {
         let drained = self.drained;
@@ -261,8 +208,8 @@ impl Loop {
         slot.running.retain(|token, _| known.contains(token));
         slot.unwell.retain(|token| known.contains(token));
         let settled = match (&slot.state.work, &slot.state.current) {
-            (Work::Idle | Work::Move(_), Some(settled)) => Some(settled),
-            _ => None,
+            (Work::Idle | Work::Move(_), settled) => settled.as_ref(),
+            (Work::Update(_) | Work::Revive(_), _) => None,
         };
         let wanted = settled.and_then(|settled| {
             let instance = settled.instance.as_ref()?;
@@ -390,81 +337,6 @@ impl Loop {
         }
         Ok(())
     }
-
-    async fn asked(&mut self, request: Request) -> Result<(), JournalError> {
-        match request {
-            Request::Updates(reply) => answer(reply, self.updates()),
-            Request::Apps(reply) => answer(reply, self.inventory()),
-            Request::Release { app, reply } => {
-                let none = || Err(format!("this node does not run {app}"));
-                let found = self.slots.get(&app);
-                answer(reply, found.map_or_else(none, |slot| release_of(&app, &slot.state)));
-            }
-            Request::Rollback { app, reply } => self.roll_back(app, reply).await?,
-        }
-        Ok(())
-    }
-
-    /// Back to the previous proven release, by the word of somebody on this node.
-    async fn roll_back(
-        &mut self,
-        app: String,
-        reply: oneshot::Sender<Result<local::Release, String>>,
-    ) -> Result<(), JournalError> {
-        let refusal = match self.slots.get(&app) {
-            None => Some(format!("this node does not run {app}")),
-            Some(slot) if matches!(slot.state.work, Work::Update(_)) => {
-                Some(format!("{app} is being updated right now: try again when that is done"))
-            }
-            Some(slot) if slot.state.previous.is_none() => {
-                Some(format!("{app} has no previous release on this node to go back to"))
-            }
-            Some(_) => None,
-        };
-        if let Some(refusal) = refusal {
-            answer(reply, Err(refusal));
-            return Ok(());
-        }
-        self.feed(&app, What::AskedBack).await?;
-        if let Some(slot) = self.slots.get_mut(&app) {
-            slot.waiting = Some(reply);
-        }
-        Ok(())
-    }
-
-    /// Removes releases and downloads that nothing returns to. While something is being fetched it does nothing: the
-    /// next rollout's end asks again.
-    fn prune(&self, app: &str) {
-        let Some(slot) = self.slots.get(app) else { return };
-        let Ok(alone) = Arc::clone(&self.means.fetching).try_lock_owned() else { return };
-        let mut keep = slot.keep.clone();
-        keep.extend(slot.in_use().map(|spec| spec.digest.clone()));
-        let downloads: Vec<String> =
-            self.slots.values().flat_map(Slot::in_use).map(|spec| spec.digest.clone()).collect();
-        let (releases, app) = (self.means.releases.clone(), app.to_owned());
-        tokio::spawn(async move {
-            match releases.prune(&app, &keep).await {
-                Ok(gone) if gone.is_empty() => {}
-                Ok(gone) => info!(app, ?gone, "removed releases that nothing returns to"),
-                Err(error) => warn!(app, %error, "cannot remove old releases"),
-            }
-            if let Err(error) = releases.prune_cache(&downloads).await {
-                warn!(%error, "cannot remove old downloads");
-            }
-            drop(alone);
-        });
-    }
-
-    fn rotate(&self) {
-        for (app, slot) in &self.slots {
-            for running in slot.running.values() {
-                let log = &running.instance().log;
-                if let Err(error) = crate::logs::rotate(log, crate::logs::LOG_BYTES_MAX) {
-                    warn!(app, %error, "cannot rotate the app's log");
-                }
-            }
-        }
-    }
 }
 
 /// Every process that a state speaks of, with the release it runs.
@@ -479,24 +351,4 @@ fn instances(state: &App) -> Vec<(Spec, update::Instance)> {
         all.extend(old.into_iter().chain(new));
     }
     all
-}
-
-fn release_of(app: &str, state: &App) -> Result<local::Release, String> {
-    match &state.current {
-        Some(settled) if settled.side == Side::In || settled.instance.is_some() => {
-            Ok(local::Release {
-                app: app.to_owned(),
-                release: settled.spec.version.clone(),
-                digest: settled.spec.digest.clone(),
-            })
-        }
-        Some(_) | None => Err(format!("no release of {app} runs here")),
-    }
-}
-
-/// Whoever asked may be gone meanwhile; then nobody needs the answer.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    if reply.send(value).is_err() {
-        info!("whoever asked is gone");
-    }
 }

@@ -275,5 +275,5 @@ pub fn broken(status: &Status) -> String {
 }
 
 fn in_words(error: &DialError) -> String {
-    rota_identity::reason(error).unwrap_or_else(|| crate::cli::outcome::chain(error))
+    rota_identity::reason(error).unwrap_or_else(|| crate::errors::chain(error))
 }

@@ -142,9 +142,32 @@ impl From<StoreError> for ErrorView {
     }
 }
 
+/// An error and all its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let words = next.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = next.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chains_name_every_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot open x")]
+        struct Outer(#[source] std::io::Error);
+        assert_eq!(chain(&Outer(std::io::Error::other("disk full"))), "cannot open x: disk full");
+    }
 
     #[test]
     fn there_and_back() {

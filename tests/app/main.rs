@@ -106,7 +106,8 @@ fn converse(stream: &TcpStream, version: &str, mood: Mood) -> std::io::Result<()
     let mut writer = stream;
     while let Some(asked) = read_head(&mut reader)? {
         if asked.upgrade {
-            let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+            let head = "HTTP/1.1 101 Switching Protocols\r\n\
+                        upgrade: websocket\r\nconnection: upgrade\r\n\r\n";
             writer.write_all(head.as_bytes())?;
             return echo(reader, writer);
         }
@@ -119,10 +120,12 @@ fn converse(stream: &TcpStream, version: &str, mood: Mood) -> std::io::Result<()
             writer.write_all(head.as_bytes())?;
             let chunk = vec![b'x'; 1 << 20];
             for _ in 0..mib {
+                // As slow as it was asked to be.
                 std::thread::sleep(Duration::from_millis(ms / mib.max(1)));
                 writer.write_all(&chunk)?;
             }
         } else {
+            // As slow as it was asked to be.
             std::thread::sleep(Duration::from_millis(query(&asked.path, "ms").unwrap_or(0)));
             let (status, body) = match (asked.path.as_str(), mood) {
                 ("/healthz", Mood::NeverHealthy) => {

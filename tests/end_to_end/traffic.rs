@@ -45,8 +45,12 @@ fn slow_and_large_requests_are_finished(order: &str) {
     let strategy = format!("batch = 1\nmonitor = \"0s\"\norder = \"{order}\"");
     let app = App { strategy: &strategy, traffic: "drain_timeout = \"20s\"", ..App::default() };
     deploy(&farm, "1.0.0", app, 0);
-    let slow = |number: usize| Client { path: "/slow?ms=2000", keep_alive: number % 2 == 0 };
-    let large = |number: usize| Client { path: "/big?mib=50&ms=1500", keep_alive: number % 2 == 0 };
+    let slow =
+        |number: usize| Client { path: "/slow?ms=2000", keep_alive: number.is_multiple_of(2) };
+    let large = |number: usize| Client {
+        path: "/big?mib=50&ms=1500",
+        keep_alive: number.is_multiple_of(2),
+    };
     let edge = farm.pool().unwrap();
     let clients = (0..9).map(slow).chain((0..3).map(large));
     let (unhurried, short) = (Load::of(edge, clients), Load::start(edge, CLIENTS));

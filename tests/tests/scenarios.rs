@@ -1,4 +1,5 @@
-//! Whole stories of the core as text: what happens, and below it what comes of that. `scenarios/*.txt` are read like code.
+//! Whole stories of the core as text: what happens, and below it what comes of that. `scenarios/*.txt` are read like
+//! code.
 //!
 //! A line that begins with `>` happens; the lines below it are made by the core. `ROTA_BLESS=1` writes them anew.
 //!

@@ -1,6 +1,7 @@
 //! Many worlds, each made by a seed, each as unkind as its seed wants it. A seed that failed once stays, by name.
 //!
-//! `ROTA_SEEDS=5000 cargo test -p rota-tests --test simulation` runs more of them; `ROTA_SEED=17` runs one and prints it.
+//! `ROTA_SEEDS=5000 cargo test -p rota-tests --test simulation` runs more of them; `ROTA_SEED=17` runs one and
+//! prints it.
 
 #[path = "../world/mod.rs"]
 mod world;

@@ -1,7 +1,8 @@
 //! The edge's side: the `Traffic` service, in which each node moves its own members and no others.
 
+mod accept;
+
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,32 +10,19 @@ use std::time::Duration;
 use rota_identity::{Identity, Kind};
 use rota_proto::traffic::traffic_server::{Traffic, TrafficServer};
 use rota_proto::traffic::{MemberIntent, MemberReport};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{Balancer, BalancerError, Change, Key, Report, View};
 use crate::own::Own;
 use crate::traffic::{Intent, Observed, Refusal};
 use crate::wire;
 
-/// Nodes whose connections wait to be accepted; all nodes of a pool dial at once when an edge is
-/// back.
-const BACKLOG: u32 = 1024;
-
-/// How long TLS may take with one node. Slow ones stand in nobody's way.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Handshakes at the same time; each costs a signature and some memory before we know who it is.
-const HANDSHAKES_MAX: usize = 128;
-
-/// After a failed accept: usually no descriptors are left, and the next try would fail at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub use accept::listen;
 
 /// Reports on their way to one node.
 const REPORTS_MAX: usize = 64;
@@ -66,15 +54,6 @@ pub struct Edge {
     moved: watch::Sender<u64>,
     /// What nodes were refused.
     refusals: mpsc::Sender<Refusal>,
-}
-
-/// Opens the port of the `Traffic` service.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    // `TcpListener::bind` would ask for a backlog of 128.
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 impl Edge {
@@ -111,56 +90,14 @@ impl Edge {
         listener: TcpListener,
         own: Arc<Own>,
     ) -> Result<(), tonic::transport::Error> {
-        let (accepted, incoming) = mpsc::channel(HANDSHAKES_MAX);
-        tokio::spawn(accept(listener, own, accepted));
+        let (accepted, incoming) = mpsc::channel(accept::HANDSHAKES_MAX);
+        tokio::spawn(accept::accept(listener, own, accepted));
         let service = TrafficServer::new(self).max_decoding_message_size(MESSAGE_MAX);
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(service)
             .serve_with_incoming(ReceiverStream::new(incoming))
             .await
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    own: Arc<Own>,
-    accepted: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
-) {
-    let permits = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        let (tcp, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!("cannot accept a node's connection: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let config = match own.as_server() {
-            Ok(config) => config,
-            Err(error) => {
-                warn!("cannot show this edge's certificate: {error}");
-                continue;
-            }
-        };
-        let accepted = accepted.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
-            let secured = async {
-                tcp.set_nodelay(true)?;
-                TlsAcceptor::from(config).accept(tcp).await
-            };
-            match timeout(HANDSHAKE_TIMEOUT, secured).await {
-                Ok(Ok(stream)) => {
-                    if accepted.send(Ok(stream)).await.is_err() {
-                        debug!("{from} came while this edge stops");
-                    }
-                }
-                Ok(Err(error)) => info!("{from} could not show who it is: {error}"),
-                Err(_) => info!("{from} took too long to show who it is"),
-            }
-        });
     }
 }
 

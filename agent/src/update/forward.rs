@@ -3,9 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::restore::Mend;
+use super::task::Task::{
+    self, AfterJoin, BeforeDrain, Drain, Fetch, Health, Join, Monitor, Smoke, Start, Stop, Swap,
+};
+use super::task::job_of;
 use super::{
-    Did, Direction, HookSet, Instance, Job, Machine, Measured, Said, Settled, Side, Step,
-    UpdateOrder, Watch, Work,
+    Did, Instance, Machine, Measured, Said, Settled, Side, Step, UpdateOrder, Watch, Work,
 };
 use crate::spec::Spec;
 
@@ -72,76 +75,6 @@ pub struct Failure {
     pub output: String,
 }
 
-/// One step forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the design's section 3 has them")]
-pub enum Task {
-    Fetch,
-    BeforeDrain,
-    Drain,
-    Stop,
-    Swap,
-    BeforeStart,
-    Start,
-    Health,
-    Smoke,
-    Join,
-    AfterJoin,
-    Monitor,
-}
-
-use Task::{
-    AfterJoin, BeforeDrain, BeforeStart, Drain, Fetch, Health, Join, Monitor, Smoke, Start, Stop,
-    Swap,
-};
-
-const STOP_FIRST: [Task; 12] = [
-    Fetch,
-    BeforeDrain,
-    Drain,
-    Stop,
-    Swap,
-    BeforeStart,
-    Start,
-    Health,
-    Smoke,
-    Join,
-    AfterJoin,
-    Monitor,
-];
-
-const START_FIRST: [Task; 12] = [
-    Fetch,
-    BeforeStart,
-    Start,
-    Health,
-    Smoke,
-    Join,
-    BeforeDrain,
-    Drain,
-    Stop,
-    Swap,
-    AfterJoin,
-    Monitor,
-];
-
-impl Task {
-    /// The step under which it is reported.
-    pub(crate) fn step(self) -> Step {
-        match self {
-            Fetch => Step::Fetch,
-            BeforeDrain | Drain => Step::Drain,
-            Stop => Step::Stop,
-            Swap => Step::Swap,
-            BeforeStart | Start => Step::Start,
-            Health => Step::Health,
-            Smoke => Step::Smoke,
-            Join | AfterJoin => Step::Join,
-            Monitor => Step::Monitor,
-        }
-    }
-}
-
 impl Update {
     /// Is it in traffic and proven but for the time?
     pub(crate) fn is_monitoring(&self) -> bool {
@@ -151,30 +84,6 @@ impl Update {
     /// Does the new instance start beside the old one? Only beside one that serves.
     pub(crate) fn is_beside(&self) -> bool {
         self.order.start_first && self.side == Side::In
-    }
-
-    fn path(&self) -> &'static [Task; 12] {
-        if self.is_beside() { &START_FIRST } else { &STOP_FIRST }
-    }
-
-    /// Is there anything to do in this step?
-    fn applies(&self, task: Task) -> bool {
-        let hooks = &self.order.spec.hooks;
-        let scripts = self.order.direction == Direction::Forward;
-        match task {
-            BeforeDrain => scripts && !hooks.before_drain.is_empty() && self.facts.old.is_some(),
-            BeforeStart => scripts && !hooks.before_start.is_empty(),
-            AfterJoin => scripts && !hooks.after_join.is_empty(),
-            Smoke => self.order.direction != Direction::Back && !self.order.spec.smoke.is_empty(),
-            Drain | Stop => self.facts.old.is_some(),
-            Fetch | Swap | Start | Health | Join | Monitor => true,
-        }
-    }
-
-    /// The next step that has anything to do; `None`: it is done.
-    fn after(&self, task: Task) -> Option<Task> {
-        let done = self.path().iter().position(|other| *other == task).unwrap_or(0);
-        self.path()[done + 1..].iter().copied().find(|next| self.applies(*next))
     }
 }
 
@@ -384,32 +293,6 @@ fn new_label(update: &Update) -> String {
         (true, _) => SECOND.to_owned(),
         (false, other) => other.to_owned(),
     }
-}
-
-/// The job of a step.
-fn job_of(update: &Update, task: Task) -> Option<Job> {
-    let spec = update.order.spec.clone();
-    let old = update.old.clone().zip(update.facts.old.clone());
-    let new = update.facts.new.clone();
-    let hooks = |which, instance| Job::Hooks { spec: spec.clone(), which, instance };
-    Some(match task {
-        Fetch => Job::Fetch(spec),
-        BeforeDrain => hooks(HookSet::BeforeDrain, update.facts.old.clone()),
-        Drain => old.map(|(spec, instance)| Job::Drain { spec, instance, must: false })?,
-        Stop => {
-            old.map(|(spec, instance)| Job::Stop { spec, instance, forget: update.is_beside() })?
-        }
-        Swap => Job::Swap(Some(spec)),
-        BeforeStart => hooks(HookSet::BeforeStart, None),
-        Start => new.map(|new| Job::Start { spec, label: new.label, token: new.token })?,
-        Health => new.map(|instance| Job::Health { spec, instance })?,
-        Smoke => new.map(|instance| Job::Smoke { spec, instance })?,
-        Join => new.map(|instance| Job::Join { spec, instance })?,
-        AfterJoin => hooks(HookSet::AfterJoin, new),
-        Monitor => {
-            new.map(|instance| Job::Monitor { spec, instance, for_ms: update.order.monitor_ms })?
-        }
-    })
 }
 
 /// Which side each instance is on, for edges that forgot.

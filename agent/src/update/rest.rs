@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::forward::{Failure, Phase, Task, sides};
+use super::forward::{Failure, Phase, sides};
 use super::restore::Mend;
+use super::task::Task;
 use super::{Action, Did, Direction, Instance, Job, Machine, Said, Side, UpdateOrder, Work};
 
 /// After the n-th death in a row the app waits so long (milliseconds) before it is started again: a crash loop must

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::*;
-use crate::spec;
+use crate::spec::{self, Spec};
 
 /// A release without hooks; its version tells it from others.
 fn release(version: &str, smoke: bool, hooks: bool) -> Spec {
@@ -374,7 +374,8 @@ fn a_restore_that_fails_is_loud() {
          swap 1.0.0
          start 1.0.0 as 11
          health 11
-         say 1 failed at Smoke: 500; Out (the previous release did not get healthy: not healthy either), runs 1.0.0",
+         say 1 failed at Smoke: 500; Out (the previous release did not get healthy: \
+         not healthy either), runs 1.0.0",
     );
     assert_eq!(node.rests(), "1.0.0 as 11 Out, before it 1.0.0");
     // It stays out, also over a boot, until somebody asks.

@@ -159,7 +159,7 @@ async fn a_fast_app_is_not_waited_for_and_a_dead_one_neither() {
     let slow = Health { interval: LONG, ..health(Check::Http("/".into())) };
     let began = Instant::now();
     let (verdict, _) = tokio::join!(app.verdict(&slow), async {
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        tokio::time::sleep(Duration::from_millis(30)).await; // an app that is slow to listen
         Site::new(true).open(port).await
     });
     let Verdict::Healthy { tries, .. } = verdict else { panic!("{verdict:?}") };

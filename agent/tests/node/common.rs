@@ -118,6 +118,7 @@ pub async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         loop {
             match found() {
                 Some(it) => return it,
+                // The pace of looking, where nothing tells; the caller's time limit ends it.
                 None => tokio::time::sleep(Duration::from_millis(2)).await,
             }
         }

@@ -127,7 +127,8 @@ fn refusals(targets: &[Target], moving: &[&Target], strategy: &Strategy) -> Vec<
     let mut refusals = Vec::new();
     if targets.is_empty() {
         refusals.push(
-            "no node matches the target: check the environment, [target] roles and labels, and `rota node ls`"
+            "no node matches the target: check the environment, [target] roles and labels, \
+             and `rota node ls`"
                 .to_owned(),
         );
         return refusals;
@@ -142,7 +143,8 @@ fn refusals(targets: &[Target], moving: &[&Target], strategy: &Strategy) -> Vec<
         let blocked = moving.iter().any(|target| serves(target));
         if blocked && offline.len() >= limit {
             refusals.push(format!(
-                "{} of {} targets are offline ({}) and max_unavailable is {limit}: no serving node could be updated",
+                "{} of {} targets are offline ({}) and max_unavailable is {limit}: \
+                 no serving node could be updated",
                 offline.len(),
                 targets.len(),
                 crate::gate::list(&offline),

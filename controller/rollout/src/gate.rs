@@ -101,10 +101,12 @@ impl Hold {
     pub fn hint(&self, id: &RolloutId) -> String {
         match self {
             Self::Failures { .. } => format!(
-                "`rota rollout status {id}` shows the cause; then `rota rollout retry {id}`, `resume`, `rollback` or `abort`"
+                "`rota rollout status {id}` shows the cause; then `rota rollout retry {id}`, \
+                 `resume`, `rollback` or `abort`"
             ),
             Self::RollbackFailed { .. } => format!(
-                "repair them, then `rota rollout retry {id}`; or leave them with `rota rollout abort {id}`"
+                "repair them, then `rota rollout retry {id}`; \
+                 or leave them with `rota rollout abort {id}`"
             ),
             Self::Approval { .. } => format!("`rota rollout promote {id}`"),
             Self::Capacity { .. } => {
@@ -119,7 +121,8 @@ impl Hold {
                 "`rota rollout resume {id}` goes on without a deadline; or `rollback` or `abort`"
             ),
             Self::Once { .. } => format!(
-                "`rota rollout retry {id}` runs it again; `rota rollout abort {id}` ends the rollout"
+                "`rota rollout retry {id}` runs it again; \
+                 `rota rollout abort {id}` ends the rollout"
             ),
         }
     }
@@ -317,7 +320,8 @@ pub(crate) fn admit(draft: &Draft, candidates: &[NodeName], batch: usize) -> Vec
     let size = spec.strategy.batch_size(batch, spec.targets);
     let mut slots = size.saturating_sub(draft.tally().running);
     let mut spare = limit(draft, batch).saturating_sub(down(draft));
-    // Who is down may come back by itself before its drain begins: so never more at once than may be out, even of those.
+    // Who is down may come back by itself before its drain begins: so never more at once than may be out, even of
+    // those.
     if spec.strategy.order == StartOrder::StopFirst {
         slots = slots.min(limit(draft, batch).saturating_sub(draft.tally().updating));
     }
@@ -346,8 +350,8 @@ fn limit(draft: &Draft, batch: usize) -> usize {
     draft.spec().strategy.unavailable_limit(batch, draft.spec().targets)
 }
 
-/// How much of the limit is used up. Where the operator promised no capacity of his own (`max_unavailable` unset), nodes
-/// that are offline and skipped for it do not stop the others.
+/// How much of the limit is used up. Where the operator promised no capacity of his own (`max_unavailable` unset),
+/// nodes that are offline and skipped for it do not stop the others.
 fn down(draft: &Draft) -> usize {
     let tally = draft.tally();
     match draft.spec().strategy.max_unavailable {

@@ -258,7 +258,15 @@ impl Rollout {
             Stage::Ended { outcome: Outcome::Partial, .. } => {
                 self.tally.failed <= self.failures_borne()
             }
-            _ => false,
+            Stage::Ended {
+                outcome: Outcome::RolledBack | Outcome::Failed | Outcome::Aborted,
+                ..
+            }
+            | Stage::Preparing
+            | Stage::Once(_)
+            | Stage::Rolling
+            | Stage::RollingBack { .. }
+            | Stage::Aborting => false,
         }
     }
 

@@ -34,8 +34,8 @@ pub(crate) fn healthy() -> Observed {
     Observed { online: true, serving: Serving::In, busy: false, drained: false }
 }
 
-/// A target on 1.0.0, told by letters after its name: `n1`, `n2 offline`, `n3 out`, `n4 absent`, `n5 drained`, `n6 busy`,
-/// `n7 current`, `n8 @a` (its value of the `spread_by` label).
+/// A target on 1.0.0, told by letters after its name: `n1`, `n2 offline`, `n3 out`, `n4 absent`, `n5 drained`,
+/// `n6 busy`, `n7 current`, `n8 @a` (its value of the `spread_by` label).
 pub(crate) fn target(text: &str) -> Target {
     let mut words = text.split(' ');
     let mut target = Target {

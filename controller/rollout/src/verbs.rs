@@ -65,7 +65,12 @@ pub fn allow(rollout: &Rollout, verb: &Verb) -> Result<(), Refusal> {
             Verb::Rollback => {
                 format!("`rota rollout undo {}/{}` starts a rollout back", id.app, id.env)
             }
-            _ => format!("`rota rollout status {id}` shows how it ended"),
+            Verb::Pause
+            | Verb::Resume
+            | Verb::Promote
+            | Verb::Abort
+            | Verb::Retry(_)
+            | Verb::Skip(_) => format!("`rota rollout status {id}` shows how it ended"),
         };
         return refuse(format!("rollout {id} is over ({})", rollout.state()), hint);
     }

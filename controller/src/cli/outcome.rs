@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+pub use crate::errors::chain;
 use crate::view::ErrorView;
 
 /// The exit codes of the contract; scripts are written against them.
@@ -145,21 +146,6 @@ impl From<ErrorView> for Failure {
     }
 }
 
-/// An error and all its causes in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let words = next.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = next.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,13 +194,5 @@ mod tests {
             serde_json::from_str(&plain.stands(["a".to_owned()]).in_json()).unwrap();
         assert_eq!(view["error"]["details"][0], "a");
         assert_eq!(view["error"]["hint"], "look");
-    }
-
-    #[test]
-    fn chains_name_every_cause_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot open x")]
-        struct Outer(#[source] std::io::Error);
-        assert_eq!(chain(&Outer(std::io::Error::other("disk full"))), "cannot open x: disk full");
     }
 }

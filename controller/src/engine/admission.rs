@@ -1,8 +1,11 @@
 //! Admits rollouts: the release, the targets, the plan, and every reason why it would not be safe.
 
+mod limits;
+mod release;
+
 use rota_rollout::batches::{Plan, Target, plan};
-use rota_rollout::names::{EnvName, NodeName, Release, Revision, RolloutId, Span, Version};
-use rota_rollout::rollout::{Head, Kind, Limits, Rollout, Spec};
+use rota_rollout::names::{EnvName, NodeName, Release, Revision, RolloutId, Version};
+use rota_rollout::rollout::{Head, Kind, Rollout, Spec};
 use rota_rollout::strategy::StartOrder;
 use rota_rollout::verbs::Verb;
 use rota_rollout::{What, names::AppName};
@@ -17,17 +20,10 @@ use super::records::{
 use super::state::Active;
 use super::{State, Turn};
 use crate::errors::Sort;
-use crate::manifest::{Manifest, Port, Resolved, Smoke, Via};
+use crate::manifest::{Manifest, Port, Resolved, Via};
 use crate::view::{ErrorView, PlanView, SkippedView};
-
-/// Beside what the manifest allows each step: for process starts, hooks' own limits and slow networks.
-const UPDATE_SLACK: Span = Span::seconds(60);
-
-/// Beside the manifest's timeouts, every hook may take so long.
-const HOOK_LIMIT: Span = Span::seconds(600);
-
-/// To fetch, verify and unpack: so long in any case, and as long as a slow link (1 MiB/s) needs.
-const PREPARE_LEAST: Span = Span::seconds(600);
+use limits::limits;
+use release::release_for;
 
 /// A new rollout, as asked.
 #[derive(Debug, Clone)]
@@ -250,74 +246,6 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
     Ok(Found { release, resolved, targets, plan })
 }
 
-/// The release to end on.
-fn release_for(state: &State, start: &Start) -> Result<ReleaseRecord, ErrorView> {
-    let (app, env) = (&start.app, &start.env);
-    let wanted = match start.kind {
-        Kind::Deploy => start
-            .version
-            .clone()
-            .ok_or_else(|| Sort::Usage.error("no release is named", "`--release V`"))?,
-        Kind::Restart => state.current(app, env).map(|r| r.version.clone()).ok_or_else(|| {
-            Sort::Refused.error(
-                format!("nothing of {app} is current in {env}: there is nothing to restart"),
-                format!("`rota deploy` brings a release to {env} first"),
-            )
-        })?,
-        Kind::Undo => undo_target(state, start)?.version,
-    };
-    let found = state.releases.get(&(app.clone(), wanted.clone())).cloned();
-    match (found, &start.manifest, &start.digest) {
-        (Some(found), _, _) => Ok(found),
-        // A plan before the push: the release as it would be.
-        (None, Some(given), Some(digest)) => Ok(ReleaseRecord {
-            app: app.clone(),
-            version: wanted,
-            digest: digest.clone(),
-            size: 0,
-            format: "tar".to_owned(),
-            manifest: given.text.clone(),
-            manifest_name: given.name.clone(),
-            created: rota_rollout::Timestamp(0),
-            who: String::new(),
-        }),
-        (None, _, _) => Err(Sort::NotFound.error(
-            format!("there is no release {wanted} of {app}"),
-            format!("`rota release ls {app}` lists them; `rota release push` makes one"),
-        )),
-    }
-}
-
-/// The release that an undo goes to: a named revision's, or the newest current one that is not what was last tried.
-fn undo_target(state: &State, start: &Start) -> Result<Release, ErrorView> {
-    let (app, env) = (&start.app, &start.env);
-    let fleet = state.fleets.get(&(app.clone(), env.clone()));
-    let currents = fleet.map(|fleet| fleet.currents.as_slice()).unwrap_or_default();
-    if let Some(revision) = start.to_revision {
-        let found = currents.iter().find(|current| current.revision == revision);
-        return found.map(|current| current.release.clone()).ok_or_else(|| {
-            Sort::Refused.error(
-                format!("revision {revision} of {app} never became current in {env}"),
-                format!("`rota rollout history {app} --env {env}` shows which did"),
-            )
-        });
-    }
-    let last = currents.last();
-    let newest_became_current =
-        last.is_some_and(|last| fleet.is_some_and(|fleet| fleet.revision == last.revision));
-    let found = if newest_became_current {
-        currents.iter().rev().find(|c| Some(&c.release) != last.map(|last| &last.release))
-    } else {
-        last
-    };
-    found.map(|current| current.release.clone()).ok_or_else(|| {
-        Sort::Refused.error(
-            format!("{app} has no earlier release in {env} to go back to"),
-            format!("`rota rollout history {app} --env {env}` shows what there was"),
-        )
-    })
-}
-
 /// The nodes that the manifest's `[target]` means.
 fn targets(state: &State, start: &Start, resolved: &Resolved) -> Vec<Target> {
     let wanted = &resolved.target;
@@ -356,7 +284,8 @@ fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String>
         && state.edges_of(&start.env, pool).is_empty()
     {
         refusals.push(format!(
-            "no edge serves pool {pool} in {}: start an agent there with `--edge {pool}=proxy@ADDR` (`rota edge ls`)",
+            "no edge serves pool {pool} in {}: start an agent there with \
+             `--edge {pool}=proxy@ADDR` (`rota edge ls`)",
             start.env
         ));
     }
@@ -386,29 +315,5 @@ fn spec_of(id: &RolloutId, start: &Start, resolved: &Resolved, release: &Release
         started: rota_rollout::Timestamp(0),
         who: String::new(),
         message: String::new(),
-    }
-}
-
-/// How long each part may take: what the manifest allows the update and, after a failure, the restore.
-fn limits(resolved: &Resolved, release: &ReleaseRecord) -> Limits {
-    let smoke = |smoke: &Smoke| smoke.timeout.0 * (u64::from(smoke.retries) + 1);
-    let hooks = &resolved.hooks;
-    let scripts = hooks.before_drain.len()
-        + hooks.before_start.len()
-        + hooks.after_join.len()
-        + hooks.on_failure.len();
-    let once_through = resolved.traffic.drain_timeout.0
-        + resolved.run.stop_timeout.0
-        + resolved.health.deadline.0
-        + resolved.smoke.iter().map(smoke).sum::<u64>()
-        + scripts as u64 * HOOK_LIMIT.0;
-    Limits {
-        prepare: Span(PREPARE_LEAST.0 + release.size / 1024),
-        update: Span(2 * once_through + UPDATE_SLACK.0),
-        monitor: Span(resolved.strategy.monitor.0 + once_through + UPDATE_SLACK.0),
-        once: resolved
-            .once
-            .as_ref()
-            .map_or(Span::ZERO, |once| Span(once.timeout.0 + UPDATE_SLACK.0)),
     }
 }

@@ -14,12 +14,13 @@ mod meter;
 mod own;
 pub mod records;
 pub mod state;
+mod turn;
 mod verbs;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use rota_proto::agent::{FromAgent, ToAgent, from_agent, to_agent};
+use rota_proto::agent::{FromAgent, ToAgent, to_agent};
 use rota_rollout::names::{RolloutId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -29,6 +30,7 @@ pub use load::{Ended, history, load_ended};
 pub use meter::Measure;
 pub use own::Service;
 pub use state::{Active, Agent, AgentKey, State};
+pub(crate) use turn::Turn;
 pub(crate) use verbs::applied;
 pub use verbs::{Ask, Asked};
 
@@ -337,72 +339,4 @@ fn send(state: &mut State, key: &AgentKey, message: ToAgent) {
 /// A message to an agent.
 pub fn message(message: to_agent::Message) -> ToAgent {
     ToAgent { message: Some(message) }
-}
-
-/// The engine while it makes one turn.
-pub(crate) struct Turn<'a> {
-    pub state: &'a mut State,
-    pub batch: &'a mut Batch,
-    pub at: Timestamp,
-    pub started: Timestamp,
-}
-
-impl Turn<'_> {
-    fn take(&mut self, input: Input) {
-        match input {
-            Input::Hello(hello) => self.hello(*hello),
-            Input::Said { key, session, message } => {
-                let known = self.state.agents.get_mut(&key);
-                let Some(agent) = known.filter(|agent| {
-                    agent.session.as_ref().is_some_and(|current| current.id == session)
-                }) else {
-                    return; // of a session that has been replaced
-                };
-                agent.heard = self.at;
-                match message.message {
-                    Some(from_agent::Message::Report(report)) => self.report(&key, report),
-                    Some(from_agent::Message::Inventory(inventory)) => {
-                        self.inventory(&key, &inventory);
-                    }
-                    Some(from_agent::Message::Edge(edge)) => self.edge_state(&key, edge),
-                    // A refusal was written into the audit log where it came in.
-                    Some(
-                        from_agent::Message::Heartbeat(_)
-                        | from_agent::Message::Hello(_)
-                        | from_agent::Message::Refusal(_),
-                    )
-                    | None => {}
-                }
-            }
-            Input::Gone { key, session } => {
-                if let Some(agent) = self.state.agents.get_mut(&key)
-                    && agent.session.as_ref().is_some_and(|current| current.id == session)
-                {
-                    agent.session = None;
-                    agent.heard = self.at;
-                }
-            }
-            Input::Asked(asked, reply) => {
-                let answer = match &self.state.store_down {
-                    Some(why) => Err(Sort::Store.error(why.clone(), "")),
-                    None => self.asked(*asked),
-                };
-                self.batch.answers.push((reply, answer));
-            }
-        }
-    }
-
-    /// Deadlines, silent agents, freezes that end.
-    fn tick(&mut self) {
-        self.notice_silence();
-        self.thaw();
-        self.wake_rollouts();
-    }
-
-    /// Keeps an error from the encoder where people see it; a record that cannot be written is a fault of ours.
-    pub(crate) fn written(&mut self, result: Result<(), StoreError>) {
-        if let Err(error) = result {
-            tracing::error!(%error, "a record could not be written");
-        }
-    }
 }

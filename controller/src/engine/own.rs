@@ -60,7 +60,10 @@ fn alone(asked: &Service) -> Result<(), ErrorView> {
     if !asked.force {
         return Err(Sort::Refused.error(
             format!("controller {name} is the only one: while it is drained, nobody can roll out"),
-            format!("`rota controller drain {name} --force` does it all the same; starting it again ends it"),
+            format!(
+                "`rota controller drain {name} --force` does it all the same; \
+                 starting it again ends it"
+            ),
         ));
     }
     Ok(())

@@ -104,7 +104,12 @@ impl Turn<'_> {
                         "`rota rollout undo {} --env {}` starts a rollout back",
                         id.app, id.env
                     ),
-                    _ => format!("`rota rollout status {id}` shows how it ended"),
+                    Verb::Pause
+                    | Verb::Resume
+                    | Verb::Promote
+                    | Verb::Abort
+                    | Verb::Retry(_)
+                    | Verb::Skip(_) => format!("`rota rollout status {id}` shows how it ended"),
                 };
                 Sort::Refused
                     .error(format!("rollout {id} is over: it cannot {verb} any more"), hint)
@@ -315,8 +320,12 @@ fn same_release(old: &ReleaseRecord, new: &ReleaseRecord) -> Result<(), ErrorVie
     let (Ok(before), Ok(now)) = (parse(old), parse(new)) else { return Ok(()) };
     before.same_release(&now).map_err(|difference| {
         Sort::Refused.error(
-            format!("release {} {} exists with another manifest: {difference}", new.app, new.version),
-            "a release never changes: choose another --version ([strategy] and [target] may differ)",
+            format!(
+                "release {} {} exists with another manifest: {difference}",
+                new.app, new.version
+            ),
+            "a release never changes: choose another --version \
+             ([strategy] and [target] may differ)",
         )
     })
 }

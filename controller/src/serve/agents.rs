@@ -196,9 +196,9 @@ impl Session {
         loop {
             tokio::select! {
                 message = messages.next() => match message {
-                    Some(Ok(FromAgent { message: Some(from_agent::Message::Refusal(refusal)) })) => {
-                        self.audit(&refusal).await;
-                    }
+                    Some(Ok(FromAgent {
+                        message: Some(from_agent::Message::Refusal(refusal)),
+                    })) => self.audit(&refusal).await,
                     Some(Ok(message)) => {
                         let said = Input::Said {
                             key: self.key.clone(),

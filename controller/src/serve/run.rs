@@ -125,7 +125,9 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let result = tokio::select! {
         ended = &mut serving => ended.map_err(ServeError::from),
         _ = stopped => Ok(()),
-        _ = engine => Err(ServeError::NotHere("the engine has ended: see the log above".to_owned())),
+        _ = engine => {
+            Err(ServeError::NotHere("the engine has ended: see the log above".to_owned()))
+        }
     };
     renewing.abort();
     pages.abort();

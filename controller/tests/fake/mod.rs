@@ -251,7 +251,7 @@ impl Operator for Service {
         };
         let pace = self.script.pace;
         let shown = tokio_stream::iter(documents.clone()).then(move |json| async move {
-            tokio::time::sleep(pace).await;
+            tokio::time::sleep(pace).await; // the pace of the story, for people who watch
             Ok(Document { json })
         });
         if turn + 1 < follows.len() {

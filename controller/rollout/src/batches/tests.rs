@@ -107,9 +107,8 @@ fn what_it_refuses_and_how_shares_resolve() {
     let made = plan(&targets(&["n1", "n2 offline", "n3"]), &strategy, &release(1), false);
     assert_eq!(
         made.refusals,
-        [
-            "1 of 3 targets are offline (n2) and max_unavailable is 1: no serving node could be updated"
-        ]
+        ["1 of 3 targets are offline (n2) and max_unavailable is 1: \
+             no serving node could be updated"]
     );
     let none = plan(&[], &strategy, &release(1), false);
     assert!(none.refusals[0].starts_with("no node matches the target"), "{:?}", none.refusals);

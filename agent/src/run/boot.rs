@@ -1,0 +1,68 @@
+//! The start: reads the journal, finds the processes again, and goes on with whatever was under way.
+
+use std::collections::BTreeSet;
+
+use tracing::error;
+
+use super::{APP, EDGES, Loop, STANDING, Slot, instances};
+use crate::journal::JournalError;
+use crate::order::Edge;
+use crate::update::{App, What};
+
+impl Loop {
+    /// Reads the journal, finds the processes again, and goes on with whatever was under way.
+    pub(super) async fn boot(&mut self) -> Result<(), JournalError> {
+        self.drained = self.journal.get(STANDING).await?.unwrap_or(false);
+        let edges: Vec<Edge> = self.journal.get(EDGES).await?.unwrap_or_default();
+        self.means.edges.know(&edges);
+        self.known = edges;
+        for record in self.journal.list().await? {
+            let Some(app) = record.strip_prefix(APP) else { continue };
+            if let Some(state) = self.journal.get::<App>(&record).await? {
+                let slot = Slot { state, ..Slot::default() };
+                self.slots.insert(app.to_owned(), slot);
+            }
+        }
+        let apps: Vec<String> = self.slots.keys().cloned().collect();
+        for app in apps {
+            let alive = self.find_processes(&app).await;
+            self.feed(&app, What::Booted { alive }).await?;
+            self.say_last(&app);
+        }
+        Ok(())
+    }
+
+    /// The tokens of the processes that still run; from now on they are watched again.
+    async fn find_processes(&mut self, app: &str) -> BTreeSet<u64> {
+        let mut alive = BTreeSet::new();
+        let Some(slot) = self.slots.get_mut(app) else { return alive };
+        for (spec, instance) in instances(&slot.state) {
+            match self.means.find(&spec, &instance).await {
+                Ok(Some(running)) => {
+                    alive.insert(instance.token);
+                    self.means.watch_exit(app, instance.token, &running);
+                    slot.running.insert(instance.token, running);
+                }
+                Ok(None) => {}
+                Err(why) => error!(app, why, "cannot look for the app's process"),
+            }
+        }
+        alive
+    }
+
+    /// What was last said of each rollout is said again: the agent may have died before it was heard.
+    fn say_last(&mut self, app: &str) {
+        let Some(slot) = self.slots.get(app) else { return };
+        let last: Vec<_> = slot
+            .state
+            .fences
+            .iter()
+            .filter_map(|(rollout, fence)| {
+                Some((rollout.clone(), fence.attempt, fence.last.clone()?))
+            })
+            .collect();
+        for (rollout, attempt, said) in last {
+            self.say(&rollout, attempt, said.into());
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a node remembers of one app; the journal keeps it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Deaths, Revive, Said, Update};
+use crate::spec::Spec;
+
+/// Everything that a node remembers of one app.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// Whom to believe, by rollout.
+    pub fences: BTreeMap<String, Fence>,
+    /// What runs here when nothing is under way.
+    pub current: Option<Settled>,
+    /// What ran before it, proven.
+    pub previous: Option<Spec>,
+    /// What is under way.
+    pub work: Work,
+    /// The newest order that waits for what is under way.
+    pub queued: Option<UpdateOrder>,
+    /// The finished update whose rollout is not over yet.
+    pub watching: Option<Watch>,
+    /// An operator wants this node out of traffic.
+    pub drained: bool,
+    /// How often in a row it died.
+    pub deaths: Deaths,
+    /// Numbers actions and starts; never goes back.
+    pub counter: u64,
+}
+
+/// The newest term and attempt accepted for a rollout, and what was last said about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The newest owner.
+    pub term: u64,
+    /// The newest attempt; 0 before the first update.
+    pub attempt: u32,
+    /// What is said again when the same attempt is ordered again.
+    pub last: Option<Said>,
+}
+
+/// The release that is current, and its process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// What runs.
+    pub spec: Spec,
+    /// Its process; `None`: it does not run.
+    pub instance: Option<Instance>,
+    /// Where it belongs, unless an operator drained the node. A failed node stays out.
+    pub side: Side,
+}
+
+/// A process that the runtime started. The runtime finds it again by its token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Which of a node's members of the pool it is: empty, or `b` beside another.
+    pub label: String,
+    /// Names this start, and no other.
+    pub token: u64,
+    /// Where it listens; 0: nowhere.
+    pub port: u16,
+}
+
+/// What is under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// An update.
+    Update(Box<Update>),
+    /// The current release is brought back to life.
+    Revive(Revive),
+    /// The current instance leaves or enters traffic because an operator said so.
+    Move(Side),
+}
+
+/// In or out of traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Side {
+    /// In.
+    In,
+    /// Out.
+    Out,
+}
+
+/// Whose late crash is reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The rollout.
+    pub rollout: String,
+    /// The attempt.
+    pub attempt: u32,
+}
+
+/// An order to update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateOrder {
+    /// `APP/ENV/REVISION`; empty: asked for on this node.
+    pub rollout: String,
+    /// The owner's term.
+    pub term: u64,
+    /// The n-th time.
+    pub attempt: u32,
+    /// What to end on.
+    pub spec: Spec,
+    /// Which way.
+    pub direction: Direction,
+    /// The new instance starts beside the old one.
+    pub start_first: bool,
+    /// A failed node stays out.
+    pub leave_on_failure: bool,
+    /// How long it is watched, in milliseconds.
+    pub monitor_ms: u64,
+}
+
+/// Which way an update goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// To a new release.
+    Forward,
+    /// To an earlier one: no scripts are run, no smoke tests.
+    Back,
+    /// The same one again.
+    Restart,
+}

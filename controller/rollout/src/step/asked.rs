@@ -1,0 +1,89 @@
+//! What operators ask for, once [`crate::verbs`] has allowed it.
+
+use super::{controllers_cause, once, prepare};
+use crate::draft::Draft;
+use crate::gate::Hold;
+use crate::names::NodeName;
+use crate::node::{Direction, Left, Phase, Skip};
+use crate::rollback;
+use crate::rollout::{Once, Stage};
+use crate::verbs::{self, Verb};
+
+pub(super) fn asked(draft: &mut Draft, verb: &Verb, who: &str) {
+    draft.note(format!("{who} asks: {verb}"));
+    match verb {
+        Verb::Pause => draft.head.paused = Some(who.to_owned()),
+        Verb::Resume => resume(draft),
+        Verb::Promote => draft.head.approved = draft.head.batch,
+        Verb::Abort => {
+            draft.head.paused = None;
+            draft.head.stage = Stage::Aborting;
+        }
+        Verb::Rollback => {
+            draft.head.paused = None;
+            draft.head.forgiven = 0;
+            draft.head.stage = Stage::RollingBack { why: format!("{who} asked for it") };
+        }
+        Verb::Retry(nodes) => retry(draft, nodes),
+        Verb::Skip(nodes) => {
+            for name in nodes {
+                if let Some(mut node) = draft.node(name).cloned() {
+                    node.phase = Phase::Skipped { why: Skip::ByOperator };
+                    draft.set(name, node);
+                }
+            }
+        }
+    }
+}
+
+fn resume(draft: &mut Draft) {
+    if draft.head.paused.take().is_some() {
+        return;
+    }
+    match draft.head.held.as_ref().map(|held| &held.hold) {
+        Some(Hold::Failures { failed, .. }) => draft.head.forgiven = failed.len(),
+        Some(Hold::RollbackFailed { nodes }) => draft.head.forgiven = nodes.len(),
+        Some(Hold::Deadline { .. }) => draft.head.deadline_waived = true,
+        Some(
+            Hold::Approval { .. }
+            | Hold::Capacity { .. }
+            | Hold::Offline { .. }
+            | Hold::Busy { .. }
+            | Hold::Frozen { .. }
+            | Hold::Once { .. },
+        )
+        | None => {}
+    }
+}
+
+fn retry(draft: &mut Draft, named: &[NodeName]) {
+    if let Stage::Once(Once::Failed { node, attempt, .. } | Once::Unknown { node, attempt }) =
+        draft.head.stage.clone()
+    {
+        draft.head.stage = once::order(draft, node, attempt.next());
+        return;
+    }
+    let all = draft.names(|node| verbs::is_retryable(&node.phase));
+    let back = matches!(draft.head.stage, Stage::RollingBack { .. });
+    for name in all.into_iter().filter(|name| named.is_empty() || named.contains(name)) {
+        let Some(mut node) = draft.node(&name).cloned() else { continue };
+        if back {
+            if rollback::is_stuck(draft.spec(), &node) && node.previous.is_some() {
+                // A candidate of the rollback again, whatever it runs.
+                let text = "it is to be taken back once more".to_owned();
+                let cause = controllers_cause(text, Direction::Forward);
+                node.phase = Phase::Failed { cause, left: Left::Unknown };
+                draft.set(&name, node);
+            }
+            continue;
+        }
+        node.phase = Phase::Waiting;
+        if node.batch < draft.head.batch {
+            node.batch = draft.head.batch;
+            draft.head.late.push(name.clone());
+        }
+        draft.set(&name, node);
+        prepare(draft, &name);
+    }
+    draft.head.forgiven = 0;
+}

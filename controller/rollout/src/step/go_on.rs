@@ -1,0 +1,185 @@
+//! After everything that moved: starts whatever may start now, and says why nothing does.
+
+use super::{destination, gone, once};
+use crate::draft::Draft;
+use crate::gate::{self, Hold, Next};
+use crate::names::{Attempt, NodeName};
+use crate::node::{Direction, Phase, Skip};
+use crate::order::Order;
+use crate::rollback;
+use crate::rollout::{Held, Kind, Outcome, Stage};
+use crate::strategy::{Mode, OnFailure};
+
+/// Starts whatever may start now, and says why nothing does.
+pub(super) fn go_on(draft: &mut Draft) {
+    leave_preparing(draft);
+    loop {
+        let next = match &draft.head.stage {
+            Stage::Preparing => preparing(draft),
+            Stage::Once(once) => once::hold(once),
+            Stage::Rolling => gate::next(draft),
+            Stage::RollingBack { .. } => rollback::next(draft),
+            Stage::Aborting if draft.tally().running == 0 => Next::End(Outcome::Aborted),
+            Stage::Aborting => Next::UnderWay,
+            Stage::Ended { .. } => return,
+        };
+        match next {
+            Next::Start(nodes) => update(draft, &nodes),
+            Next::GiveUp(nodes) => give_up(draft, &nodes),
+            Next::LeaveDrained(nodes) => leave_drained(draft, &nodes),
+            Next::Advance => next_batch(draft),
+            Next::Hold(hold) => {
+                if !starts_rollback(draft, &hold) {
+                    return held(draft, hold);
+                }
+            }
+            Next::Sleep(until) => {
+                draft.wake_at(until);
+                return moving(draft);
+            }
+            Next::UnderWay => return moving(draft),
+            Next::End(outcome) => return end(draft, outcome),
+        }
+    }
+}
+
+/// While nodes prepare: too many failures stop it already, before anything was drained.
+fn preparing(draft: &Draft) -> Next {
+    if let Some(hold) = gate::blocked(draft) {
+        return Next::Hold(hold);
+    }
+    let offline = draft.names(|node| node.phase == Phase::Waiting && !node.observed.online);
+    let busy = draft.nodes().any(|(_, node)| matches!(node.phase, Phase::Preparing { .. }));
+    if offline.is_empty() || busy {
+        Next::UnderWay
+    } else {
+        Next::Hold(Hold::Offline { nodes: offline })
+    }
+}
+
+/// All are prepared (or settled): the once-per-release job, then the first batch.
+fn leave_preparing(draft: &mut Draft) {
+    let ready = draft.tally().unprepared == 0 && draft.head.stage == Stage::Preparing;
+    let stopped = draft.tally().failed > draft.failures_borne()
+        && draft.spec().strategy.on_failure != OnFailure::Continue;
+    if !ready || stopped || draft.head.paused.is_some() {
+        return;
+    }
+    let first = draft
+        .nodes()
+        .find(|(_, node)| node.phase == Phase::Ready && node.observed.online)
+        .map(|(name, node)| (name.clone(), node.attempt));
+    draft.head.stage = match first {
+        Some((node, attempt)) if draft.spec().once => once::order(draft, node, attempt),
+        _ => Stage::Rolling,
+    };
+}
+
+fn update(draft: &mut Draft, nodes: &[NodeName]) {
+    let direction = match draft.head.stage {
+        Stage::RollingBack { .. } => Direction::Back,
+        Stage::Preparing
+        | Stage::Once(_)
+        | Stage::Rolling
+        | Stage::Aborting
+        | Stage::Ended { .. } => Direction::Forward,
+    };
+    for name in nodes {
+        let Some(mut node) = draft.node(name).cloned() else { continue };
+        let Some(to) = destination(&draft.spec().to, &node, direction) else { continue };
+        let takes_out = gate::takes_out(draft, &node);
+        if direction == Direction::Back {
+            node.attempt = node.attempt.next();
+        }
+        let span = draft.spec().limits.update;
+        let deadline = draft.deadline(span);
+        let attempt = node.attempt;
+        node.phase = Phase::Updating { direction, step: None, deadline, takes_out };
+        draft.set(name, node);
+        draft.note_on(name, format!("ordered: {to}, attempt {attempt}"));
+        draft.order(Order::Update { node: name.clone(), attempt, direction, to });
+    }
+}
+
+fn give_up(draft: &mut Draft, nodes: &[NodeName]) {
+    for name in nodes {
+        let phase = gone(draft, name);
+        if let Some(mut node) = draft.node(name).cloned() {
+            node.phase = phase;
+            draft.set(name, node);
+        }
+    }
+}
+
+fn leave_drained(draft: &mut Draft, nodes: &[NodeName]) {
+    for name in nodes {
+        if let Some(mut node) = draft.node(name).cloned() {
+            node.phase = Phase::Skipped { why: Skip::Drained };
+            draft.note_on(name, "skipped: drained by an operator");
+            draft.set(name, node);
+        }
+    }
+}
+
+fn next_batch(draft: &mut Draft) {
+    if draft.spec().strategy.mode == Mode::Batches {
+        draft.note(format!("batch {} is done", draft.head.batch));
+        draft.head.gap_since = Some(draft.at);
+    }
+    draft.head.batch += 1;
+    draft.head.late.clear();
+}
+
+/// Does this hold turn the rollout round? Then the way back begins at once.
+fn starts_rollback(draft: &mut Draft, hold: &Hold) -> bool {
+    let turns = matches!(hold, Hold::Failures { .. })
+        && draft.spec().strategy.on_failure == OnFailure::Rollback
+        && draft.spec().kind != Kind::Restart
+        && matches!(draft.head.stage, Stage::Rolling | Stage::Preparing);
+    if turns {
+        draft.note(format!("rolling back: {hold}"));
+        draft.head.forgiven = 0;
+        draft.head.stage = Stage::RollingBack { why: hold.to_string() };
+    }
+    turns
+}
+
+fn held(draft: &mut Draft, hold: Hold) {
+    let same = |held: &Held| held.hold.kind() == hold.kind();
+    let since = match draft.head.held.as_ref().filter(|held| same(held)) {
+        Some(held) => held.since,
+        None => {
+            draft.note(format!("held: {hold}"));
+            draft.at
+        }
+    };
+    draft.head.held = Some(Held { hold, since });
+}
+
+fn moving(draft: &mut Draft) {
+    if let Some(held) = draft.head.held.take() {
+        draft.note(format!("goes on; it was held for {}", draft.at.since(held.since)));
+    }
+}
+
+fn end(draft: &mut Draft, outcome: Outcome) {
+    draft.head.held = None;
+    draft.head.paused = None;
+    draft.head.stage = Stage::Ended { outcome, at: draft.at };
+    for name in draft.names(|node| node.attempt > Attempt(0)) {
+        draft.order(Order::Settle { node: name });
+    }
+    let took = draft.at.since(draft.spec().started);
+    draft.note(format!("{} after {took}", outcome_text(outcome)));
+}
+
+/// An outcome for people.
+pub fn outcome_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Completed => "completed",
+        Outcome::Partial => "ended partial",
+        Outcome::RolledBack => "rolled back",
+        Outcome::Failed => "failed",
+        Outcome::Aborted => "aborted",
+    }
+}

@@ -1,0 +1,45 @@
+//! Time has passed: whoever should have answered by now counts as failed.
+
+use super::controllers_cause;
+use crate::draft::Draft;
+use crate::node::{Cause, Direction, Left, Phase};
+use crate::rollout::{Once, Stage};
+use crate::strategy::Offline;
+
+/// Nodes of which something was expected by now.
+pub(super) fn tick(draft: &mut Draft) {
+    let overdue =
+        draft.names(|node| node.phase.deadline().is_some_and(|deadline| deadline <= draft.at));
+    for name in overdue {
+        let Some(mut node) = draft.node(&name).cloned() else { continue };
+        let wait = !node.observed.online && draft.spec().strategy.offline == Offline::Wait;
+        let (direction, left, silent) = match &node.phase {
+            Phase::Preparing { .. } => (Direction::Forward, Left::Untouched, false),
+            Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. } => {
+                (*direction, Left::Unknown, true)
+            }
+            Phase::Waiting
+            | Phase::Ready
+            | Phase::Done
+            | Phase::Failed { .. }
+            | Phase::Skipped { .. }
+            | Phase::RolledBack => continue,
+        };
+        if wait {
+            continue;
+        }
+        let who =
+            if node.observed.online { "the agent answers but" } else { "it went offline and" };
+        let text = format!("{who} did not report the end of its update in time");
+        draft.note_on(&name, format!("failed: {text}"));
+        let cause = Cause { silent, ..controllers_cause(text, direction) };
+        node.phase = Phase::Failed { cause, left };
+        draft.set(&name, node);
+    }
+    if let Stage::Once(Once::Running { node, attempt, deadline }) = draft.head.stage.clone()
+        && deadline <= draft.at
+    {
+        draft.note_on(&node, "the once-per-release job did not report its end in time");
+        draft.head.stage = Stage::Once(Once::Unknown { node, attempt });
+    }
+}

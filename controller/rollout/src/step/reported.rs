@@ -1,0 +1,112 @@
+//! What a node reports about its update: the phase it moves to, and what else that makes true.
+
+use super::destination;
+use crate::draft::Draft;
+use crate::names::{Attempt, NodeName};
+use crate::node::{Deadlines, Direction, Left, Node, Phase, Report, Serving, StepName};
+use crate::strategy::Mode;
+
+pub(super) fn reported(
+    draft: &mut Draft,
+    name: &NodeName,
+    attempt: Attempt,
+    report: &Report,
+) -> bool {
+    let Some(mut node) = draft.node(name).cloned() else { return false };
+    if attempt != node.attempt {
+        return false; // of an earlier attempt: what it said then is settled
+    }
+    let monitoring = draft.rounded_after(draft.spec().limits.monitor);
+    let Ok(phase) = node.phase.on(report, Deadlines { monitoring }) else { return false };
+    if let Phase::Monitoring { deadline, .. } = phase {
+        draft.wake_at(deadline);
+    }
+    note_report(draft, name, report);
+    let progress_only = matches!(report, Report::Began { .. });
+    take_over(draft, &mut node, report);
+    node.phase = phase;
+    let ended = node.phase.is_settled();
+    draft.set(name, node);
+    if ended && draft.spec().strategy.mode == Mode::Window {
+        draft.head.gap_since = Some(draft.at);
+    }
+    !progress_only
+}
+
+/// What a report says beside the phase: which release runs, whether it serves, what was measured.
+fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
+    let direction = match &node.phase {
+        Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. } => *direction,
+        Phase::Failed { cause, .. } => cause.direction,
+        Phase::Waiting
+        | Phase::Preparing { .. }
+        | Phase::Ready
+        | Phase::Done
+        | Phase::Skipped { .. }
+        | Phase::RolledBack => Direction::Forward,
+    };
+    match report {
+        Report::Prepared => {}
+        Report::Began { in_flight, .. } => {
+            node.measured.in_flight_at_drain = node.measured.in_flight_at_drain.max(*in_flight);
+        }
+        Report::Joined(measured) | Report::Done(measured) => {
+            if !matches!(node.phase, Phase::Monitoring { .. }) {
+                node.measured = node.measured.plus(*measured);
+            }
+            node.runs = destination(&draft.spec().to, node, direction);
+            serves_again(node);
+        }
+        Report::Failed(failure) => {
+            node.measured = node.measured.plus(failure.measured);
+            match failure.left {
+                Left::Restored => {
+                    serves_again(node);
+                    let back = if direction == Direction::Forward {
+                        node.previous.clone()
+                    } else {
+                        Some(draft.spec().to.clone())
+                    };
+                    node.runs = back;
+                }
+                Left::Out | Left::Unknown => node.observed.serving = Serving::Out,
+                Left::Untouched => {}
+            }
+        }
+        Report::Broken { .. } => node.observed.serving = Serving::Out,
+    }
+}
+
+/// It says that it is back in traffic, before the fleet has seen it; unless an operator keeps it out.
+fn serves_again(node: &mut Node) {
+    if !node.observed.drained {
+        node.observed.serving = Serving::In;
+    }
+}
+
+fn note_report(draft: &mut Draft, name: &NodeName, report: &Report) {
+    let text = match report {
+        Report::Prepared => "prepared".to_owned(),
+        Report::Began { step: StepName::Drain, in_flight } => {
+            format!("drain: {in_flight} in flight")
+        }
+        Report::Began { step, .. } => step.to_string(),
+        Report::Joined(measured) => format!("joined after {}", measured.out_of_traffic),
+        Report::Done(measured) => format!("done, out of traffic {}", measured.out_of_traffic),
+        Report::Failed(failure) => {
+            format!("failed at {}: {}; {}", failure.step, failure.text, left_text(failure.left))
+        }
+        Report::Broken { cause, .. } => format!("broke after it was done: {cause}"),
+    };
+    draft.note_on(name, text);
+}
+
+/// What a failed node was left as, for people.
+pub fn left_text(left: Left) -> &'static str {
+    match left {
+        Left::Restored => "restored",
+        Left::Out => "left out of traffic",
+        Left::Untouched => "not touched",
+        Left::Unknown => "its state is not known",
+    }
+}

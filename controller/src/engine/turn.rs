@@ -1,0 +1,77 @@
+//! One turn of the engine: every input goes to the part that knows it; what changes gathers in the batch.
+
+use rota_proto::agent::from_agent;
+use rota_rollout::names::Timestamp;
+
+use super::{Batch, Input, State};
+use crate::errors::Sort;
+use crate::store::StoreError;
+
+/// The engine while it makes one turn.
+pub(crate) struct Turn<'a> {
+    pub state: &'a mut State,
+    pub batch: &'a mut Batch,
+    pub at: Timestamp,
+    pub started: Timestamp,
+}
+
+impl Turn<'_> {
+    /// Takes one input in.
+    pub(super) fn take(&mut self, input: Input) {
+        match input {
+            Input::Hello(hello) => self.hello(*hello),
+            Input::Said { key, session, message } => {
+                let known = self.state.agents.get_mut(&key);
+                let Some(agent) = known.filter(|agent| {
+                    agent.session.as_ref().is_some_and(|current| current.id == session)
+                }) else {
+                    return; // of a session that has been replaced
+                };
+                agent.heard = self.at;
+                match message.message {
+                    Some(from_agent::Message::Report(report)) => self.report(&key, report),
+                    Some(from_agent::Message::Inventory(inventory)) => {
+                        self.inventory(&key, &inventory);
+                    }
+                    Some(from_agent::Message::Edge(edge)) => self.edge_state(&key, edge),
+                    // A refusal was written into the audit log where it came in.
+                    Some(
+                        from_agent::Message::Heartbeat(_)
+                        | from_agent::Message::Hello(_)
+                        | from_agent::Message::Refusal(_),
+                    )
+                    | None => {}
+                }
+            }
+            Input::Gone { key, session } => {
+                if let Some(agent) = self.state.agents.get_mut(&key)
+                    && agent.session.as_ref().is_some_and(|current| current.id == session)
+                {
+                    agent.session = None;
+                    agent.heard = self.at;
+                }
+            }
+            Input::Asked(asked, reply) => {
+                let answer = match &self.state.store_down {
+                    Some(why) => Err(Sort::Store.error(why.clone(), "")),
+                    None => self.asked(*asked),
+                };
+                self.batch.answers.push((reply, answer));
+            }
+        }
+    }
+
+    /// Deadlines, silent agents, freezes that end.
+    pub(super) fn tick(&mut self) {
+        self.notice_silence();
+        self.thaw();
+        self.wake_rollouts();
+    }
+
+    /// Keeps an error from the encoder where people see it; a record that cannot be written is a fault of ours.
+    pub(crate) fn written(&mut self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            tracing::error!(%error, "a record could not be written");
+        }
+    }
+}

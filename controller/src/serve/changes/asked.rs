@@ -1,0 +1,138 @@
+//! What operators' requests say, checked here once: afterwards the types vouch. Nothing is done here.
+
+use rota_proto::operator::{ControllerVerb, EnvVerb, Kind as WireKind, RolloutVerb, StartRequest};
+use rota_rollout::names::{AppName, BadName, Digest, EnvName, Revision, Timestamp};
+use rota_rollout::rollout::Kind;
+use rota_rollout::verbs::Verb;
+
+use crate::access::now;
+use crate::engine::{Ask, Given, Service, Start};
+use crate::errors::Sort;
+use crate::manifest::Manifest;
+use crate::view::ErrorView;
+
+pub(super) fn bad_name(bad: BadName) -> ErrorView {
+    Sort::Usage.error(bad.to_string(), "")
+}
+
+/// Reads a digest.
+pub(in crate::serve) fn digest(text: &str) -> Result<Digest, ErrorView> {
+    text.parse().map_err(bad_name)
+}
+
+pub(super) fn manifest(text: &str, name: &str) -> Result<Manifest, ErrorView> {
+    Manifest::parse(text, name).map_err(|problems| {
+        Sort::Manifest.error(problems.render(false), problems.hint().unwrap_or_default())
+    })
+}
+
+pub(super) fn start_of(asked: StartRequest) -> Result<Start, ErrorView> {
+    let kind = match WireKind::try_from(asked.kind).unwrap_or(WireKind::Unspecified) {
+        WireKind::Unspecified => {
+            return Err(Sort::Usage.error("the kind of rollout is missing", ""));
+        }
+        WireKind::Deploy => Kind::Deploy,
+        WireKind::Undo => Kind::Undo,
+        WireKind::Restart => Kind::Restart,
+    };
+    let given = match asked.manifest.as_str() {
+        "" => None,
+        text => Some(Given {
+            manifest: manifest(text, &asked.manifest_name)?,
+            text: text.to_owned(),
+            name: asked.manifest_name.clone(),
+        }),
+    };
+    let app: AppName = asked.app.parse().map_err(bad_name)?;
+    if let Some(given) = &given
+        && given.manifest.base().app != app
+    {
+        let message = format!("the manifest is of {}, not of {app}", given.manifest.base().app);
+        return Err(Sort::Usage.error(message, ""));
+    }
+    Ok(Start {
+        app,
+        env: asked.env.parse().map_err(bad_name)?,
+        version: match asked.release.as_str() {
+            "" => None,
+            version => Some(version.parse().map_err(bad_name)?),
+        },
+        manifest: given,
+        kind,
+        to_revision: (asked.to_revision > 0).then_some(Revision(asked.to_revision)),
+        message: asked.message,
+        supersede: asked.supersede,
+        digest: match asked.digest.as_str() {
+            "" => None,
+            text => Some(digest(text)?),
+        },
+    })
+}
+
+pub(super) fn verb_of(verb: &RolloutVerb) -> Result<Verb, ErrorView> {
+    let nodes = || crate::wire::nodes(&verb.nodes).map_err(bad_name);
+    Ok(match verb.verb.as_str() {
+        "pause" => Verb::Pause,
+        "resume" => Verb::Resume,
+        "promote" => Verb::Promote,
+        "abort" => Verb::Abort,
+        "rollback" => Verb::Rollback,
+        "retry" => Verb::Retry(nodes()?),
+        "skip" => Verb::Skip(nodes()?),
+        other => {
+            let hint = "use pause, resume, promote, abort, rollback, retry or skip";
+            return Err(Sort::Usage.error(format!("a rollout has no verb `{other}`"), hint));
+        }
+    })
+}
+
+pub(super) fn controller(verb: ControllerVerb) -> Result<Ask, ErrorView> {
+    let draining = match verb.verb.as_str() {
+        "drain" => true,
+        "undrain" => false,
+        other => {
+            let message = format!("a controller has no verb `{other}`");
+            return Err(Sort::Usage.error(message, "use drain or undrain"));
+        }
+    };
+    Ok(Ask::Serve(Service {
+        name: verb.name.parse().map_err(bad_name)?,
+        draining,
+        force: verb.force,
+        handover: verb.handover,
+    }))
+}
+
+pub(super) fn env(verb: EnvVerb) -> Result<Ask, ErrorView> {
+    let env: EnvName = verb.env.parse().map_err(bad_name)?;
+    match verb.verb.as_str() {
+        "unfreeze" => Ok(Ask::Unfreeze { env }),
+        "freeze" => {
+            let until = match verb.until.as_str() {
+                "" => None,
+                text => Some(until(text)?),
+            };
+            if verb.message.is_empty() {
+                return Err(Sort::Usage.error("a freeze needs a reason", "`-m WHY`"));
+            }
+            Ok(Ask::Freeze { env, why: verb.message, until })
+        }
+        other => {
+            let message = format!("an environment has no verb `{other}`");
+            Err(Sort::Usage.error(message, "use freeze or unfreeze"))
+        }
+    }
+}
+
+fn until(text: &str) -> Result<Timestamp, ErrorView> {
+    let bad = |why: String| {
+        let hint = "write RFC 3339, for example 2026-12-24T06:00:00Z";
+        Sort::Usage.error(format!("`{text}` is not a time: {why}"), hint)
+    };
+    let time: jiff::Timestamp = text.parse().map_err(|error| bad(format!("{error}")))?;
+    let millis = u64::try_from(time.as_millisecond()).map_err(|_| bad("it is long past".into()))?;
+    if millis <= now().0 {
+        return Err(bad("it is past already".to_owned()));
+    }
+    Ok(Timestamp(millis))
+}

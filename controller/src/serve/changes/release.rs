@@ -1,0 +1,106 @@
+//! Releases on their way in: an artifact's bytes, then the release that is made of it.
+
+use rota_proto::operator::{Document, PushRequest, UploadPart, UploadReply, upload_part};
+use serde_json::json;
+use tokio_stream::StreamExt;
+use tonic::{Response, Status, Streaming};
+
+use super::asked::{bad_name, digest, manifest};
+use super::{Done, ask, write_down};
+use crate::access::{Caller, now};
+use crate::api::fleet::release_view;
+use crate::artifact::store::{ArtifactError, ArtifactStore};
+use crate::engine::Ask;
+use crate::engine::records::ReleaseRecord;
+use crate::errors::{Sort, status};
+use crate::serve::operators::{OperatorService, document};
+use crate::view::ErrorView;
+
+/// An artifact's error on its way out.
+pub(in crate::serve) fn artifact(error: ArtifactError) -> Status {
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+    status(Sort::Refused.error(format!("{error}{}", cause.unwrap_or_default()), ""))
+}
+
+/// Takes an upload: the header, then bytes until the end. Nothing is visible before the digest was verified.
+pub(in crate::serve) async fn upload(
+    artifacts: &ArtifactStore,
+    mut parts: Streaming<UploadPart>,
+) -> Result<Response<UploadReply>, Status> {
+    let usage = |why: &str| status(Sort::Usage.error(why, ""));
+    let first = parts.next().await.transpose()?.and_then(|part| part.part);
+    let Some(upload_part::Part::Header(header)) = first else {
+        return Err(usage("an upload begins with its header"));
+    };
+    let digest = digest(&header.digest).map_err(status)?;
+    let begun = artifacts.begin(&digest, header.size, header.offset).await;
+    let mut upload = begun.map_err(artifact)?;
+    while let Some(part) = parts.next().await.transpose()? {
+        match part.part {
+            Some(upload_part::Part::Data(data)) => {
+                upload.write(data.into()).await.map_err(artifact)?;
+            }
+            Some(upload_part::Part::Header(_)) | None => {
+                return Err(usage("an upload has one header, then bytes"));
+            }
+        }
+    }
+    let have = upload.have();
+    if have < header.size {
+        return Ok(Response::new(UploadReply { have, complete: false }));
+    }
+    upload.finish().await.map_err(artifact)?;
+    Ok(Response::new(UploadReply { have, complete: true }))
+}
+
+/// Makes a release of an uploaded artifact.
+pub(in crate::serve) async fn push(
+    service: &OperatorService,
+    caller: &Caller,
+    push: PushRequest,
+) -> Result<Response<Document>, Status> {
+    let target = push.version.clone();
+    let answer = match release(service, caller, push).await {
+        Ok(release) => {
+            let key = (release.app.clone(), release.version.clone());
+            let pushed = ask(service, caller, Ask::Push(release)).await;
+            let state = service.api.engine.read();
+            // A repeat is answered with the release as it was pushed first.
+            let kept = state.releases.get(&key).map(|release| json!(release_view(&state, release)));
+            pushed.map(|answer| kept.unwrap_or(answer))
+        }
+        Err(error) => Err(error),
+    };
+    write_down(service, caller, Done { what: "release push", target, message: "" }, &answer).await;
+    document(answer)
+}
+
+async fn release(
+    service: &OperatorService,
+    caller: &Caller,
+    push: PushRequest,
+) -> Result<ReleaseRecord, ErrorView> {
+    let parsed = manifest(&push.manifest, &push.manifest_name)?;
+    let digest = digest(&push.digest)?;
+    let state = service.artifacts.state(&digest).await;
+    let state = state.map_err(|error| Sort::Internal.error(error.to_string(), ""))?;
+    if !state.complete {
+        let message = format!("the artifact {} is not here", digest.short());
+        return Err(Sort::Refused.error(message, "upload it first: `rota release push` does"));
+    }
+    if !["tar", "tar.gz", "tar.zst"].contains(&push.format.as_str()) {
+        let message = format!("`{}` is not a format of artifacts", push.format);
+        return Err(Sort::Usage.error(message, "use tar, tar.gz or tar.zst"));
+    }
+    Ok(ReleaseRecord {
+        app: parsed.base().app.clone(),
+        version: push.version.parse().map_err(bad_name)?,
+        digest,
+        size: state.have,
+        format: push.format,
+        manifest: push.manifest,
+        manifest_name: push.manifest_name,
+        created: now(),
+        who: caller.identity.name().to_owned(),
+    })
+}

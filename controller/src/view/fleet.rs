@@ -1,0 +1,181 @@
+//! The fleet: what runs where, who serves, who decides, and what needs care.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::RolloutView;
+
+/// One screen: what runs where, what moves, and what needs care (`status`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Each app in each environment.
+    pub fleets: Vec<FleetView>,
+    /// The rollouts that have not ended.
+    pub rollouts: Vec<RolloutView>,
+    /// Nodes and edges that somebody should look at.
+    pub care: Vec<CareView>,
+    /// Every environment.
+    pub envs: Vec<EnvView>,
+    /// Every controller.
+    pub controllers: Vec<ControllerView>,
+}
+
+/// One app in one environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FleetView {
+    /// The app.
+    pub app: String,
+    /// The environment.
+    pub env: String,
+    /// The current release; absent before the first rollout completed.
+    pub release: Option<String>,
+    /// The last rollout's revision.
+    pub revision: u64,
+    /// The nodes that run the app or are to run it.
+    pub targets: usize,
+    /// Of these, the ones that are healthy and in traffic.
+    pub in_traffic: usize,
+}
+
+/// A node or an edge that somebody should look at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CareView {
+    /// Its name.
+    pub name: String,
+    /// Its environment.
+    pub env: String,
+    /// What is wrong with it.
+    pub text: String,
+    /// What to do: a command, or empty.
+    pub hint: String,
+}
+
+/// One environment (`envs`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvView {
+    /// Its name.
+    pub env: String,
+    /// How many nodes it has.
+    pub nodes: usize,
+    /// Set while it is frozen.
+    pub frozen: Option<FreezeView>,
+}
+
+/// Why an environment takes no rollouts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FreezeView {
+    /// RFC 3339; absent: until unfrozen.
+    pub until: Option<String>,
+    /// Why.
+    pub message: String,
+    /// Who froze it.
+    pub who: String,
+    /// RFC 3339.
+    pub since: String,
+}
+
+/// One node of the fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Its environment.
+    pub env: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// `ready|drained|offline|revoked`.
+    pub state: String,
+    /// The agent's version.
+    pub version: String,
+    /// What runs there.
+    pub apps: Vec<AppView>,
+    /// RFC 3339; absent when never.
+    pub last_seen: Option<String>,
+}
+
+/// One app on one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppView {
+    /// The app.
+    pub app: String,
+    /// The version that runs.
+    pub release: String,
+    /// `healthy|unhealthy|stopped`.
+    pub health: String,
+    /// `in|draining|out`.
+    pub traffic: String,
+}
+
+/// One edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EdgeView {
+    /// Its name.
+    pub name: String,
+    /// Its environment.
+    pub env: String,
+    /// `ready|offline|revoked`.
+    pub state: String,
+    /// `POOL=DRIVER@LISTEN`.
+    pub pools: Vec<String>,
+    /// HOST:PORT of its Traffic service.
+    pub address: String,
+    /// The agent's version.
+    pub version: String,
+    /// RFC 3339; absent when never.
+    pub last_seen: Option<String>,
+}
+
+/// One pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// Its name.
+    pub pool: String,
+    /// Its environment.
+    pub env: String,
+    /// The edges that serve it.
+    pub edges: Vec<String>,
+    /// Its members, as the edges see them.
+    pub members: Vec<MemberView>,
+    /// Requests served since the edges started.
+    pub requests: u64,
+    /// Of these, failed at the edge.
+    pub failed: u64,
+    /// In-flight requests that we ended.
+    pub cut: u64,
+}
+
+/// One member of a pool at one edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// The node.
+    pub node: String,
+    /// The edge that says so.
+    pub edge: String,
+    /// `HOST:PORT`.
+    pub address: String,
+    /// `in|joining|draining|out`.
+    pub state: String,
+    /// Requests it has accepted and not finished.
+    pub in_flight: u64,
+    /// What runs there.
+    pub version: String,
+}
+
+/// One controller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ControllerView {
+    /// Its name.
+    pub name: String,
+    /// `active|draining|drained|lost`.
+    pub state: String,
+    /// The rollouts that it owns.
+    pub rollouts: Vec<String>,
+    /// Its version.
+    pub version: String,
+    /// HOST:PORT as it advertises itself; `rota login` keeps all of them. Empty: not known.
+    #[serde(default)]
+    pub address: String,
+}

@@ -1,0 +1,161 @@
+//! Rollouts: one as it stands, what one would do, and which there were.
+
+use serde::{Deserialize, Serialize};
+
+/// One rollout, as `rota rollout status` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutView {
+    /// `APP/ENV/REVISION`.
+    pub id: String,
+    /// The app.
+    pub app: String,
+    /// The environment.
+    pub env: String,
+    /// The number of this rollout there.
+    pub revision: u64,
+    /// What it is: `deploy`, `undo` or `restart`.
+    pub kind: String,
+    /// The version that ran before, if any.
+    pub from: Option<String>,
+    /// The version it moves to.
+    pub to: String,
+    /// Why, in the operator's words.
+    pub message: String,
+    /// Who started it.
+    pub who: String,
+    /// `pending|preparing|rolling|held|paused|rolling_back|completed|partial|rolled_back|failed|aborted`.
+    pub state: String,
+    /// Why it does not move.
+    pub hold: Option<HoldView>,
+    /// Its owner.
+    pub controller: String,
+    /// The owner's term.
+    pub term: u64,
+    /// The batches in order.
+    pub batches: Vec<BatchView>,
+    /// Every target.
+    pub nodes: Vec<NodeProgress>,
+    /// What was measured.
+    pub evidence: Evidence,
+    /// RFC 3339.
+    pub started_at: String,
+    /// RFC 3339; absent while it runs.
+    pub finished_at: Option<String>,
+}
+
+/// Why a rollout does not move.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HoldView {
+    /// `failures|approval|capacity|offline|frozen|deadline|once|store`.
+    pub kind: String,
+    /// One line for people.
+    pub text: String,
+    /// What would clear it: a command or an event.
+    pub hint: String,
+    /// The nodes it is about.
+    pub nodes: Vec<String>,
+    /// RFC 3339.
+    pub since: String,
+}
+
+/// One batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchView {
+    /// From 1.
+    pub index: usize,
+    /// Its nodes.
+    pub nodes: Vec<String>,
+    /// `pending|running|done|failed`.
+    pub state: String,
+}
+
+/// One target of a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeProgress {
+    /// Its name.
+    pub name: String,
+    /// `pending|updating|done|failed|restored|skipped|rolled_back`.
+    pub state: String,
+    /// `fetch|drain|stop|swap|start|health|smoke|join|monitor`, while it is updating.
+    pub step: Option<String>,
+    /// The version that it runs, as last heard.
+    pub release: Option<String>,
+    /// How often it was asked.
+    pub attempt: u32,
+    /// Why it failed or was skipped.
+    pub error: Option<String>,
+    /// The tail of what the app or script printed, when it failed.
+    pub output: Option<String>,
+    /// How long it was out of traffic.
+    pub out_of_traffic_ms: u64,
+    /// What was in flight when the drain began.
+    pub in_flight_at_drain: u64,
+    /// In flight now, while it drains.
+    pub in_flight: u64,
+    /// Requests that we ended.
+    pub cut: u64,
+}
+
+/// What was measured during a rollout.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The fewest targets in traffic at any moment.
+    pub least_in_traffic: usize,
+    /// All targets.
+    pub targets: usize,
+    /// In-flight requests that we ended.
+    pub cut: u64,
+    /// Requests that an edge answered with an error of its own, or that broke off.
+    pub failed_requests: u64,
+    /// Requests that the edges served meanwhile.
+    pub requests: u64,
+}
+
+/// One line of an app's history in an environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The rollout's number.
+    pub revision: u64,
+    /// The version it moved to.
+    pub release: String,
+    /// As in [`RolloutView`].
+    pub state: String,
+    /// Why.
+    pub message: String,
+    /// Who.
+    pub who: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// RFC 3339; absent while it runs.
+    pub finished_at: Option<String>,
+}
+
+/// What a deploy would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The nodes of each batch in order.
+    pub batches: Vec<Vec<String>>,
+    /// How many targets.
+    pub targets: usize,
+    /// Targets left alone, and why.
+    pub skipped: Vec<SkippedView>,
+    /// The fewest targets in traffic at any moment.
+    pub least_in_traffic: usize,
+    /// Everything that would stop it.
+    pub refusals: Vec<String>,
+    /// How each percentage resolved: "10 % of 37 = 3".
+    pub notes: Vec<String>,
+    /// The version now, if any, and the one to come.
+    pub from: Option<String>,
+    /// The version to come.
+    pub to: String,
+}
+
+/// A target that is left alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkippedView {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub why: String,
+}
