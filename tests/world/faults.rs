@@ -118,5 +118,6 @@ impl World {
             }
         }
         self.freeze(None);
+        self.edge_goes(false);
     }
 }

@@ -103,7 +103,7 @@ impl World {
             node.procs.insert(token, Proc::new(0, 0));
             node.members.insert(String::new(), Member { token, side: Side::In });
             let spec = self.made[0].spec.clone();
-            node.journal.current = Some(Settled { spec, instance: Some(instance), side: Side::In });
+            node.journal.current = Some(Settled::new(spec, Some(instance), Side::In));
         }
         self.nodes.push(node);
         self.store.inventories.push(Inventory::default());

@@ -47,6 +47,11 @@ impl World {
                 self.deed("asked back on the node");
                 self.feed(node, AgentWhat::AskedBack);
             }
+            (8, Some(_)) if self.rng.percent(20) => {
+                self.edge_goes(true);
+                let back = self.rng.range(1_000, 40_000);
+                self.after(back, Ev::EdgeBack);
+            }
             (_, None) => self.deploy(ctl),
             (_, Some(_)) => {}
         }
@@ -78,7 +83,8 @@ impl World {
         let release = self.made[to].release.clone();
         let planned = plan(&targets, &strategy, &release, restart);
         self.check_plan(&planned, &targets, &strategy);
-        if !planned.refusals.is_empty() || self.store.frozen.is_some() {
+        let stopped = self.store.frozen.is_some() || !self.store.edges_offline.is_empty();
+        if !planned.refusals.is_empty() || stopped {
             self.deed("plan refused");
             return;
         }
@@ -124,6 +130,7 @@ impl World {
                     observed: self.observed(ctl, node, None)?,
                     runs: self.runs(node),
                     spread: spread.then(|| self.nodes[node].zone.clone()),
+                    left_alone: false,
                 })
             })
             .collect()
@@ -196,6 +203,7 @@ impl World {
             Hold::Offline { nodes } if self.rng.percent(30) => Verb::Skip(nodes.clone()),
             Hold::Offline { .. } | Hold::Capacity { .. } | Hold::Busy { .. } => return,
             Hold::Frozen { .. } => return self.freeze(None),
+            Hold::Edges { .. } => return self.edge_goes(false),
         };
         self.ask(ctl, revision, verb);
     }
@@ -210,6 +218,21 @@ impl World {
         let seq = self.store.wishes;
         self.send_down(ctl, node, Down::Standing { drained, seq });
         self.observe(ctl, node, None);
+    }
+
+    /// The edge's agent goes silent, or is heard again.
+    pub fn edge_goes(&mut self, silent: bool) {
+        let Some(ctl) = self.live.filter(|ctl| self.is_running(*ctl)) else {
+            return self.after(1_000, Ev::EdgeBack);
+        };
+        self.deed("edge gone or back");
+        let edge = || "lb-1".parse().expect("an edge");
+        self.store.edges_offline = silent.then(edge).into_iter().collect();
+        let Some(controller) = self.controllers.get(&ctl) else { return };
+        let revisions: Vec<u64> = controller.rollouts.keys().copied().collect();
+        for revision in revisions {
+            self.step(ctl, revision, What::EdgesOffline(self.store.edges_offline.clone()));
+        }
     }
 
     pub fn freeze(&mut self, why: Option<String>) {

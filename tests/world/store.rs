@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rota_rollout::Rollout;
+use rota_rollout::names::NodeName;
 use rota_rollout::node::Node;
 use rota_rollout::rollout::{Change, Head};
 
@@ -29,6 +30,8 @@ pub struct Store {
     /// Counts the operators' wishes.
     pub wishes: u64,
     pub frozen: Option<String>,
+    /// Edges that no controller hears now.
+    pub edges_offline: Vec<NodeName>,
     pub current: Option<usize>,
 }
 

@@ -36,11 +36,12 @@ impl World {
         let head = &active.rollout.head;
         let starts = orders.iter().any(|order| matches!(order, Order::Update { .. }));
         let now_held = head.held.as_ref().map(|held| held.hold.clone());
-        let stopped = head.paused.is_some() || head.frozen.is_some();
+        let stopped =
+            head.paused.is_some() || head.frozen.is_some() || !head.edges_offline.is_empty();
         if starts && (stopped || (was_held.is_some() && now_held == was_held)) {
             wrong.push(format!(
-                "an update starts while paused {:?}, frozen {:?}, held {:?}",
-                head.paused, head.frozen, head.held
+                "an update starts while paused {:?}, frozen {:?}, edges offline {:?}, held {:?}",
+                head.paused, head.frozen, head.edges_offline, head.held
             ));
         }
         if let Some(kept) = self.store.rollouts.get(&revision)

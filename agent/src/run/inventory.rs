@@ -107,9 +107,10 @@ fn lead(slot: &Slot) -> Option<Lead<'_>> {
     if let Work::Update(update) = &state.work {
         let facts = &update.facts;
         let proven = match &update.phase {
+            // Beside an old instance that serves, the new one leads when the old one leaves.
+            Phase::Forward(_) if update.is_beside() && facts.old_in => false,
             Phase::Forward(task) => {
-                matches!(task, Task::Join | Task::AfterJoin | Task::Monitor)
-                    || (update.order.start_first && facts.new_in)
+                matches!(task, Task::Join | Task::AfterJoin | Task::Monitor) || facts.new_in
             }
             Phase::Back { .. } => false,
         };

@@ -14,7 +14,7 @@ use crate::order::Rollout;
 use crate::report::{Failed, Left, Measured, Step, What as Say};
 use crate::runtime::Running;
 use crate::smoke;
-use crate::spec::{OnDrainTimeout, Port, Spec, Via};
+use crate::spec::{Driver, OnDrainTimeout, Port, Spec, Via};
 use crate::traffic::Observed;
 use crate::traffic::client::Member;
 use crate::traffic::drain::{Kernel, Leaving, Mover, TrafficError};
@@ -91,6 +91,7 @@ pub(super) fn prepare(means: Means, rollout: Rollout, attempt: u32, spec: Spec) 
 
 /// Downloads what is missing, verifies the digest, unpacks. At once when the release is there.
 async fn fetch(means: &Means, spec: &Spec) -> Outcome {
+    not_built(spec)?;
     let _one_at_a_time = means.fetching.lock().await;
     if means.releases.is_installed(spec) {
         return Ok(Did::Ok);
@@ -289,8 +290,10 @@ impl Desk {
     }
 
     async fn drain(&self, spec: &Spec, instance: &Instance, must: bool) -> Outcome {
+        if instance.port == 0 {
+            return Ok(nothing_in_flight()); // it has not listened anywhere yet, so nobody could join it
+        }
         let leaving = match &spec.traffic.via {
-            Via::None if instance.port == 0 => return Ok(nothing_in_flight()),
             Via::None => Leaving::Kernel { port: instance.port },
             Via::Edge(_) => match self.means.member(spec, instance) {
                 Some((member, app)) => Leaving::Edges { member, app },
@@ -361,8 +364,20 @@ fn nothing_in_flight() -> Did {
     Did::Drained { in_flight_at_start: 0, cut: 0 }
 }
 
+/// What this version cannot do is refused while the old release still serves.
+fn not_built(spec: &Spec) -> Result<(), Trouble> {
+    if spec.run.driver != Driver::Exec {
+        let driver = spec.run.driver;
+        return Err(format!("[run] driver {driver:?} is not built into this agent yet").into());
+    }
+    match spec.traffic.via {
+        Via::Edge(_) | Via::None => Ok(()),
+        Via::Endpoint | Via::Command => Err(not_here(spec).into()),
+    }
+}
+
 fn not_here(spec: &Spec) -> String {
-    format!("[traffic] via = {:?} is not built into this agent yet", spec.traffic.via)
+    format!("[traffic] via {:?} is not built into this agent yet", spec.traffic.via)
 }
 
 /// Requests of a member that are in flight, over all edges.

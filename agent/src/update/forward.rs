@@ -241,8 +241,7 @@ impl Machine {
         if let Some(old) = update.back.filter(|old| old.digest != update.order.spec.digest) {
             self.app.previous = Some(old);
         }
-        self.app.current =
-            Some(Settled { spec: update.order.spec, instance: update.facts.new, side: Side::In });
+        self.app.current = Some(Settled::new(update.order.spec, update.facts.new, Side::In));
     }
 
     /// A process ended during an update.

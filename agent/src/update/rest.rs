@@ -137,7 +137,7 @@ impl Machine {
                 self.move_to(side);
             }
             Some(_) | None => {
-                settled.instance = None;
+                settled.lose_instance();
                 if settled.side == Side::In {
                     self.notes.push("the app does not run: it is started".to_owned());
                     self.revive();
@@ -152,7 +152,7 @@ impl Machine {
         if settled.instance.as_ref().is_none_or(|instance| instance.token != token) {
             return;
         }
-        settled.instance = None;
+        settled.lose_instance();
         let tend = settled.side == Side::In;
         self.notes.push(format!("the app {how}"));
         if let Some(watch) = self.app.watching.take() {
@@ -198,7 +198,8 @@ impl Machine {
                 self.move_to(self.wanted()); // it runs, and is not where it belongs
             }
             (RevivePhase::Wait, _) => {
-                settled.instance = Some(Instance { label: String::new(), token, port: 0 });
+                let label = settled.label.clone();
+                settled.instance = Some(Instance { label, token, port: 0 });
                 self.restart();
             }
             (RevivePhase::Start | RevivePhase::Join, Did::Failed { cause, .. }) => {
@@ -240,7 +241,7 @@ impl Machine {
         if let Some(settled) = &mut self.app.current
             && dead
         {
-            settled.instance = None;
+            settled.lose_instance();
         }
         self.revive();
     }

@@ -176,9 +176,9 @@ impl Machine {
         }
         let Facts { old, old_in, new, swapped, .. } = update.facts;
         self.app.current = if old.is_none() && (new.is_some() || swapped) {
-            Some(Settled { spec: update.order.spec, instance: new, side })
+            Some(Settled::new(update.order.spec, new, side))
         } else {
-            update.old.map(|spec| Settled { spec, instance: old, side })
+            update.old.map(|spec| Settled::new(spec, old, side))
         };
         let release = match &self.app.current {
             Some(settled) if settled.instance.is_some() => Some(settled.spec.version.clone()),

@@ -48,8 +48,25 @@ pub struct Settled {
     pub spec: Spec,
     /// Its process; `None`: it does not run.
     pub instance: Option<Instance>,
+    /// While it does not run: which member of the pool it was, for it comes back as the same.
+    #[serde(default)]
+    pub label: String,
     /// Where it belongs, unless an operator drained the node. A failed node stays out.
     pub side: Side,
+}
+
+impl Settled {
+    /// A release and its process.
+    pub fn new(spec: Spec, instance: Option<Instance>, side: Side) -> Self {
+        Self { spec, instance, label: String::new(), side }
+    }
+
+    /// Its process is gone.
+    pub(crate) fn lose_instance(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.label = instance.label;
+        }
+    }
 }
 
 /// A process that the runtime started. The runtime finds it again by its token.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Direction, HookSet, Job, Step, Update};
+use crate::spec::{Spec, Traffic};
 
 /// One step forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +110,16 @@ pub(super) fn job_of(update: &Update, task: Task) -> Option<Job> {
     Some(match task {
         Fetch => Job::Fetch(spec),
         BeforeDrain => hooks(HookSet::BeforeDrain, update.facts.old.clone()),
-        Drain => old.map(|(spec, instance)| Job::Drain { spec, instance, must: false })?,
+        Drain => old.map(|(old, instance)| {
+            // How long to wait, and what then, is what the operator says now, not what he said for the old release.
+            let traffic = &spec.traffic;
+            let traffic = Traffic {
+                drain_timeout: traffic.drain_timeout,
+                on_drain_timeout: traffic.on_drain_timeout,
+                ..old.traffic.clone()
+            };
+            Job::Drain { spec: Spec { traffic, ..old }, instance, must: false }
+        })?,
         Stop => {
             old.map(|(spec, instance)| Job::Stop { spec, instance, forget: update.is_beside() })?
         }

@@ -70,7 +70,7 @@ impl Node {
         let instance = Instance { label: String::new(), token: 1, port: 9000 };
         let spec = release("1.0.0", true, false);
         let app = App {
-            current: Some(Settled { spec, instance: Some(instance), side: Side::In }),
+            current: Some(Settled::new(spec, Some(instance), Side::In)),
             counter: 1,
             ..App::default()
         };

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::gate::Hold;
 use crate::names::{NodeName, Release};
 use crate::node::{Node, Observed, Phase, Serving, Skip};
-use crate::strategy::{Amount, Mode, Offline, Strategy};
+use crate::strategy::{Amount, Mode, Offline, StartOrder, Strategy};
 
 /// A node that the manifest's `[target]` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Target {
     pub runs: Option<Release>,
     /// The value of the `spread_by` label; `None` without one.
     pub spread: Option<String>,
+    /// It counts for the capacity, but is not to be moved: only others catch up.
+    pub left_alone: bool,
 }
 
 /// What a rollout would do.
@@ -32,6 +35,8 @@ pub struct Plan {
     pub in_traffic: usize,
     /// The fewest in traffic at any moment, if nothing else fails.
     pub least_in_traffic: usize,
+    /// What would hold it, if nothing changes.
+    pub would_hold: Option<Hold>,
     /// Why it would not be safe; empty: it may start.
     pub refusals: Vec<String>,
     /// How each percentage resolved.
@@ -56,6 +61,7 @@ pub fn plan(targets: &[Target], strategy: &Strategy, to: &Release, restart: bool
     Plan {
         refusals: refusals(targets, &moving, strategy),
         notes: notes(strategy, targets.len()),
+        would_hold: would_hold(targets, &moving, strategy),
         batches,
         skipped,
         targets: targets.len(),
@@ -69,6 +75,9 @@ fn serves(target: &Target) -> bool {
 }
 
 fn skip(target: &Target, strategy: &Strategy, to: &Release, restart: bool) -> Option<Skip> {
+    if target.left_alone {
+        return Some(Skip::NotMeant);
+    }
     if target.observed.drained {
         return Some(Skip::Drained);
     }
@@ -107,7 +116,7 @@ fn most_out(
     strategy: &Strategy,
     targets: &[Target],
 ) -> usize {
-    if strategy.order == crate::strategy::StartOrder::StartFirst {
+    if strategy.order == StartOrder::StartFirst {
         return 0;
     }
     let serving: BTreeSet<&NodeName> =
@@ -152,6 +161,25 @@ fn refusals(targets: &[Target], moving: &[&Target], strategy: &Strategy) -> Vec<
         }
     }
     refusals
+}
+
+/// Are so many targets down, and stay so, that no serving one could be updated?
+fn would_hold(targets: &[Target], moving: &[&Target], strategy: &Strategy) -> Option<Hold> {
+    if strategy.order == StartOrder::StartFirst || !moving.iter().any(|target| serves(target)) {
+        return None;
+    }
+    // Those that are moved are mended first. Without a promise of the operator's, skipped offline nodes do not count.
+    let stays_down = |target: &&Target| match (serves(target), target.observed.serving) {
+        (true, _) | (false, Serving::Absent) => false,
+        (false, _) if !target.observed.online && strategy.offline == Offline::Skip => {
+            strategy.max_unavailable.is_some()
+        }
+        (false, _) => !moving.iter().any(|moved| moved.name == target.name),
+    };
+    let down: Vec<NodeName> =
+        targets.iter().filter(stays_down).map(|target| target.name.clone()).collect();
+    let limit = strategy.unavailable_limit(1, targets.len());
+    (down.len() >= limit).then_some(Hold::Capacity { down, limit })
 }
 
 /// Every percentage, resolved, for people.

@@ -28,6 +28,8 @@ pub enum What {
     Asked { verb: Verb, who: String },
     /// The environment was frozen (and why), or is no longer.
     Frozen(Option<String>),
+    /// The edges of its pool that are offline now; empty: all are here.
+    EdgesOffline(Vec<NodeName>),
     /// The clock moved; a deadline may have passed.
     Tick,
 }

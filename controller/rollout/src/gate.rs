@@ -29,6 +29,8 @@ pub enum Hold {
     Offline { nodes: Vec<NodeName> },
     /// The nodes in turn are being updated by another rollout.
     Busy { nodes: Vec<NodeName> },
+    /// Edges of the pool are offline.
+    Edges { edges: Vec<NodeName> },
     /// The environment is frozen.
     Frozen { why: String },
     /// The rollout's own deadline passed.
@@ -76,6 +78,14 @@ impl fmt::Display for Hold {
             Self::Busy { nodes: names } => {
                 write!(f, "another rollout is updating {}", list(names))
             }
+            Self::Edges { edges } => write!(
+                f,
+                "{} {} offline ({}): without {} no drain is proven",
+                edges.len(),
+                if edges.len() == 1 { "edge is" } else { "edges are" },
+                list(edges),
+                if edges.len() == 1 { "its word" } else { "their word" },
+            ),
             Self::Frozen { why } => write!(f, "the environment is frozen: {why}"),
             Self::Deadline { after } => write!(f, "its deadline of {after} has passed"),
             Self::Once { node, text } => write!(f, "the once-per-release job on {node}: {text}"),
@@ -90,7 +100,7 @@ impl Hold {
             Self::Failures { .. } | Self::RollbackFailed { .. } => "failures",
             Self::Approval { .. } => "approval",
             Self::Capacity { .. } | Self::Busy { .. } => "capacity",
-            Self::Offline { .. } => "offline",
+            Self::Offline { .. } | Self::Edges { .. } => "offline",
             Self::Frozen { .. } => "frozen",
             Self::Deadline { .. } => "deadline",
             Self::Once { .. } => "once",
@@ -116,6 +126,10 @@ impl Hold {
                 format!("it goes on when they return; or `rota rollout skip {id} NODE`")
             }
             Self::Busy { .. } => "it goes on when that rollout is done with them".to_owned(),
+            Self::Edges { edges } => format!(
+                "it goes on when the agent there answers again; an edge that is gone for good: `rota node rm {}`",
+                edges.first().map_or("EDGE", NodeName::as_str)
+            ),
             Self::Frozen { .. } => format!("it goes on after `rota env unfreeze {}`", id.env),
             Self::Deadline { .. } => format!(
                 "`rota rollout resume {id}` goes on without a deadline; or `rollback` or `abort`"
@@ -135,6 +149,7 @@ impl Hold {
             | Self::Capacity { down: nodes, .. }
             | Self::Offline { nodes }
             | Self::Busy { nodes } => nodes,
+            Self::Edges { edges } => edges,
             Self::Once { node, .. } => std::slice::from_ref(node),
             Self::Approval { .. } | Self::Frozen { .. } | Self::Deadline { .. } => &[],
         }
@@ -216,6 +231,9 @@ fn failures(draft: &Draft) -> Option<Hold> {
 fn stopped(draft: &Draft) -> Option<Hold> {
     if let Some(why) = &draft.head.frozen {
         return Some(Hold::Frozen { why: why.clone() });
+    }
+    if !draft.head.edges_offline.is_empty() {
+        return Some(Hold::Edges { edges: draft.head.edges_offline.clone() });
     }
     match draft.spec().strategy.deadline {
         Deadline::After(after)

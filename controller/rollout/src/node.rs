@@ -23,6 +23,9 @@ pub struct Node {
     pub runs: Option<Release>,
     /// What its updates measured, summed over the attempts.
     pub measured: Measured,
+    /// Why it was taken back, when it had failed: its phase does not say it any more.
+    #[serde(default)]
+    pub broke: Option<Cause>,
 }
 
 /// What the fleet says of a node, apart from this rollout's own reports.
@@ -163,6 +166,8 @@ pub enum Skip {
     Drained,
     /// An operator said so.
     ByOperator,
+    /// Only nodes that were away are meant.
+    NotMeant,
 }
 
 impl fmt::Display for Skip {
@@ -172,6 +177,7 @@ impl fmt::Display for Skip {
             Self::Offline => "offline; it catches up when it returns",
             Self::Drained => "drained by an operator; it catches up when it is undrained",
             Self::ByOperator => "skipped by an operator",
+            Self::NotMeant => "left as it is: only nodes that were away catch up",
         })
     }
 }
@@ -351,6 +357,7 @@ impl Node {
             previous: runs.clone(),
             runs,
             measured: Measured::default(),
+            broke: None,
         }
     }
 
@@ -366,7 +373,16 @@ impl Node {
         }
     }
 
-    /// Does it serve now, as far as anybody knows?
+    /// Is it in traffic now, as far as anybody knows? Whose update was ordered serves until its drain begins.
+    pub fn is_in_traffic(&self) -> bool {
+        let left = matches!(
+            self.phase,
+            Phase::Updating { takes_out: true, step: Some(step), .. } if step >= StepName::Drain
+        );
+        self.observed.serving == Serving::In && self.observed.online && !left
+    }
+
+    /// Does it serve now, and is nobody about to take it out?
     pub fn is_serving(&self) -> bool {
         self.observed.serving == Serving::In && !self.is_out()
     }

@@ -19,6 +19,9 @@ pub(crate) fn next(draft: &Draft) -> Next {
     if let Some(why) = &draft.head.frozen {
         return Next::Hold(Hold::Frozen { why: why.clone() });
     }
+    if !draft.head.edges_offline.is_empty() {
+        return Next::Hold(Hold::Edges { edges: draft.head.edges_offline.clone() });
+    }
     if draft.nodes().any(|(_, node)| is_going_forward(node)) {
         return Next::UnderWay;
     }

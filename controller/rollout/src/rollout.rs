@@ -95,6 +95,9 @@ pub struct Head {
     pub deadline_waived: bool,
     /// Why the environment is frozen.
     pub frozen: Option<String>,
+    /// Edges of its pool that are offline: without their word no drain is proven.
+    #[serde(default)]
+    pub edges_offline: Vec<NodeName>,
     /// Nodes that returned after their batch was due; they go with the batch in turn.
     pub late: Vec<NodeName>,
     /// The fewest targets in traffic at any moment.
@@ -199,7 +202,7 @@ impl Tally {
         add(&mut self.settled, node.phase.is_settled());
         add(&mut self.out, node.is_out());
         add(&mut self.out_skipped, node.is_out() && is_skipped_offline(node));
-        add(&mut self.serving, node.is_serving());
+        add(&mut self.serving, node.is_in_traffic());
     }
 
     /// The tally after one node changed.
@@ -307,6 +310,7 @@ impl Head {
             forgiven: 0,
             deadline_waived: false,
             frozen: None,
+            edges_offline: Vec::new(),
             late: Vec::new(),
             least_in_traffic: in_traffic,
         }

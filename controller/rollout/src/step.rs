@@ -100,6 +100,7 @@ fn react(draft: &mut Draft, what: &What) -> bool {
         What::OnceEnded { node, attempt, result } => once::ended(draft, node, *attempt, result),
         What::Asked { verb, who } => asked::asked(draft, verb, who),
         What::Frozen(why) => draft.head.frozen.clone_from(why),
+        What::EdgesOffline(edges) => draft.head.edges_offline.clone_from(edges),
         What::Tick => overdue::tick(draft),
     }
     true

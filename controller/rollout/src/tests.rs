@@ -43,6 +43,7 @@ pub(crate) fn target(text: &str) -> Target {
         observed: healthy(),
         runs: Some(release(0)),
         spread: None,
+        left_alone: false,
     };
     for word in words {
         match word {
@@ -225,7 +226,8 @@ fn nothing_is_changed_after_the_end() {
 #[test]
 fn a_step_changes_only_what_changed() {
     let mut story = Story::prepared(&["n1", "n2", "n3"], one_by_one());
-    let made = story.say("n1", Report::Began { step: StepName::Drain, in_flight: 3 });
+    story.say("n1", Report::Began { step: StepName::Drain, in_flight: 3 });
+    let made = story.say("n1", Report::Began { step: StepName::Stop, in_flight: 0 });
     let changed: BTreeMap<_, _> = made
         .changes
         .iter()

@@ -124,7 +124,8 @@ fn allow_resume(rollout: &Rollout) -> Result<(), Refusal> {
             hold @ (Hold::Capacity { .. }
             | Hold::Offline { .. }
             | Hold::Busy { .. }
-            | Hold::Frozen { .. }),
+            | Hold::Frozen { .. }
+            | Hold::Edges { .. }),
         ) => refuse(format!("rollout {id} goes on by itself: {hold}"), hold.hint(id)),
     }
 }

@@ -2,7 +2,7 @@
 
 use rota_rollout::Rollout;
 use rota_rollout::names::NodeName;
-use rota_rollout::node::{Left, Node, Phase, StepName};
+use rota_rollout::node::{Cause, Left, Node, Phase, StepName};
 use rota_rollout::rollout::{Kind, Once, Stage};
 
 use crate::access::rfc3339;
@@ -144,20 +144,22 @@ fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
     let (mut error, mut output) = (None, None);
     match &node.phase {
         Phase::Failed { cause, .. } => {
-            error = Some(match cause.step {
-                Some(step) => format!("{step}: {}", cause.text),
-                None => cause.text.clone(),
-            });
+            error = Some(in_words(cause));
             output = Some(cause.output.clone()).filter(|output| !output.is_empty());
         }
         Phase::Skipped { why } => error = Some(why.to_string()),
+        Phase::RolledBack => {
+            if let Some(cause) = &node.broke {
+                error = Some(in_words(cause));
+                output = Some(cause.output.clone()).filter(|output| !output.is_empty());
+            }
+        }
         Phase::Waiting
         | Phase::Preparing { .. }
         | Phase::Ready
         | Phase::Updating { .. }
         | Phase::Monitoring { .. }
-        | Phase::Done
-        | Phase::RolledBack => {}
+        | Phase::Done => {}
     }
     if let Stage::Once(Once::Failed { node: on, text, output: printed, .. }) = &rollout.head.stage
         && on == name
@@ -168,7 +170,8 @@ fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
     NodeProgress {
         name: name.to_string(),
         state: state.to_owned(),
-        step: step.map(|step| step.to_string()),
+        step: step.filter(|step| *step != StepName::Restore).map(|step| step.to_string()),
+        restoring: step == Some(StepName::Restore),
         release: node.runs.as_ref().map(|release| release.version.to_string()),
         attempt: node.attempt.0,
         error,
@@ -177,6 +180,13 @@ fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
         in_flight_at_drain: node.measured.in_flight_at_drain,
         in_flight: 0,
         cut: node.measured.cut,
+    }
+}
+
+fn in_words(cause: &Cause) -> String {
+    match cause.step {
+        Some(step) => format!("{step}: {}", cause.text),
+        None => cause.text.clone(),
     }
 }
 

@@ -129,7 +129,7 @@ fn node_lines<'a>(
     let name_width = longest.min(NAME_COLUMNS_MAX).min(columns.saturating_sub(17)).max(1);
     nodes
         .map(|node| {
-            let word = match (node.state.as_str(), node.step.as_deref()) {
+            let word = match (node.state.as_str(), node.doing()) {
                 ("updating", Some(step)) => step.to_owned(),
                 (state, _) => state_words(state),
             };
@@ -154,7 +154,7 @@ fn detail(watch: &Watch, node: &NodeProgress, at: Timestamp) -> String {
         return watch::node_detail(node);
     }
     let mut parts = Vec::new();
-    if node.step.as_deref() == Some("drain") {
+    if node.doing() == Some("drain") {
         parts.push(format!("{} in flight", node.in_flight));
     }
     if let Some(out) = watch.out_of_traffic(node, at) {
@@ -211,7 +211,7 @@ fn steps(view: &RolloutView) -> String {
         ["fetch", "drain", "stop", "swap", "start", "health", "smoke", "join", "monitor"];
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     for node in view.nodes.iter().filter(|node| node.state == "updating") {
-        let step = node.step.as_deref().unwrap_or_default();
+        let step = node.doing().unwrap_or_default();
         if let Some(at) = STEPS.iter().position(|known| *known == step) {
             *counts.entry(at).or_default() += 1;
         }

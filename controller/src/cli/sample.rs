@@ -38,8 +38,9 @@ pub fn node(text: &str) -> NodeProgress {
         in_flight_at_drain: if drains { 14 } else { 0 },
         in_flight: if drains { 14 } else { 0 },
         cut: 0,
+        restoring: step.as_deref() == Some("restore"),
+        step: step.filter(|step| step != "restore"),
         state,
-        step,
     }
 }
 

@@ -109,7 +109,7 @@ fn under_way(view: &RolloutView) -> bool {
 
 fn is_out(node: &NodeProgress) -> bool {
     let out = ["stop", "swap", "start", "health", "smoke", "join"];
-    node.state == "updating" && node.step.as_deref().is_some_and(|step| out.contains(&step))
+    node.state == "updating" && node.doing().is_some_and(|step| out.contains(&step))
 }
 
 /// What the rollout waits for while nothing moves. A hold beside running updates is no waiting.
@@ -202,8 +202,8 @@ fn news_of_nodes(last: Option<&RolloutView>, view: &RolloutView) -> Vec<String> 
         .iter()
         .filter(|node| match before.get(node.name.as_str()) {
             Some(before) => {
-                (&before.state, &before.step, before.attempt)
-                    != (&node.state, &node.step, node.attempt)
+                (&before.state, before.doing(), before.attempt)
+                    != (&node.state, node.doing(), node.attempt)
             }
             None => node.state != "pending",
         })
@@ -230,8 +230,8 @@ pub fn counts(view: &RolloutView) -> String {
 
 /// One node in one line: `web-01  drain  14 in flight`.
 fn node_line(node: &NodeProgress, pad: usize) -> String {
-    let word = match (node.state.as_str(), &node.step) {
-        ("updating", Some(step)) => step.clone(),
+    let word = match (node.state.as_str(), node.doing()) {
+        ("updating", Some(step)) => step.to_owned(),
         (state, _) => state_words(state),
     };
     let line = format!("{:pad$}  {word}  {}", node.name, node_detail(node));
@@ -243,7 +243,7 @@ pub fn node_detail(node: &NodeProgress) -> String {
     let error = node.error.as_deref().map(words::clean).unwrap_or_default();
     let release = node.release.as_deref().unwrap_or("no release");
     let again = if node.attempt > 1 { format!("attempt {}", node.attempt) } else { String::new() };
-    match (node.state.as_str(), node.step.as_deref()) {
+    match (node.state.as_str(), node.doing()) {
         ("updating", Some("drain")) => {
             join([format!("{} in flight", node.in_flight.max(node.in_flight_at_drain)), again])
         }

@@ -1,12 +1,14 @@
 //! Admits rollouts: the release, the targets, the plan, and every reason why it would not be safe.
 
 mod limits;
+mod refusals;
 mod release;
+
+use std::collections::BTreeSet;
 
 use rota_rollout::batches::{Plan, Target, plan};
 use rota_rollout::names::{EnvName, NodeName, Release, Revision, RolloutId, Version};
 use rota_rollout::rollout::{Head, Kind, Rollout, Spec};
-use rota_rollout::strategy::StartOrder;
 use rota_rollout::verbs::Verb;
 use rota_rollout::{What, names::AppName};
 use serde_json::json;
@@ -20,7 +22,7 @@ use super::records::{
 use super::state::Active;
 use super::{State, Turn};
 use crate::errors::Sort;
-use crate::manifest::{Manifest, Port, Resolved, Via};
+use crate::manifest::{Manifest, Resolved, Via};
 use crate::view::{ErrorView, PlanView, SkippedView};
 use limits::limits;
 use release::release_for;
@@ -46,6 +48,8 @@ pub struct Start {
     pub supersede: bool,
     /// Plan: the artifact that would be pushed.
     pub digest: Option<rota_rollout::Digest>,
+    /// Only these nodes are moved, although the others count.
+    pub only: Option<BTreeSet<NodeName>>,
 }
 
 /// A manifest as an operator sent it.
@@ -103,6 +107,8 @@ impl Turn<'_> {
         {
             refusals.insert(0, in_the_way(&running.rollout).message);
         }
+        let mut notes = found.plan.notes;
+        notes.extend(found.plan.would_hold.map(|hold| format!("it would be held: {hold}")));
         let from = self.state.current(&start.app, &start.env).map(|from| from.version.to_string());
         let skipped = found.plan.skipped.iter();
         let view = PlanView {
@@ -118,7 +124,7 @@ impl Turn<'_> {
                 .collect(),
             least_in_traffic: found.plan.least_in_traffic,
             refusals,
-            notes: found.plan.notes,
+            notes,
             from,
             to: found.release.version.to_string(),
         };
@@ -156,7 +162,7 @@ impl Turn<'_> {
         spec.from = admitted.from;
         (spec.who, spec.message, spec.started) = (admitted.who, message, self.at);
         let mut head = Head::new(plan.in_traffic);
-        head.frozen = frozen(self.state, &id.env);
+        head.frozen = refusals::frozen(self.state, &id.env);
         let pool = match &resolved.traffic.via {
             Via::Edge(pool) => Some(pool.clone()),
             Via::Endpoint | Via::Command | Via::None => None,
@@ -203,7 +209,7 @@ impl Turn<'_> {
     /// Has the once-per-release job of this release succeeded here already?
     fn once_done(&self, id: &RolloutId, release: &ReleaseRecord) -> bool {
         let fleet = self.state.fleets.get(&(id.app.clone(), id.env.clone()));
-        fleet.is_some_and(|fleet| fleet.once_done.contains(&release.digest))
+        fleet.is_some_and(|fleet| fleet.once_ran.contains(&release.release()))
     }
 }
 
@@ -223,11 +229,6 @@ fn in_the_way(running: &Rollout) -> ErrorView {
     )
 }
 
-fn frozen(state: &State, env: &EnvName) -> Option<String> {
-    let freeze = state.envs.get(env)?.frozen.as_ref()?;
-    Some(format!("{} (by {})", freeze.why, freeze.who))
-}
-
 /// Release, manifest, targets and plan.
 fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
     let release = release_for(state, start)?;
@@ -239,10 +240,13 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
         let given = given.manifest.resolve(&start.env);
         (resolved.strategy, resolved.target) = (given.strategy, given.target);
     }
+    if start.only.is_some() {
+        resolved.strategy.approve_after.clear(); // the release was approved when it came
+    }
     let targets = targets(state, start, &resolved);
     let restart = start.kind == Kind::Restart;
     let mut plan = plan(&targets, &resolved.strategy, &release.release(), restart);
-    plan.refusals.extend(unsafe_here(state, start, &resolved));
+    plan.refusals.extend(refusals::unsafe_here(state, start, &resolved));
     Ok(Found { release, resolved, targets, plan })
 }
 
@@ -267,38 +271,9 @@ fn targets(state: &State, start: &Start, resolved: &Resolved) -> Vec<Target> {
                 .spread_by
                 .as_ref()
                 .and_then(|label| agent.record.all_labels().get(label).cloned()),
+            left_alone: start.only.as_ref().is_some_and(|only| !only.contains(name)),
         })
         .collect()
-}
-
-/// What speaks against it beside the plan itself.
-fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String> {
-    let mut refusals = Vec::new();
-    if let Some(why) = frozen(state, &start.env) {
-        refusals.push(format!(
-            "environment {} is frozen: {why} (`rota env unfreeze {}`)",
-            start.env, start.env
-        ));
-    }
-    if let Via::Edge(pool) = &resolved.traffic.via
-        && state.edges_of(&start.env, pool).is_empty()
-    {
-        refusals.push(format!(
-            "no edge serves pool {pool} in {}: start an agent there with \
-             `--edge {pool}=proxy@ADDR` (`rota edge ls`)",
-            start.env
-        ));
-    }
-    if resolved.strategy.order == StartOrder::StartFirst && resolved.run.port != Port::Auto {
-        refusals.push("order = \"start-first\" needs port = \"auto\"".to_owned());
-    }
-    if state.draining {
-        let name = &state.name;
-        refusals.push(format!(
-            "controller {name} is drained and takes nothing new (`rota controller undrain {name}`)"
-        ));
-    }
-    refusals
 }
 
 fn spec_of(id: &RolloutId, start: &Start, resolved: &Resolved, release: &ReleaseRecord) -> Spec {

@@ -67,8 +67,12 @@ impl Turn<'_> {
                 self.observe(name, None);
                 self.resend(name);
             }
-            AgentKey::Edge(_) if edges_changed => self.tell_directory(&env),
-            AgentKey::Edge(_) => {}
+            AgentKey::Edge(_) => {
+                if edges_changed {
+                    self.tell_directory(&env);
+                }
+                self.edges_moved();
+            }
         }
     }
 
@@ -199,9 +203,26 @@ impl Turn<'_> {
             let written = self.batch.put(store_key(&key), &agent.record);
             self.written(written);
             self.event_of_agent(&key, "went silent: offline");
-            if let AgentKey::Node(name) = &key {
-                self.observe(name, None);
+            match &key {
+                AgentKey::Node(name) => self.observe(name, None),
+                AgentKey::Edge(_) => self.edges_moved(),
             }
+        }
+    }
+
+    /// Tells every rollout which edges of its pool are offline now, if that is news.
+    pub(super) fn edges_moved(&mut self) {
+        let state = &*self.state;
+        let news: Vec<(RolloutId, Vec<NodeName>)> = state
+            .rollouts
+            .iter()
+            .filter_map(|(id, active)| {
+                let offline = state.edges_offline(&id.env, active.record.pool.as_deref()?);
+                (offline != active.rollout.head.edges_offline).then(|| (id.clone(), offline))
+            })
+            .collect();
+        for (id, offline) in news {
+            self.step(&id, What::EdgesOffline(offline));
         }
     }
 

@@ -1,13 +1,15 @@
 //! From the core's step to records and orders: what becomes durable, and what leaves afterwards.
 
+use std::collections::BTreeSet;
+
 use rota_proto::agent::{self as proto, to_agent};
 use rota_rollout::names::{EnvName, NodeName, Release, RolloutId, Span};
-use rota_rollout::node::Direction;
+use rota_rollout::node::{Direction, Phase, Skip};
 use rota_rollout::rollout::{Change, Kind};
-use rota_rollout::{Order, Step, What};
+use rota_rollout::{Order, Rollout, Step, What};
 
 use super::records::{
-    CURRENTS_KEPT, Current, FleetRecord, HeadRecord, NodeRecord, ReleaseRecord, keys,
+    CURRENTS_KEPT, Current, FleetRecord, HeadRecord, NodeRecord, ONCE_KEPT, ReleaseRecord, keys,
 };
 use super::state::{AgentKey, EVENTS_IN_MEMORY};
 use super::{Turn, message};
@@ -67,8 +69,22 @@ pub(super) fn addressee(order: &Order) -> Option<&NodeName> {
 struct Over {
     /// In the words of the public contract.
     state: &'static str,
-    /// The release that is current from now on.
-    current: Option<Release>,
+    /// What is current from now on; `None`: what was.
+    current: Option<Currently>,
+}
+
+/// A release that becomes current, and who was away when it came.
+struct Currently {
+    release: Release,
+    late: BTreeSet<NodeName>,
+}
+
+/// The targets that were passed over because they were away.
+fn late(rollout: &Rollout) -> BTreeSet<NodeName> {
+    let away =
+        |phase: &Phase| matches!(phase, Phase::Skipped { why: Skip::Offline | Skip::Drained });
+    let nodes = rollout.nodes().iter().filter(|(_, node)| away(&node.phase));
+    nodes.map(|(name, _)| name.clone()).collect()
 }
 
 impl Turn<'_> {
@@ -129,7 +145,10 @@ impl Turn<'_> {
         active.rollout.apply(changes);
         let over = active.rollout.is_ended().then(|| Over {
             state: active.rollout.state(),
-            current: active.rollout.becomes_current().then(|| active.rollout.spec.to.clone()),
+            current: active.rollout.becomes_current().then(|| Currently {
+                release: active.rollout.spec.to.clone(),
+                late: late(&active.rollout),
+            }),
         });
         if over.is_some() {
             results.push(self.batch.put(format!("{prefix}evidence"), &active.evidence));
@@ -153,7 +172,13 @@ impl Turn<'_> {
         let fleet = self.state.fleets.entry(key).or_insert_with(|| FleetRecord::new(id.revision));
         fleet.open.remove(&id.revision);
         *fleet.ended.entry(over.state.to_owned()).or_default() += 1;
-        if let Some(release) = over.current {
+        if let Some(Currently { release, late }) = over.current {
+            let same = fleet.currents.last().is_some_and(|current| current.release == release);
+            if same {
+                fleet.late.extend(late);
+            } else {
+                fleet.late = late;
+            }
             fleet.currents.push(Current { revision: id.revision, release });
             let excess = fleet.currents.len().saturating_sub(CURRENTS_KEPT);
             fleet.currents.drain(..excess);
@@ -162,15 +187,17 @@ impl Turn<'_> {
         self.written(written);
     }
 
-    /// Remembers that the once-per-release job needs never run again for this artifact.
+    /// Remembers that the once-per-release job needs never run again for this release.
     pub(super) fn once_succeeded(&mut self, id: &RolloutId) {
         let Some(active) = self.state.rollouts.get(id) else { return };
-        let digest = active.rollout.spec.to.digest.clone();
+        let release = active.rollout.spec.to.clone();
         let Some(fleet) = self.state.fleets.get_mut(&(id.app.clone(), id.env.clone())) else {
             return;
         };
-        if !fleet.once_done.contains(&digest) {
-            fleet.once_done.push(digest);
+        if !fleet.once_ran.contains(&release) {
+            fleet.once_ran.push(release);
+            let excess = fleet.once_ran.len().saturating_sub(ONCE_KEPT);
+            fleet.once_ran.drain(..excess);
             let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
             self.written(written);
         }

@@ -9,6 +9,7 @@ mod agents;
 mod batch;
 mod carry;
 mod evidence;
+mod late;
 mod load;
 mod meter;
 mod own;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rota_rollout::names::{
-    AppName, Digest, EnvName, Release, Revision, RolloutId, Timestamp, Version,
+    AppName, Digest, EnvName, NodeName, Release, Revision, RolloutId, Timestamp, Version,
 };
 use rota_rollout::node::Node;
 use rota_rollout::rollout::{Head, Spec};
@@ -114,9 +114,12 @@ pub struct FleetRecord {
     pub revision: Revision,
     /// The releases that became current, oldest first; the last one is current now.
     pub currents: Vec<Current>,
-    /// Artifacts whose once-per-release job has succeeded here.
+    /// Releases whose once-per-release job has succeeded here; the oldest go first.
     #[serde(default)]
-    pub once_done: Vec<Digest>,
+    pub once_ran: Vec<Release>,
+    /// Targets of the current release that were away when it came, and have not got it yet.
+    #[serde(default)]
+    pub late: BTreeSet<NodeName>,
     /// The rollouts that are not over. Several only while older ones give way to the newest.
     #[serde(default)]
     pub open: BTreeSet<Revision>,
@@ -131,7 +134,8 @@ impl FleetRecord {
         Self {
             revision,
             currents: Vec::new(),
-            once_done: Vec::new(),
+            once_ran: Vec::new(),
+            late: BTreeSet::new(),
             open: BTreeSet::new(),
             ended: BTreeMap::new(),
         }
@@ -149,6 +153,9 @@ pub struct Current {
 
 /// So many releases that were once current are remembered for `undo`.
 pub const CURRENTS_KEPT: usize = 50;
+
+/// So many releases are remembered whose once-per-release job succeeded: far more than can still be undone to.
+pub const ONCE_KEPT: usize = 500;
 
 /// One environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -190,6 +190,15 @@ impl State {
         Directory { controllers: vec![self.advertise.clone()], edges: edges.collect() }
     }
 
+    /// The edges of one pool that do not answer now.
+    pub fn edges_offline(&self, env: &EnvName, pool: &str) -> Vec<NodeName> {
+        let there = self.edges().filter(|(_, edge)| {
+            let serves = edge.record.pools.iter().any(|it| it.pool == pool);
+            edge.record.env == env.as_str() && serves && !edge.online
+        });
+        there.map(|(name, _)| name.clone()).collect()
+    }
+
     /// The edges of one pool.
     pub fn edges_of(&self, env: &EnvName, pool: &str) -> Vec<Edge> {
         let mut edges = self.directory(env.as_str()).edges;

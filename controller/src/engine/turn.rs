@@ -66,6 +66,7 @@ impl Turn<'_> {
         self.notice_silence();
         self.thaw();
         self.wake_rollouts();
+        self.catch_up();
     }
 
     /// Keeps an error from the encoder where people see it; a record that cannot be written is a fault of ours.

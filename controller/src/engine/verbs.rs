@@ -240,6 +240,7 @@ impl Turn<'_> {
             }
             AgentKey::Edge(name) => {
                 self.tell_directory(&agent.record.env);
+                self.edges_moved();
                 applied(format!("edge {name} is removed and its certificates are revoked"))
             }
         }

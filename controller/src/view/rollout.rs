@@ -78,6 +78,9 @@ pub struct NodeProgress {
     pub state: String,
     /// `fetch|drain|stop|swap|start|health|smoke|join|monitor`, while it is updating.
     pub step: Option<String>,
+    /// It puts its previous release back.
+    #[serde(default)]
+    pub restoring: bool,
     /// The version that it runs, as last heard.
     pub release: Option<String>,
     /// How often it was asked.
@@ -94,6 +97,13 @@ pub struct NodeProgress {
     pub in_flight: u64,
     /// Requests that we ended.
     pub cut: u64,
+}
+
+impl NodeProgress {
+    /// What it does now, in one word for people.
+    pub fn doing(&self) -> Option<&str> {
+        if self.restoring { Some("restore") } else { self.step.as_deref() }
+    }
 }
 
 /// What was measured during a rollout.

@@ -50,6 +50,7 @@ fn resume(draft: &mut Draft) {
             | Hold::Offline { .. }
             | Hold::Busy { .. }
             | Hold::Frozen { .. }
+            | Hold::Edges { .. }
             | Hold::Once { .. },
         )
         | None => {}

@@ -90,6 +90,9 @@ fn update(draft: &mut Draft, nodes: &[NodeName]) {
         let takes_out = gate::takes_out(draft, &node);
         if direction == Direction::Back {
             node.attempt = node.attempt.next();
+            if let Phase::Failed { cause, .. } = &node.phase {
+                node.broke = Some(cause.clone());
+            }
         }
         let span = draft.spec().limits.update;
         let deadline = draft.deadline(span);

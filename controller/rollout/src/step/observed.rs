@@ -27,7 +27,7 @@ pub(super) fn observe(
     let returned = match node.phase {
         Phase::Skipped { why: Skip::Offline } => observed.online,
         Phase::Skipped { why: Skip::Drained } => observed.online && !observed.drained,
-        Phase::Skipped { why: Skip::AlreadyCurrent | Skip::ByOperator }
+        Phase::Skipped { why: Skip::AlreadyCurrent | Skip::ByOperator | Skip::NotMeant }
         | Phase::Waiting
         | Phase::Preparing { .. }
         | Phase::Ready

@@ -73,12 +73,12 @@ fn progress(rollout: &RolloutView, page: &Page) -> String {
         Table::new(&["NODE", "STATE", "STEP", "RELEASE", ">IN FLIGHT", ">OUT OF TRAFFIC", "NOTE"]);
     for node in &rollout.nodes {
         let out = (node.out_of_traffic_ms > 0).then(|| words::span(Span(node.out_of_traffic_ms)));
-        let draining = node.step.as_deref() == Some("drain");
+        let draining = node.doing() == Some("drain");
         let in_flight = draining.then(|| words::thousands(node.in_flight));
         table.row([
             Cell::from(node.name.as_str()),
             Cell::state(&node.state),
-            Cell::or_dash(node.step.as_deref()),
+            Cell::or_dash(node.doing()),
             Cell::or_dash(node.release.as_deref()),
             Cell::or_dash(in_flight.as_deref()),
             Cell::or_dash(out.as_deref()),

@@ -62,6 +62,7 @@ pub(super) fn start_of(asked: StartRequest) -> Result<Start, ErrorView> {
         to_revision: (asked.to_revision > 0).then_some(Revision(asked.to_revision)),
         message: asked.message,
         supersede: asked.supersede,
+        only: None,
         digest: match asked.digest.as_str() {
             "" => None,
             text => Some(digest(text)?),

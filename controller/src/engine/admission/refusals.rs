@@ -1,0 +1,102 @@
+//! Why a rollout would not be safe, or could not be carried out, beside what its plan says.
+
+use rota_rollout::names::{AppName, EnvName, NodeName};
+use rota_rollout::strategy::StartOrder;
+
+use super::Start;
+use crate::engine::State;
+use crate::manifest::{Driver, Manifest, Port, Resolved, Via};
+
+/// Everything that speaks against it.
+pub(super) fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String> {
+    let mut refusals = Vec::new();
+    if let Some(why) = frozen(state, &start.env) {
+        refusals.push(format!(
+            "environment {} is frozen: {why} (`rota env unfreeze {}`)",
+            start.env, start.env
+        ));
+    }
+    refusals.extend(not_built(resolved));
+    if let Via::Edge(pool) = &resolved.traffic.via {
+        refusals.extend(pool_refusals(state, start, pool));
+    }
+    if resolved.strategy.order == StartOrder::StartFirst && resolved.run.port != Port::Auto {
+        refusals.push("order = \"start-first\" needs port = \"auto\"".to_owned());
+    }
+    if state.draining {
+        let name = &state.name;
+        refusals.push(format!(
+            "controller {name} is drained and takes nothing new (`rota controller undrain {name}`)"
+        ));
+    }
+    refusals
+}
+
+/// Why an environment is frozen.
+pub(super) fn frozen(state: &State, env: &EnvName) -> Option<String> {
+    let freeze = state.envs.get(env)?.frozen.as_ref()?;
+    Some(format!("{} (by {})", freeze.why, freeze.who))
+}
+
+/// What the manifest may say, and this version's agents cannot do yet: better said now than after a drain.
+fn not_built(resolved: &Resolved) -> Vec<String> {
+    let via = match resolved.traffic.via {
+        Via::Endpoint => Some("endpoint"),
+        Via::Command => Some("command"),
+        Via::Edge(_) | Via::None => None,
+    };
+    let driver = match resolved.run.driver {
+        Some(Driver::Systemd) => Some("systemd"),
+        Some(Driver::Docker) => Some("docker"),
+        Some(Driver::Exec) | None => None,
+    };
+    let via = via
+        .map(|via| format!("[traffic] via = \"{via}\" is not built yet: use \"edge\" or \"none\""));
+    let driver = driver.map(|driver| {
+        format!("[run] driver = \"{driver}\" is not built yet: use \"exec\", or leave it out")
+    });
+    via.into_iter().chain(driver).collect()
+}
+
+fn pool_refusals(state: &State, start: &Start, pool: &str) -> Vec<String> {
+    let env = &start.env;
+    if state.edges_of(env, pool).is_empty() {
+        return vec![format!(
+            "no edge serves pool {pool} in {env}: start an agent there with \
+             `--edge {pool}=proxy@ADDR` (`rota edge ls`)"
+        )];
+    }
+    let offline = state.edges_offline(env, pool);
+    let offline = (!offline.is_empty()).then(|| {
+        let names = rota_rollout::gate::list(&offline);
+        format!(
+            "no drain could be proven: offline edges of pool {pool}: {names} (`rota edge ls`; \
+             one that is gone for good: `rota node rm EDGE`)"
+        )
+    });
+    let other = pool_of_another(state, start, pool).map(|other| {
+        format!("pool {pool} in {env} is that of app {other}: give this app a pool of its own")
+    });
+    offline.into_iter().chain(other).collect()
+}
+
+/// The app whose current release has its members in this pool. A node is one member: two apps would replace each other.
+fn pool_of_another<'a>(state: &'a State, start: &Start, pool: &str) -> Option<&'a AppName> {
+    let others = state.fleets.iter().filter(|((app, env), _)| {
+        *env == start.env && *app != start.app && runs_somewhere(state, app, env)
+    });
+    others.map(|((app, _), fleet)| (app, fleet)).find_map(|(app, fleet)| {
+        let release = &fleet.currents.last()?.release;
+        let record = state.releases.get(&(app.clone(), release.version.clone()))?;
+        let manifest = Manifest::parse(&record.manifest, &record.manifest_name).ok()?;
+        match manifest.resolve(&start.env).traffic.via {
+            Via::Edge(its) if its == pool => Some(app),
+            Via::Edge(_) | Via::Endpoint | Via::Command | Via::None => None,
+        }
+    })
+}
+
+fn runs_somewhere(state: &State, app: &AppName, env: &EnvName) -> bool {
+    let runs = |name: &NodeName| state.runs(name, app).is_some();
+    state.nodes().any(|(name, agent)| agent.record.env == env.as_str() && runs(name))
+}
