@@ -8,9 +8,10 @@ mod inventory;
 mod jobs;
 mod means;
 mod once;
+mod stopwatch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -27,6 +28,7 @@ use crate::spec::Spec;
 use crate::update::{self, Action, App, Did, Event, Side, What, Work};
 
 use means::Means;
+use stopwatch::Stopwatch;
 
 /// Happenings that wait for the loop: a few for each app.
 const HAPPENED_MAX: usize = 256;
@@ -72,6 +74,8 @@ struct Slot {
     unwell: BTreeSet<u64>,
     /// Digests that a finished rollout said to keep.
     keep: Vec<String>,
+    /// How long the steps of the update under way take.
+    watch: Stopwatch,
     /// Who waits for a rollback asked for on this node.
     waiting: Option<oneshot::Sender<Result<local::Release, String>>>,
 }
@@ -219,7 +223,14 @@ impl Loop {
                     old.abort();
                 }
             }
-            Action::Say { rollout, attempt, said } => self.say(&rollout, attempt, said.into()),
+            Action::Say { rollout, attempt, said } => {
+                let mut say = said.into();
+                let slot = self.slots.get_mut(app);
+                if let Some(steps) = slot.and_then(|it| it.watch.hear(&mut say, Instant::now())) {
+                    info!("{app}: steps took: {steps}");
+                }
+                self.say(&rollout, attempt, say);
+            }
             Action::Assert { instance, side } => {
                 let Some(slot) = self.slots.get(app) else { return };
                 let found = instances(&slot.state).into_iter().find(|(_, one)| *one == instance);
