@@ -92,6 +92,11 @@ impl Process {
         }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The value of `key=` in the ready line.
     pub fn told(&self, key: &str) -> Option<&str> {
         self.ready.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
@@ -135,7 +140,11 @@ pub struct Farm {
 impl Farm {
     /// One controller, one edge, so many nodes; all on free ports.
     pub fn start(nodes: usize) -> Result<Self, Trouble> {
-        let programs = Programs::build()?;
+        Self::of(Programs::build()?, nodes)
+    }
+
+    /// The same with these programs.
+    pub fn of(programs: Programs, nodes: usize) -> Result<Self, Trouble> {
         let dir = tempfile::tempdir()?;
         let at = |name: &str| dir.path().join(name);
         let controller = serve(&programs, dir.path(), "127.0.0.1:0")?;
