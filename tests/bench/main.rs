@@ -5,7 +5,11 @@
 //! neighbours differ. `docs/performance.md` says what the numbers mean.
 
 mod bare;
+mod fleet;
+mod memory;
 mod overhead;
+mod process;
+mod shop;
 mod table;
 
 use std::collections::BTreeMap;
@@ -16,7 +20,11 @@ use rota_tests::farm::Trouble;
 const USAGE: &str = "\
 usage: bench NAME [--FLAG VALUE]..
   overhead      what an update costs beside the bare restart of the same app
-                  --nodes 3,10  --runs 10  --clients 8";
+                  --nodes 3,10  --runs 10  --clients 8
+  agent-memory  what an agent needs, idle and after many updates, and how big its program is
+                  --updates 100  --agent PATH (the static build of the profile `agent`, when it is there)
+  fleet         one controller with many simulated agents, each with an identity and a session of its own
+                  --agents 1000  --runs 3";
 
 /// The flags of one bench.
 struct Flags {
@@ -65,6 +73,8 @@ fn main() -> ExitCode {
     }
     let done = match name.as_str() {
         "overhead" => overhead::run(rest),
+        "fleet" => fleet::run(rest),
+        "agent-memory" => memory::run(rest),
         other => Err(format!("there is no bench `{other}`\n{USAGE}").into()),
     };
     match done {

@@ -2,18 +2,15 @@
 //! and without load. Bare loop and rollout take turns in one run, so both see the same machine.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rota_tests::farm::{ENV, Farm, Programs, Trouble};
+use rota_tests::farm::{Farm, Programs, Trouble};
 use rota_tests::load::Load;
 
 use super::Flags;
 use super::bare::Bare;
+use super::shop::Shop;
 use super::table::{Samples, Table, machine, number};
-
-/// What the releases are called; rollouts go to and fro between them, so that both are on every disk.
-const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
 
 /// Rollouts before anything counts: they bring both releases to the nodes.
 const WARM_UP: usize = 3;
@@ -45,9 +42,8 @@ pub fn run(args: &[String]) -> Result<(), Trouble> {
 struct Field {
     farm: Farm,
     bare: Bare,
-    manifests: [PathBuf; 2],
+    shop: Shop,
     nodes: usize,
-    round: usize,
 }
 
 /// What one situation came to, in milliseconds per node.
@@ -68,17 +64,8 @@ impl Field {
     fn prepare(programs: &Programs, nodes: usize) -> Result<Self, Trouble> {
         let farm = Farm::of(programs.clone(), nodes)?;
         let bare = Bare::start(&programs.app, nodes)?;
-        let manifest = |version: &str| -> Result<PathBuf, Trouble> {
-            let folder = farm.path(&format!("app-{version}"));
-            std::fs::create_dir_all(folder.join("dist"))?;
-            std::fs::copy(&programs.app, folder.join("dist/sample-app"))?;
-            std::fs::write(folder.join("dist/release"), version)?; // another digest for each
-            let path = folder.join("rota.toml");
-            std::fs::write(&path, MANIFEST)?;
-            Ok(path)
-        };
-        let manifests = [manifest(VERSIONS[0])?, manifest(VERSIONS[1])?];
-        let mut field = Self { farm, bare, manifests, nodes, round: 0 };
+        let shop = Shop::open(&farm, "1")?;
+        let mut field = Self { farm, bare, shop, nodes };
         for _ in 0..WARM_UP {
             field.deploy(&mut Measured::default())?;
         }
@@ -106,26 +93,10 @@ impl Field {
 
     /// One rollout of a release that is pushed already.
     fn deploy(&mut self, measured: &mut Measured) -> Result<(), Trouble> {
-        let at = self.round % VERSIONS.len();
-        self.round += 1;
-        let mut command = self.farm.rota();
-        command.args(["deploy", "--version", VERSIONS[at], "--env", ENV, "-o", "json", "-f"]);
-        command.arg(&self.manifests[at]);
-        let begun = Instant::now();
-        let output = command.output()?;
-        let took = begun.elapsed();
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("the rollout to {} did not complete: {said}", VERSIONS[at]).into());
-        }
-        measured.command.add_ms(self.per_node(took));
-        let view: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        let moment = |key: &str| -> Result<jiff::Timestamp, Trouble> {
-            Ok(view[key].as_str().ok_or("a rollout without its times")?.parse()?)
-        };
-        let rolled = moment("finished_at")?.duration_since(moment("started_at")?).unsigned_abs();
-        measured.rollout.add_ms(self.per_node(rolled));
-        for node in view["nodes"].as_array().into_iter().flatten() {
+        let rolled = self.shop.roll(&self.farm)?;
+        measured.command.add_ms(self.per_node(rolled.command));
+        measured.rollout.add_ms(self.per_node(rolled.rollout));
+        for node in rolled.view["nodes"].as_array().into_iter().flatten() {
             measured.out_of_traffic.add(node["out_of_traffic_ms"].as_f64().unwrap_or(f64::NAN));
         }
         self.take_steps(measured);
@@ -198,26 +169,3 @@ fn print_steps(situations: &[(String, Measured)]) {
         }
     }
 }
-
-const MANIFEST: &str = r#"app = "shop"
-
-[artifact]
-path = "dist"
-
-[run]
-command = ["./sample-app", "--port", "{port}"]
-port = "auto"
-
-[health]
-http = "/healthz"
-
-[traffic]
-pool = "shop"
-
-[target]
-roles = ["web"]
-
-[strategy]
-batch = 1
-monitor = "0s"
-"#;

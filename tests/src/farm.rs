@@ -15,7 +15,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 pub const ENV: &str = "prod";
 
 /// Why the farm does not stand.
-pub type Trouble = Box<dyn std::error::Error>;
+pub type Trouble = Box<dyn std::error::Error + Send + Sync>;
 
 /// The programs under test.
 #[derive(Debug, Clone)]
