@@ -76,6 +76,7 @@ impl Fleet {
     }
 
     fn one(&mut self, what: &str, unit: &str, value: f64) {
+        eprintln!("bench: {what}: {} {unit}", number(value));
         self.table.row([what, unit, "", &number(value), ""]);
     }
 
