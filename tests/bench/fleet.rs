@@ -24,11 +24,17 @@ const SPARE_DESCRIPTORS: u64 = 200;
 
 /// Runs the bench.
 pub fn run(args: &[String]) -> Result<(), Trouble> {
-    let flags = Flags::read(args, &["agents", "runs"])?;
+    let flags = Flags::read(args, &["agents", "runs", "rota"])?;
     let (agents, runs) = (flags.number("agents", 1000)?, flags.number("runs", 3)?);
     println!("fleet: {}", machine()?);
     allow_descriptors(agents)?;
-    let farm = Farm::of(Programs::build()?, 0)?;
+    let mut programs = Programs::build()?;
+    let other = flags.text("rota", "");
+    if !other.is_empty() {
+        programs.rota = std::fs::canonicalize(&other)
+            .map_err(|error| format!("cannot find `--rota {other}`: {error}"))?;
+    }
+    let farm = Farm::of(programs, 0)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(Fleet::bench(farm, agents, runs));
     runtime.shutdown_background();

@@ -24,7 +24,7 @@ usage: bench NAME [--FLAG VALUE]..
   agent-memory  what an agent needs, idle and after many updates, and how big its program is
                   --updates 100  --agent PATH (the static build of the profile `agent`, when it is there)
   fleet         one controller with many simulated agents, each with an identity and a session of its own
-                  --agents 1000  --runs 3";
+                  --agents 1000  --runs 3  --rota PATH (another build of the controller)";
 
 /// The flags of one bench.
 struct Flags {
