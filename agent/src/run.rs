@@ -11,9 +11,10 @@ mod jobs;
 mod means;
 mod once;
 mod room;
+mod stopwatch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -31,6 +32,7 @@ use crate::update::{self, Action, App, Did, Event, What, Work};
 
 use asked::{answer, release_of};
 use means::Means;
+use stopwatch::Stopwatch;
 
 /// Happenings that wait for the loop: a few for each app.
 const HAPPENED_MAX: usize = 256;
@@ -78,6 +80,8 @@ struct Slot {
     keep: Vec<String>,
     /// What was last fetched ahead of its update.
     prepared: Option<Spec>,
+    /// How long the steps of the update under way take.
+    watch: Stopwatch,
     /// Who waits for a rollback asked for on this node.
     waiting: Option<oneshot::Sender<Result<local::Release, String>>>,
 }
@@ -189,7 +193,14 @@ impl Loop {
                     old.abort();
                 }
             }
-            Action::Say { rollout, attempt, said } => self.say(&rollout, attempt, said.into()),
+            Action::Say { rollout, attempt, said } => {
+                let mut say = said.into();
+                let slot = self.slots.get_mut(app);
+                if let Some(steps) = slot.and_then(|it| it.watch.hear(&mut say, Instant::now())) {
+                    info!("{app}: steps took: {steps}");
+                }
+                self.say(&rollout, attempt, say);
+            }
             Action::Assert { instance, side } => {
                 let Some(slot) = self.slots.get(app) else { return };
                 let found = instances(&slot.state).into_iter().find(|(_, one)| *one == instance);

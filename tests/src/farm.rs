@@ -46,7 +46,11 @@ pub struct App<'a> {
 impl Farm {
     /// One controller, one edge, so many nodes; all on free ports.
     pub fn start(nodes: usize) -> Result<Self, Trouble> {
-        let programs = Programs::build()?;
+        Self::of(Programs::build()?, nodes)
+    }
+
+    /// The same with these programs.
+    pub fn of(programs: Programs, nodes: usize) -> Result<Self, Trouble> {
         let dir = tempfile::tempdir()?;
         let at = |name: &str| dir.path().join(name);
         let controller = serve(&programs, dir.path(), "127.0.0.1:0")?;

@@ -6,4 +6,4 @@ pub mod moments;
 pub mod processes;
 
 /// Why the fleet does not do what it should.
-pub type Trouble = Box<dyn std::error::Error>;
+pub type Trouble = Box<dyn std::error::Error + Send + Sync>;

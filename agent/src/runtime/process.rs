@@ -2,12 +2,15 @@
 //! boot it is one for ever.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
+
+/// Bytes of a process's line in `/proc`: some fifty numbers of at most 20 digits, and a name of at most 64 bytes.
+const STAT_BYTES_MAX: usize = 2048;
 
 /// One process of one boot of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +120,7 @@ impl Stat {
 }
 
 fn stat(pid: i32) -> io::Result<Option<Stat>> {
-    match fs::read(format!("/proc/{pid}/stat")) {
+    match read_stat(pid) {
         Ok(text) => match parse(&text) {
             Some(stat) => Ok(Some(stat)),
             None => Err(io::Error::other(format!("/proc/{pid}/stat is not as expected"))),
@@ -127,6 +130,15 @@ fn stat(pid: i32) -> io::Result<Option<Stat>> {
         Err(cause) if cause.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
         Err(cause) => Err(cause),
     }
+}
+
+/// In one read, which the kernel answers with the whole line: a stop looks at every process of the host, while its
+/// node is out of traffic, and `fs::read` would ask four times as much.
+fn read_stat(pid: i32) -> io::Result<Vec<u8>> {
+    let mut line = vec![0; STAT_BYTES_MAX];
+    let read = fs::File::open(format!("/proc/{pid}/stat"))?.read(&mut line)?;
+    line.truncate(read);
+    Ok(line)
 }
 
 /// The program's name stands in parentheses and may hold anything, so the fields are counted from

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::names::{NodeName, Span, Timestamp};
 use crate::node::Node;
+use crate::open::Open;
 use crate::order::Order;
 use crate::rollout::{Change, Head, Rollout, Spec, Tally};
 
@@ -59,6 +60,14 @@ impl<'a> Draft<'a> {
 
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// What is open in the batch in turn, those that came late included.
+    pub fn in_turn(&self) -> Open {
+        let (batch, nodes) = (self.head.batch, self.base.nodes());
+        let before = self.base.open().of(batch);
+        let changed = self.changed.iter();
+        changed.fold(before, |open, (name, node)| open.moved(batch, nodes.get(name), node))
     }
 
     pub fn node(&self, name: &NodeName) -> Option<&Node> {

@@ -127,7 +127,8 @@ impl Hold {
             }
             Self::Busy { .. } => "it goes on when that rollout is done with them".to_owned(),
             Self::Edges { edges } => format!(
-                "it goes on when the agent there answers again; an edge that is gone for good: `rota node rm {}`",
+                "it goes on when the agent there answers again; an edge that is gone for good: \
+                 `rota node rm {}`",
                 edges.first().map_or("EDGE", NodeName::as_str)
             ),
             Self::Frozen { .. } => format!("it goes on after `rota env unfreeze {}`", id.env),
@@ -185,26 +186,21 @@ pub(crate) fn next(draft: &Draft) -> Next {
     if draft.head.paused.is_some() {
         return Next::UnderWay;
     }
-    let members = in_turn(draft);
-    let ready: Vec<NodeName> = members
-        .iter()
-        .filter(|name| matches!(draft.node(name).map(|n| &n.phase), Some(Phase::Ready)))
-        .cloned()
-        .collect();
-    if !ready.is_empty() {
-        return start(draft, ready);
+    let open = draft.in_turn();
+    if open.ready > 0 {
+        let is_ready = |name: &NodeName| draft.node(name).is_some_and(|n| n.phase == Phase::Ready);
+        return start(draft, members(draft).filter(|name| is_ready(name)).cloned().collect());
     }
-    let unsettled: Vec<&Node> = members
-        .iter()
-        .filter_map(|name| draft.node(name))
-        .filter(|node| !node.phase.is_settled())
-        .collect();
-    let pending = unsettled.iter().any(|node| !node.phase.is_running());
     let passed = match draft.spec().strategy.mode {
-        Mode::Batches => unsettled.is_empty(),
-        Mode::Window => !pending && (unsettled.is_empty() || !barrier(draft)),
+        Mode::Batches => open.unsettled == 0,
+        Mode::Window => open.unsettled == open.running && (open.unsettled == 0 || !barrier(draft)),
     };
-    if passed { pass(draft) } else { waiting(draft, &members) }
+    match passed {
+        true => pass(draft),
+        // Nothing of the batch in turn can be started: is that because some of it is under way?
+        false if open.unsettled == 0 || open.online > 0 => Next::UnderWay,
+        false => Next::Hold(Hold::Offline { nodes: unsettled(draft) }),
+    }
 }
 
 /// What forbids every new update, whichever node is in turn.
@@ -213,9 +209,14 @@ pub(crate) fn blocked(draft: &Draft) -> Option<Hold> {
 }
 
 /// The nodes of the batch in turn, and those that came late.
-fn in_turn(draft: &Draft) -> Vec<NodeName> {
+fn members<'a>(draft: &'a Draft) -> impl Iterator<Item = &'a NodeName> {
     let batch = draft.spec().batches.get(draft.head.batch - 1);
-    batch.into_iter().flatten().chain(&draft.head.late).cloned().collect()
+    batch.into_iter().flatten().chain(&draft.head.late)
+}
+
+fn unsettled(draft: &Draft) -> Vec<NodeName> {
+    let open = |name: &&NodeName| draft.node(name).is_some_and(|node| !node.phase.is_settled());
+    members(draft).filter(open).cloned().collect()
 }
 
 fn failures(draft: &Draft) -> Option<Hold> {
@@ -274,25 +275,6 @@ fn outcome(draft: &Draft) -> Outcome {
         tally if tally.done == 0 => Outcome::Failed,
         _ => Outcome::Partial,
     }
-}
-
-/// Nothing of the batch in turn can be started: is that because all of it is under way?
-fn waiting(draft: &Draft, members: &[NodeName]) -> Next {
-    let lost: Vec<NodeName> = members
-        .iter()
-        .filter(|name| {
-            draft.node(name).is_some_and(|n| !n.phase.is_settled() && !n.observed.online)
-        })
-        .cloned()
-        .collect();
-    let open = members
-        .iter()
-        .filter(|name| draft.node(name).is_some_and(|node| !node.phase.is_settled()))
-        .count();
-    if !lost.is_empty() && lost.len() == open {
-        return Next::Hold(Hold::Offline { nodes: lost });
-    }
-    Next::UnderWay
 }
 
 /// Which of the nodes in turn may start now, under all limits?

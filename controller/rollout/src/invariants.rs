@@ -44,6 +44,9 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
     if counted.tally() != rollout.tally() {
         wrong.push(format!("the tally is {:?}, counted {:?}", rollout.tally(), counted.tally()));
     }
+    if counted.open() != rollout.open() {
+        wrong.push(format!("open are {:?}, counted {:?}", rollout.open(), counted.open()));
+    }
     for (name, node) in rollout.nodes() {
         if node.phase == Phase::Done
             && !is_given_up(&rollout.head.stage)

@@ -22,6 +22,7 @@ pub mod gate;
 pub mod invariants;
 pub mod names;
 pub mod node;
+pub mod open;
 pub mod order;
 pub mod rollback;
 pub mod rollout;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::gate::Hold;
 use crate::names::{Attempt, NodeName, Release, RolloutId, Span, Timestamp};
 use crate::node::{Node, Phase};
+use crate::open::Batches;
 use crate::strategy::Strategy;
 
 /// A rollout. `spec` never changes; `head` and `nodes` change only by [`Rollout::apply`].
@@ -18,6 +19,7 @@ pub struct Rollout {
     pub head: Head,
     nodes: BTreeMap<NodeName, Node>,
     tally: Tally,
+    open: Batches,
 }
 
 /// What was asked; fixed when the rollout is admitted.
@@ -171,6 +173,8 @@ pub enum Change {
 pub struct Tally {
     /// Waiting or preparing.
     pub unprepared: usize,
+    /// Of these, preparing.
+    pub preparing: usize,
     /// Updating or monitoring.
     pub running: usize,
     /// Of these, updating.
@@ -195,6 +199,7 @@ impl Tally {
             *field = field.wrapping_add_signed(if yes { sign } else { 0 });
         };
         add(&mut self.unprepared, matches!(node.phase, Phase::Waiting | Phase::Preparing { .. }));
+        add(&mut self.preparing, matches!(node.phase, Phase::Preparing { .. }));
         add(&mut self.running, node.phase.is_running());
         add(&mut self.updating, matches!(node.phase, Phase::Updating { .. }));
         add(&mut self.done, matches!(node.phase, Phase::Done));
@@ -223,7 +228,9 @@ impl Rollout {
     /// Puts together what was read back from the store, or what was just admitted.
     pub fn new(spec: Spec, head: Head, nodes: BTreeMap<NodeName, Node>) -> Self {
         let tally = nodes.values().fold(Tally::default(), |tally, node| tally.moved(None, node));
-        Self { spec, head, nodes, tally }
+        let mut open = Batches::default();
+        nodes.values().for_each(|node| open.take(None, node));
+        Self { spec, head, nodes, tally, open }
     }
 
     /// Takes over changes that a step made. The only way in which a rollout changes.
@@ -232,7 +239,9 @@ impl Rollout {
             match change {
                 Change::Head(head) => self.head = head,
                 Change::Node(name, node) => {
-                    self.tally = self.tally.moved(self.nodes.get(&name), &node);
+                    let before = self.nodes.get(&name);
+                    self.tally = self.tally.moved(before, &node);
+                    self.open.take(before, &node);
                     self.nodes.insert(name, *node);
                 }
             }
@@ -247,6 +256,11 @@ impl Rollout {
     /// How many nodes are where.
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// What is still open in each batch.
+    pub fn open(&self) -> &Batches {
+        &self.open
     }
 
     /// Is it over?

@@ -159,7 +159,9 @@ impl Engine {
                 }
                 () = tokio::time::sleep(wait) => {}
             }
-            let tick = self.until_next(last_tick).is_zero();
+            // Not while inputs wait: an agent whose heartbeat lies in our own queue is not silent, and an update whose
+            // report lies there is not late.
+            let tick = self.until_next(last_tick).is_zero() && self.inputs.is_empty();
             if tick {
                 last_tick = now();
             }

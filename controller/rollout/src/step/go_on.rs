@@ -48,13 +48,11 @@ fn preparing(draft: &Draft) -> Next {
     if let Some(hold) = gate::blocked(draft) {
         return Next::Hold(hold);
     }
-    let offline = draft.names(|node| node.phase == Phase::Waiting && !node.observed.online);
-    let busy = draft.nodes().any(|(_, node)| matches!(node.phase, Phase::Preparing { .. }));
-    if offline.is_empty() || busy {
-        Next::UnderWay
-    } else {
-        Next::Hold(Hold::Offline { nodes: offline })
+    if draft.tally().preparing > 0 {
+        return Next::UnderWay;
     }
+    let offline = draft.names(|node| node.phase == Phase::Waiting && !node.observed.online);
+    if offline.is_empty() { Next::UnderWay } else { Next::Hold(Hold::Offline { nodes: offline }) }
 }
 
 /// All are prepared (or settled): the once-per-release job, then the first batch.

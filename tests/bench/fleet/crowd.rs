@@ -1,0 +1,126 @@
+//! All simulated agents together: how they join the fleet, and what is counted of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rota_agent::dial::dial;
+use rota_agent::own::Own;
+use rota_identity::{IdentityFiles, Kind, PrivateKey, Token, pinned_client_config};
+use rota_proto::agent::EnrolRequest;
+use rota_proto::agent::enrolment_client::EnrolmentClient;
+use rota_tests::Trouble;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::agent::Simulated;
+
+/// Agents that join at the same time; the controller takes more, and more would only wait.
+const JOINING_MAX: usize = 64;
+
+/// Nothing in these benches takes longer, whatever the machine does beside them.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Sessions that were welcomed and live.
+    pub up: usize,
+    /// Agents that heard of a rollout's end, by rollout.
+    pub settled: BTreeMap<String, usize>,
+    /// Sessions that broke or did not begin, by reason.
+    pub errors: BTreeMap<String, usize>,
+}
+
+/// What all agents share.
+pub struct Crowd {
+    tally: watch::Sender<Tally>,
+    spreads: AtomicBool,
+}
+
+impl Crowd {
+    /// Nobody yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { tally: watch::Sender::default(), spreads: AtomicBool::new(false) })
+    }
+
+    /// Counts something.
+    pub fn count(&self, change: impl FnOnce(&mut Tally)) {
+        self.tally.send_modify(change);
+    }
+
+    /// Counts why a session ended.
+    pub fn heard_error(&self, error: &Trouble) {
+        self.count(|tally| *tally.errors.entry(error.to_string()).or_default() += 1);
+    }
+
+    /// Do agents that lose their session take up to half a minute to come back, like those that had it for long?
+    pub fn spreads(&self) -> bool {
+        self.spreads.load(Ordering::Relaxed)
+    }
+
+    /// Says so.
+    pub fn set_spreads(&self, spreads: bool) {
+        self.spreads.store(spreads, Ordering::Relaxed);
+    }
+
+    /// Waits until the count is as it should be.
+    pub async fn wait(&self, what: &str, right: impl Fn(&Tally) -> bool) -> Result<(), Trouble> {
+        let mut tally = self.tally.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, tally.wait_for(|tally| right(tally))).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err("the crowd is gone".into()),
+            Err(_) => {
+                let tally = self.tally.borrow();
+                Err(format!("waited in vain until {what}; so far {tally:?}").into())
+            }
+        }
+    }
+
+    /// The reasons why sessions ended, and how often each.
+    pub fn errors(&self) -> BTreeMap<String, usize> {
+        self.tally.borrow().errors.clone()
+    }
+}
+
+/// Gives so many agents an identity each, by one token.
+pub async fn enrol(
+    crowd: &Arc<Crowd>,
+    address: &str,
+    token: &str,
+    agents: usize,
+) -> Result<Vec<Simulated>, Trouble> {
+    let mut joining = JoinSet::new();
+    let mut joined = Vec::with_capacity(agents);
+    for number in 1..=agents {
+        let (address, token, crowd) = (address.to_owned(), token.to_owned(), Arc::clone(crowd));
+        joining.spawn(async move {
+            let own = join(&address, &token, &format!("sim-{number:05}")).await?;
+            Ok::<_, Trouble>(Simulated { own, crowd, runs: None, seq: 0 })
+        });
+        if joining.len() >= JOINING_MAX {
+            joined.extend(joining.join_next().await.transpose()?.transpose()?);
+        }
+    }
+    while let Some(one) = joining.join_next().await {
+        joined.push(one??);
+    }
+    Ok(joined)
+}
+
+async fn join(address: &str, token: &str, name: &str) -> Result<Own, Trouble> {
+    let parsed = Token::parse_for(token, Kind::Node)?;
+    let key = PrivateKey::generate()?;
+    let request = EnrolRequest {
+        token: token.to_owned(),
+        csr_pem: key.request()?,
+        kind: Kind::Node.as_str().to_owned(),
+        name: name.to_owned(),
+    };
+    let dialled = dial(address, pinned_client_config(parsed.ca)?).await?;
+    let reply = EnrolmentClient::new(dialled.channel).enrol(request).await?.into_inner();
+    let files = IdentityFiles { key: key.to_pem(), cert: reply.certificate_pem, ca: reply.ca_pem };
+    Ok(Own::new(&files)?)
+}
