@@ -228,6 +228,18 @@ fn serve_edge(edge: Edge, listener: tokio::net::TcpListener, own: &Arc<Own>, lin
             Err(error) => error!("the Traffic service ended: {error}"),
         }
     });
+    let (banning, mut directory) = (edge.clone(), link.directory());
+    tokio::spawn(async move {
+        loop {
+            let news = directory.borrow_and_update().clone();
+            if let Some(news) = news {
+                banning.ban(news.banned);
+            }
+            if directory.changed().await.is_err() {
+                return;
+            }
+        }
+    });
     tokio::spawn(async move {
         let mut moved = edge.moved();
         loop {

@@ -131,6 +131,19 @@ pub struct Directory {
     pub controllers: Vec<String>,
     /// The edges of this environment.
     pub edges: Vec<Edge>,
+    /// For edges: certificates of nodes that count no more.
+    pub banned: Vec<Banned>,
+}
+
+/// A node's certificate that counts no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Banned {
+    /// Its number, as certificates are read.
+    pub serial: String,
+    /// Whose it was.
+    pub node: String,
+    /// No node of this name is in the fleet now.
+    pub gone: bool,
 }
 
 /// What the operators want of this node as a whole.

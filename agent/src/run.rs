@@ -65,6 +65,13 @@ pub(crate) enum Happened {
     Answer { rollout: Rollout, attempt: u32, say: Box<Say> },
 }
 
+/// Milliseconds since this host was started: it never jumps, and goes on over restarts of the agent.
+fn uptime() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds * 1000 + nanos / 1_000_000
+}
+
 /// One app, as the loop knows it.
 #[derive(Default)]
 struct Slot {
@@ -168,7 +175,7 @@ impl Loop {
         if slot.state.counter == 0 {
             slot.state.drained = drained;
         }
-        let outcome = update::on(&slot.state, Event { at: now(), what });
+        let outcome = update::on(&slot.state, Event { at: uptime(), what });
         for note in &outcome.notes {
             info!(app, "{note}");
         }
@@ -308,10 +315,12 @@ impl Loop {
                 self.feed(&app, What::Settle { rollout, term }).await?;
             }
             Ordered::Prepare(spec) => {
+                self.feed(&app, What::Heard { rollout: rollout.to_string(), term }).await?;
                 self.slots.entry(app).or_default().prepared = Some((*spec).clone());
                 jobs::prepare(self.means.clone(), rollout, attempt, *spec);
             }
             Ordered::Once(job) => {
+                self.feed(&app, What::Heard { rollout: rollout.to_string(), term }).await?;
                 once::run(&self.journal, self.means.clone(), (rollout, attempt), *job).await?;
             }
         }

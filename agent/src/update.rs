@@ -57,6 +57,7 @@ pub fn on(app: &App, event: Event) -> Outcome {
         Machine { app: app.clone(), at: event.at, actions: Vec::new(), notes: Vec::new() };
     match event.what {
         What::Ordered(order) => machine.ordered(order),
+        What::Heard { rollout, term } => machine.heard(rollout, term),
         What::Settle { rollout, term } => machine.settle(&rollout, term),
         What::Did { action, result } => machine.did(action, result),
         What::Draining { in_flight } => machine.draining(in_flight),
@@ -94,6 +95,14 @@ impl Machine {
                 self.accept(order);
             }
         }
+        self.forget_old_fences();
+    }
+
+    /// From now on older owners are refused, whatever they order.
+    fn heard(&mut self, rollout: String, term: u64) {
+        let fence = Fence { term, attempt: 0, last: None };
+        let fence = self.app.fences.entry(rollout).or_insert(fence);
+        fence.term = fence.term.max(term);
         self.forget_old_fences();
     }
 

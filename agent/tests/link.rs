@@ -155,7 +155,7 @@ async fn one_session_with_every_controller_however_many_addresses_it_has() {
     let mut two = Controller::start(&ca, "c2").await;
     let by_name = format!("localhost:{}", one.address.port());
     let controllers = vec![one.address.to_string(), two.address.to_string()];
-    one.directory(Directory { controllers: controllers.clone(), edges: Vec::new() });
+    one.directory(Directory { controllers: controllers.clone(), ..Directory::default() });
     let seeds = [by_name.clone()];
     let own = ca.own(Kind::Node, "web-01");
     let (link, mut events) = link::start(setup(folder.path(), &seeds), own);

@@ -3,7 +3,7 @@
 //! They hold private keys, so only their owner may read them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs, io};
@@ -228,6 +228,9 @@ fn save(path: &Path, what: &impl Serialize) -> Result<(), ContextError> {
     Ok(write_private(path, text.as_bytes())?)
 }
 
+/// An address of no host (RFC 5737), to ask the kernel which way it would go.
+const SOMEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+
 /// The address at which a listener can be reached from its own host: `0.0.0.0` is not one to call.
 pub fn dialable(listens: SocketAddr) -> String {
     let ip = match listens.ip() {
@@ -236,6 +239,23 @@ pub fn dialable(listens: SocketAddr) -> String {
         ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     SocketAddr::new(ip, listens.port()).to_string()
+}
+
+/// The address at which others can reach a listener: when it listens everywhere, the one that this host calls others
+/// from. Nothing is sent to find that out.
+pub fn reachable(listens: SocketAddr) -> String {
+    if !listens.ip().is_unspecified() {
+        return listens.to_string();
+    }
+    let outward = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(SOMEWHERE)?;
+        socket.local_addr()
+    };
+    match outward() {
+        Ok(own) => SocketAddr::new(own.ip(), listens.port()).to_string(),
+        Err(_) => dialable(listens), // a host without a network
+    }
 }
 
 #[cfg(test)]

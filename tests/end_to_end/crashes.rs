@@ -9,7 +9,7 @@ use rota_tests::moments::{Deed, Moments, end};
 use rota_tests::processes::Process;
 use serde_json::Value;
 
-use super::{CLIENTS, begin, deploy, text, versions};
+use super::{CLIENTS, all_run, begin, deploy, text};
 
 /// One node for each moment of an update at which its agent is killed; more than an update writes records.
 const MOMENTS: usize = 16;
@@ -77,14 +77,14 @@ fn agents_die_at_every_journaled_step(order: &str, expected: &[&str]) {
     let mut steps = BTreeSet::new();
     for (version, deed) in [("1.1.0", Deed::Made), ("1.2.0", Deed::Placed)] {
         steps.append(&mut roll_and_kill(&mut farm, version, good, deed));
-        let view = farm.rollout(|view| view["state"] == "completed").unwrap();
-        assert_eq!(versions(&farm, version), MOMENTS, "{view}");
+        farm.rollout(|view| view["state"] == "completed").unwrap();
+        all_run(&farm, version, MOMENTS);
     }
     let bad = App { args: &["--broken-page"], ..good };
     for (version, deed) in [("2.0.0", Deed::Made), ("2.1.0", Deed::Placed)] {
         steps.append(&mut roll_and_kill(&mut farm, version, bad, deed));
-        let view = farm.rollout(|view| view["state"] == "failed").unwrap();
-        assert_eq!(versions(&farm, "1.2.0"), MOMENTS, "all are back: {view}");
+        farm.rollout(|view| view["state"] == "failed").unwrap();
+        all_run(&farm, "1.2.0", MOMENTS);
     }
     let (served, failed) = load.stop();
     assert_eq!(failed, 0, "of {served}; agents died at {steps:?}");
@@ -161,7 +161,7 @@ fn the_controller_dies_at_ten_moments_of_a_rollout() {
         for node in view["nodes"].as_array().unwrap() {
             assert_eq!(node["attempt"], 1, "no node is asked twice: {node}");
         }
-        assert_eq!(versions(&farm, &version), 3);
+        all_run(&farm, &version, 3);
     }
     let (served, failed) = load.stop();
     assert_eq!(failed, 0, "of {served}");
@@ -185,7 +185,7 @@ fn agents_and_controllers_killed_together_finish_what_they_began() {
     farm.restart_controller().unwrap();
     farm.nodes[0] = farm.start_node(1).unwrap();
     farm.rollout(|view| view["state"] == "completed").unwrap();
-    assert_eq!(versions(&farm, "1.1.0"), 3);
+    all_run(&farm, "1.1.0", 3);
     let (good, failed) = load.stop();
     assert_eq!(failed, 0, "of {good}");
 }

@@ -11,6 +11,7 @@ mod traffic;
 use std::process::Output;
 
 use rota_tests::farm::{App, ENV, Farm};
+use serde_json::Value;
 
 /// Clients in every test under load.
 const CLIENTS: usize = 8;
@@ -46,7 +47,15 @@ fn begin(farm: &Farm, version: &str, app: App<'_>) {
 
 /// How many nodes run this version.
 fn versions(farm: &Farm, version: &str) -> usize {
-    text(&farm.run(&["node", "ls", "-o", "json"]).unwrap())
-        .matches(&format!("\"{version}\""))
-        .count()
+    running(&farm.wait("/api/v1/nodes", Value::is_array).unwrap(), version)
+}
+
+/// Waits until so many nodes say that they run this version: an agent that was killed says it when it is back.
+fn all_run(farm: &Farm, version: &str, nodes: usize) {
+    farm.wait("/api/v1/nodes", |list| running(list, version) == nodes).unwrap();
+}
+
+fn running(nodes: &Value, version: &str) -> usize {
+    let all = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().filter(|node| node["apps"][0]["release"] == version).count()
 }

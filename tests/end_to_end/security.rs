@@ -15,11 +15,12 @@ use rota_proto::operator::operator_client::OperatorClient;
 use rota_proto::traffic::traffic_client::TrafficClient;
 use rota_proto::traffic::{MemberIntent, Want};
 use rota_tests::farm::{App, ENV, Farm};
+use rota_tests::load::Load;
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-use super::{deploy, run, text};
+use super::{CLIENTS, deploy, run, text};
 
 const APP: App<'_> =
     App { args: &[], health: "", traffic: "", strategy: "batch = 1\nmonitor = \"0s\"" };
@@ -218,13 +219,20 @@ fn a_node_gets_no_other_nodes_artifact_or_membership() {
 fn a_removed_node_is_out_for_good() {
     let mut farm = Farm::start(2).unwrap();
     deploy(&farm, "1.0.0", APP, 0);
+    let load = Load::start(farm.pool().unwrap(), CLIENTS);
     run(&farm, &["node", "rm", "web-02", "--yes"], 0);
+    let members = |pool: &serde_json::Value| pool["members"].as_array().map_or(0, Vec::len);
+    farm.wait("/api/v1/pools/shop", |pool| members(pool) == 1).unwrap();
     farm.wait("/api/v1/nodes", |nodes| nodes.as_array().is_some_and(|all| all.len() == 1)).unwrap();
     farm.nodes[1].kill().unwrap();
     farm.nodes[1] = farm.start_node(2).unwrap();
     farm.wait("/metrics", |_| farm.nodes[1].log().contains("revoked")).unwrap();
     let nodes = run(&farm, &["node", "ls", "-o", "json"], 0);
     assert!(!nodes.contains("web-02"), "{nodes}");
+    let pool = farm.wait("/api/v1/pools/shop", |pool| members(pool) > 0).unwrap();
+    assert_eq!(members(&pool), 1, "it did not come back by the edge: {pool}");
+    assert!(farm.edge.log().contains("a removed node"), "{}", farm.edge.log());
+    assert_eq!(load.stop().1, 0, "nobody noticed");
 }
 
 #[test]

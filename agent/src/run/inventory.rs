@@ -60,7 +60,9 @@ impl Loop {
         let (mut edges, mut is_in, mut draining, mut in_flight) = (0, 0, false, 0);
         for edge in serving {
             edges += 1;
-            if let Some(member) = edge.members.get(&member) {
+            // An edge that cannot be asked has not changed its mind for that.
+            let heard = edge.members.get(&member).or_else(|| edge.last_known.get(&member));
+            if let Some(member) = heard {
                 is_in += usize::from(member.observed == Observed::In);
                 draining |= member.observed == Observed::Draining;
                 in_flight += member.in_flight;

@@ -54,6 +54,8 @@ pub struct SeenEdge {
     pub remote: Option<IpAddr>,
     /// Why none does.
     pub error: Option<String>,
+    /// What was last heard before the session was lost; who cannot ask still shows it.
+    pub last_known: BTreeMap<Member, SeenMember>,
     /// What this session's reports said.
     pub members: BTreeMap<Member, SeenMember>,
 }

@@ -1,13 +1,14 @@
 //! The edge's side: the `Traffic` service, in which each node moves its own members and no others.
 
 mod accept;
+mod banned;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_identity::{Identity, Kind};
+use rota_identity::{Identity, Kind, Leaf};
 use rota_proto::traffic::traffic_server::{Traffic, TrafficServer};
 use rota_proto::traffic::{MemberIntent, MemberReport};
 use tokio::net::TcpListener;
@@ -36,6 +37,9 @@ const MEMBERS_MAX: usize = 256;
 /// Between two tries of a change that a balancer did not take, while it restarts.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
+/// How long the name of a node's host may take to be found.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The largest intent, in bytes.
 const MESSAGE_MAX: usize = 64 * 1024;
 
@@ -54,12 +58,19 @@ pub struct Edge {
     moved: watch::Sender<u64>,
     /// What nodes were refused.
     refusals: mpsc::Sender<Refusal>,
+    /// Serials of certificates that count no more.
+    banned: watch::Sender<BTreeSet<String>>,
 }
 
 impl Edge {
     /// An edge that serves these pools.
     pub fn new(pools: Pools, refusals: mpsc::Sender<Refusal>) -> Self {
-        let edge = Self { pools: Arc::new(pools), moved: watch::Sender::new(0), refusals };
+        let edge = Self {
+            pools: Arc::new(pools),
+            moved: watch::Sender::new(0),
+            refusals,
+            banned: watch::Sender::default(),
+        };
         for balancer in edge.pools.values() {
             let (mut view, moved) = (balancer.view(), edge.moved.clone());
             tokio::spawn(async move {
@@ -109,7 +120,13 @@ impl Traffic for Edge {
         &self,
         request: Request<Streaming<MemberIntent>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let caller = caller(&request)?;
+        let Leaf { identity: caller, serial, .. } = caller(&request)?;
+        if self.banned.borrow().contains(&serial) {
+            warn!(node = caller.name(), "a removed node calls: turned away");
+            return Err(Status::permission_denied(format!(
+                "the certificate of {caller} was revoked"
+            )));
+        }
         let from = request.remote_addr().map(|address| address.ip().to_canonical());
         let from = from.ok_or_else(|| Status::internal("a connection without an address"))?;
         let (reports, outbound) = mpsc::channel(REPORTS_MAX);
@@ -117,6 +134,7 @@ impl Traffic for Edge {
         let session = Session {
             edge: self.clone(),
             caller,
+            serial,
             from,
             members: BTreeMap::new(),
             reports,
@@ -127,16 +145,16 @@ impl Traffic for Edge {
     }
 }
 
-fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
+fn caller<T>(request: &Request<T>) -> Result<Leaf, Status> {
     let certificates = request.peer_certs();
     let leaf = certificates.as_ref().and_then(|certificates| certificates.first());
     let leaf = leaf.ok_or_else(|| Status::unauthenticated("show a node's certificate"))?;
-    let caller = Identity::from_certificate(leaf)
-        .map_err(|error| Status::unauthenticated(error.to_string()))?;
-    match caller.kind() {
-        Kind::Node | Kind::Edge => Ok(caller),
+    let leaf = Leaf::parse(leaf).map_err(|error| Status::unauthenticated(error.to_string()))?;
+    match leaf.identity.kind() {
+        Kind::Node | Kind::Edge => Ok(leaf),
         Kind::Controller | Kind::Operator => Err(Status::permission_denied(format!(
-            "{caller} is no node: only nodes move members, each its own"
+            "{} is no node: only nodes move members, each its own",
+            leaf.identity
         ))),
     }
 }
@@ -145,6 +163,8 @@ fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
 struct Session {
     edge: Edge,
     caller: Identity,
+    /// Of the certificate that it was opened with.
+    serial: String,
     from: IpAddr,
     /// What this node has spoken of, by pool and instance.
     members: BTreeMap<(String, String), Spoken>,
@@ -170,6 +190,7 @@ struct Over;
 impl Session {
     async fn run(mut self, mut intents: Streaming<MemberIntent>) {
         let mut moved = self.edge.moved();
+        let mut banned = self.edge.banned.subscribe();
         let mut retry = interval(RETRY_EVERY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -181,6 +202,14 @@ impl Session {
                 },
                 changed = moved.changed() => match changed {
                     Ok(()) => self.tell_all().await,
+                    Err(_) => Err(Over),
+                },
+                changed = banned.changed() => match changed {
+                    Ok(()) if banned.borrow().contains(&self.serial) => {
+                        warn!(node = self.caller.name(), "the node was removed");
+                        Err(Over)
+                    }
+                    Ok(()) => Ok(()),
                     Err(_) => Err(Over),
                 },
                 _ = retry.tick(), if pending => self.apply_pending().await,
@@ -258,9 +287,15 @@ impl Session {
 
     async fn address(&self, host: Option<&str>, port: u16) -> Result<SocketAddr, String> {
         let Some(host) = host else { return Ok(SocketAddr::new(self.from, port)) };
-        let found = tokio::net::lookup_host((host, port)).await;
+        let found = timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, port))).await;
+        let found = found.map_err(|_| format!("nobody says in time what the host {host} is"))?;
         let mut found = found.map_err(|error| format!("cannot find the host {host}: {error}"))?;
-        found.next().ok_or_else(|| format!("the host {host} has no address"))
+        let found = found.next().ok_or_else(|| format!("the host {host} has no address"))?;
+        // What listens on this host alone is nobody's app but a node's of this host.
+        if found.ip().to_canonical().is_loopback() && !self.from.is_loopback() {
+            return Err(format!("the host {host} is this edge itself, not the node"));
+        }
+        Ok(found)
     }
 
     /// Puts in force what is not yet, and says how each member is then.

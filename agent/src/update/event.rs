@@ -7,7 +7,7 @@ use super::UpdateOrder;
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Milliseconds by the node's monotonic clock.
+    /// Milliseconds since the host was started.
     pub at: u64,
     /// What.
     pub what: What,
@@ -19,6 +19,8 @@ pub struct Event {
 pub enum What {
     /// An update was ordered.
     Ordered(UpdateOrder),
+    /// Something else than an update was ordered, in this term.
+    Heard { rollout: String, term: u64 },
     /// A rollout is over: stop watching for it.
     Settle { rollout: String, term: u64 },
     /// An action ended. `action`: the number it was given; an older one's result is too late to matter.

@@ -7,7 +7,8 @@ use rota_proto::agent as proto;
 use super::field::{At, BadField};
 use super::spec::spec;
 use crate::order::{
-    Direction, Directory, Edge, OnFailure, Once, Order, Rollout, Standing, StartOrder, Update, Work,
+    Banned, Direction, Directory, Edge, OnFailure, Once, Order, Rollout, Standing, StartOrder,
+    Update, Work,
 };
 use crate::spec::{Driver, Spec};
 
@@ -130,7 +131,13 @@ pub fn directory(directory: proto::Directory) -> Result<Directory, BadField> {
             at.address(text)
         })?,
         edges: list(&at.field("edges"), directory.edges, edge)?,
+        banned: directory.banned.into_iter().map(banned).collect(),
     })
+}
+
+/// Compared, and nothing else: what fits no certificate harms nobody.
+fn banned(banned: proto::Banned) -> Banned {
+    Banned { serial: banned.serial, node: banned.node, gone: banned.gone }
 }
 
 /// The node's standing; absent means that nothing special is wanted.

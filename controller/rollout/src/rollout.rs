@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::Hold;
 use crate::names::{Attempt, NodeName, Release, RolloutId, Span, Timestamp};
-use crate::node::{Node, Phase};
+use crate::node::{Node, Phase, Skip};
 use crate::open::Batches;
 use crate::strategy::Strategy;
 
@@ -221,7 +221,9 @@ impl Tally {
 }
 
 fn is_skipped_offline(node: &Node) -> bool {
-    matches!(node.phase, Phase::Skipped { why: crate::node::Skip::Offline })
+    // Skipped by the strategy, or by an operator because of it.
+    !node.observed.online
+        && matches!(node.phase, Phase::Skipped { why: Skip::Offline | Skip::ByOperator })
 }
 
 impl Rollout {

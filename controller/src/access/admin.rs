@@ -123,7 +123,7 @@ impl Access {
             if let Outcome::Done(_) =
                 self.store.commit(Txn { compares: vec![compare], ops }).await?
             {
-                self.revoked.learn(dropped.into_iter().map(|one| one.serial));
+                self.revoked.learn(identity, dropped.into_iter().map(|one| one.serial));
                 return Ok(());
             }
         }

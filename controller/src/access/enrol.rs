@@ -130,7 +130,7 @@ impl Access {
             let arrival = Arrival { token: &token, entry, record, holder };
             let (txn, replaced) = self.admission(&arrival, &issued, now)?;
             if let Outcome::Done(_) = self.store.commit(txn).await? {
-                self.revoked.learn(replaced);
+                self.revoked.learn(&issued.identity, replaced);
                 return Ok(Enrolled { issued, env: env_of(&arrival.record.guest) });
             }
         }

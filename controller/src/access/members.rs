@@ -137,7 +137,7 @@ impl Access {
             }
             let compares = vec![Compare::Modified(key.clone(), entry.modified)];
             if let Outcome::Done(_) = self.store.commit(Txn { compares, ops }).await? {
-                self.revoked.learn(dropped.into_iter().map(|one| one.serial));
+                self.revoked.learn(identity, dropped.into_iter().map(|one| one.serial));
                 return Ok(issued);
             }
         }
@@ -169,7 +169,7 @@ impl Access {
             let compares = vec![Compare::Modified(key.clone(), entry.modified)];
             if let Outcome::Done(_) = self.store.commit(Txn { compares, ops }).await? {
                 let count = certificates.len();
-                self.revoked.learn(certificates.into_iter().map(|one| one.serial));
+                self.revoked.learn(identity, certificates.into_iter().map(|one| one.serial));
                 return Ok(count);
             }
         }

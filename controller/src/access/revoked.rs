@@ -1,7 +1,7 @@
 //! The certificates that no longer count: `/revoked/SERIAL`, cached in memory, because every call
 //! asks.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,9 +32,12 @@ struct Revocation {
     not_after: Timestamp,
 }
 
+/// Revoked certificates: whose each one was, by its serial.
+pub type Serials = BTreeMap<String, String>;
+
 /// The set, kept up with the store by a task of its own.
 pub struct Revoked {
-    serials: watch::Sender<HashSet<String>>,
+    serials: watch::Sender<Serials>,
     follower: JoinHandle<()>,
 }
 
@@ -49,17 +52,17 @@ impl Revoked {
 
     /// Does this certificate no longer count?
     pub fn contains(&self, serial: &str) -> bool {
-        self.serials.borrow().contains(serial)
+        self.serials.borrow().contains_key(serial)
     }
 
     /// For sessions, which outlive the check at their start: changes when the set does.
-    pub fn watch(&self) -> watch::Receiver<HashSet<String>> {
+    pub fn watch(&self) -> watch::Receiver<Serials> {
         self.serials.subscribe()
     }
 
     /// What this controller itself has just committed counts here at once.
-    pub(super) fn learn(&self, serials: impl IntoIterator<Item = String>) {
-        let mut new = serials.into_iter().peekable();
+    pub(super) fn learn(&self, whose: &Identity, serials: impl IntoIterator<Item = String>) {
+        let mut new = serials.into_iter().map(|serial| (serial, whose.uri())).peekable();
         if new.peek().is_some() {
             self.serials.send_modify(|all| all.extend(new));
         }
@@ -105,15 +108,18 @@ pub async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreErro
     }
 }
 
-async fn read_all(store: &dyn Store) -> Result<(HashSet<String>, StoreRevision), StoreError> {
-    let (mut all, mut after, mut since) = (HashSet::new(), String::new(), None);
+async fn read_all(store: &dyn Store) -> Result<(Serials, StoreRevision), StoreError> {
+    let (mut all, mut after, mut since) = (Serials::new(), String::new(), None);
     loop {
         let (entries, revision) = store.scan(PREFIX, &after, PAGE).await?;
         // Watching from the first page's revision misses nothing that later pages did not show.
         let since = *since.get_or_insert(revision);
         let Some(last) = entries.last() else { return Ok((all, since)) };
         after.clone_from(&last.key);
-        all.extend(entries.iter().map(|entry| serial_of(&entry.key).to_owned()));
+        for entry in &entries {
+            let whose = decode::<Revocation>(entry)?.identity;
+            all.insert(serial_of(&entry.key).to_owned(), whose);
+        }
     }
 }
 
@@ -122,11 +128,7 @@ fn serial_of(key: &str) -> &str {
 }
 
 /// Follows the store for ever. While it is away, what was known goes on counting.
-async fn follow(
-    store: Arc<dyn Store>,
-    serials: watch::Sender<HashSet<String>>,
-    mut since: StoreRevision,
-) {
+async fn follow(store: Arc<dyn Store>, serials: watch::Sender<Serials>, mut since: StoreRevision) {
     loop {
         match store.watch(PREFIX, since).await {
             Ok(changes) => apply(changes, &serials).await,
@@ -146,13 +148,15 @@ async fn follow(
     }
 }
 
-async fn apply(mut changes: mpsc::Receiver<Change>, serials: &watch::Sender<HashSet<String>>) {
+async fn apply(mut changes: mpsc::Receiver<Change>, serials: &watch::Sender<Serials>) {
     while let Some(change) = changes.recv().await {
         match change {
             Change::Put(entry) => {
+                // A record that cannot be read counts all the same: nobody gets in by a damaged one.
+                let whose = decode::<Revocation>(&entry).map(|record| record.identity);
                 let serial = serial_of(&entry.key).to_owned();
                 serials.send_modify(|all| {
-                    all.insert(serial);
+                    all.insert(serial, whose.unwrap_or_default());
                 });
             }
             Change::Deleted { key, .. } => serials.send_modify(|all| {

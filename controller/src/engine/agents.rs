@@ -80,7 +80,7 @@ impl Turn<'_> {
         let welcome = Welcome {
             controller: self.state.name.clone(),
             heartbeat_ms: HEARTBEAT_MS,
-            directory: Some(self.state.directory(env)),
+            directory: Some(self.state.directory_for(key, env)),
             standing: Some(Standing { drained }),
             now_ms: self.at.0,
         };
@@ -89,12 +89,19 @@ impl Turn<'_> {
 
     /// Tells everybody in an environment which edges there are now.
     pub(super) fn tell_directory(&mut self, env: &str) {
-        let directory = self.state.directory(env);
-        let there = self.state.agents.iter().filter(|(_, agent)| agent.record.env == env);
-        let keys: Vec<AgentKey> = there.map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            let directory = directory.clone();
-            self.batch.send(key, message(to_agent::Message::Directory(directory)));
+        self.tell_directory_to(|_, agent| agent.record.env == env);
+    }
+
+    /// Tells every edge who counts no more.
+    pub(super) fn tell_edges(&mut self) {
+        self.tell_directory_to(|key, _| matches!(key, AgentKey::Edge(_)));
+    }
+
+    fn tell_directory_to(&mut self, whom: impl Fn(&AgentKey, &Agent) -> bool) {
+        let there = self.state.agents.iter().filter(|(key, agent)| whom(key, agent));
+        for (key, agent) in there {
+            let directory = self.state.directory_for(key, &agent.record.env);
+            self.batch.send(key.clone(), message(to_agent::Message::Directory(directory)));
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::meter::Measure;
 use super::state::AgentKey;
 use crate::store::{Compare, Op, Record, StoreError, Txn};
-use crate::view::ErrorView;
+use crate::view::{ErrorView, EventView};
 
 /// The answer to an operator.
 pub type Answer = Result<Value, ErrorView>;
@@ -30,6 +30,8 @@ pub struct Batch {
     pub reclaims: Vec<(RolloutId, u64)>,
     /// Rollouts that this turn's commit admits: its revision becomes their fence.
     pub admitted: Vec<RolloutId>,
+    /// Events, for the log.
+    pub events: Vec<EventView>,
     /// What is counted once it is durable.
     pub measures: Vec<Measure>,
     /// Something changed that people may look at.

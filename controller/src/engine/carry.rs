@@ -353,7 +353,7 @@ impl Turn<'_> {
             kind: new.kind.to_owned(),
             text: new.text,
         };
-        tracing::info!(rollout = event.rollout, node = event.node, "{}", event.text);
+        self.batch.events.push(event.clone());
         let written = self.batch.put(keys::event(seq), &event);
         self.written(written);
         if let Some(old) = seq.checked_sub(EVENTS_KEPT).filter(|old| *old > 0) {

@@ -26,6 +26,17 @@ pub struct Ended {
     pub owner: OwnerRecord,
 }
 
+/// The same, from a store that has just shown that it also takes changes.
+pub async fn writable_state(
+    store: &dyn Store,
+    name: &str,
+    at: Timestamp,
+) -> Result<State, StoreError> {
+    let ops = vec![Op::put(keys::PROBE, at.0.to_string().into_bytes())];
+    store.commit(Txn { compares: Vec::new(), ops }).await?;
+    state(store, name, at).await
+}
+
 /// Everything that is durable; nobody is connected yet.
 pub async fn state(store: &dyn Store, name: &str, at: Timestamp) -> Result<State, StoreError> {
     let mut state = State::default();
@@ -185,9 +196,9 @@ pub async fn history(
 /// Puts freshly read state in place of one that may have run ahead of the store. Sessions live on.
 pub fn replace(state: &mut State, fresh: State) {
     let sessions = std::mem::take(&mut state.agents);
-    let (name, advertise, draining) =
-        (std::mem::take(&mut state.name), std::mem::take(&mut state.advertise), state.draining);
-    *state = State { name, advertise, draining, ..fresh };
+    let (name, advertise) = (std::mem::take(&mut state.name), std::mem::take(&mut state.advertise));
+    let (draining, banned) = (state.draining, std::mem::take(&mut state.banned));
+    *state = State { name, advertise, draining, banned, ..fresh };
     for (key, old) in sessions {
         if let Some(agent) = state.agents.get_mut(&key) {
             agent.session = old.session;

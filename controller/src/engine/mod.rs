@@ -22,7 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use rota_proto::agent::{FromAgent, ToAgent, to_agent};
-use rota_rollout::names::{RolloutId, Timestamp};
+use rota_rollout::names::{NodeName, RolloutId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use admission::{Given, Start};
@@ -61,6 +61,8 @@ pub enum Input {
     Said { key: AgentKey, session: u64, message: FromAgent },
     /// A session ended.
     Gone { key: AgentKey, session: u64 },
+    /// The certificates of nodes that were revoked: serial and node.
+    Banned(Vec<(String, NodeName)>),
     /// An operator wants something.
     Asked(Box<Asked>, oneshot::Sender<Answer>),
 }
@@ -258,6 +260,9 @@ impl Engine {
 
     /// What may be said now that it is durable.
     fn say(&mut self, batch: Batch) {
+        for event in batch.events {
+            tracing::info!(rollout = event.rollout, node = event.node, "{}", event.text);
+        }
         batch.measures.into_iter().for_each(&self.measure);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         for (key, message) in batch.sends {
@@ -307,7 +312,7 @@ impl Engine {
         }
         let name = self.state.read().unwrap_or_else(PoisonError::into_inner).name.clone();
         let fresh = loop {
-            match load::state(self.store.as_ref(), &name, now()).await {
+            match load::writable_state(self.store.as_ref(), &name, now()).await {
                 Ok(fresh) => break fresh,
                 Err(error) => {
                     tracing::error!(%error, "the store still does not answer");

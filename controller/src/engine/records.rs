@@ -247,6 +247,8 @@ pub mod keys {
     pub const FLEETS: &str = "/fleets/";
     /// All rollouts.
     pub const ROLLOUTS: &str = "/rollouts/";
+    /// Written to see whether the store takes changes again.
+    pub const PROBE: &str = "/probe";
     /// The event log.
     pub const EVENTS: &str = "/events/";
 

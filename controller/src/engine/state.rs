@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use rota_proto::agent::{Directory, Edge, PoolState, ToAgent};
+use rota_proto::agent::{Banned, Directory, Edge, PoolState, ToAgent};
 use rota_rollout::Rollout;
 use rota_rollout::names::{
     AppName, EnvName, NodeName, Release, Revision, RolloutId, Timestamp, Version,
@@ -105,6 +105,8 @@ pub struct State {
     pub store_down: Option<String>,
     /// This controller takes no new rollouts.
     pub draining: bool,
+    /// The certificates of nodes that were revoked: serial and node.
+    pub banned: Vec<(String, NodeName)>,
 }
 
 impl State {
@@ -187,7 +189,27 @@ impl State {
                     address: edge.record.traffic_address.clone(),
                 })
             });
-        Directory { controllers: vec![self.advertise.clone()], edges: edges.collect() }
+        Directory {
+            controllers: vec![self.advertise.clone()],
+            edges: edges.collect(),
+            banned: Vec::new(),
+        }
+    }
+
+    /// The same for one agent. Edges hear too whom they must not listen to any more.
+    pub fn directory_for(&self, key: &AgentKey, env: &str) -> Directory {
+        let banned = match key {
+            AgentKey::Node(_) => Vec::new(),
+            AgentKey::Edge(_) => {
+                let banned = |(serial, node): &(String, NodeName)| Banned {
+                    serial: serial.clone(),
+                    node: node.to_string(),
+                    gone: self.node(node).is_none(),
+                };
+                self.banned.iter().map(banned).collect()
+            }
+        };
+        Directory { banned, ..self.directory(env) }
     }
 
     /// The edges of one pool that do not answer now.

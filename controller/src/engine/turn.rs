@@ -51,6 +51,10 @@ impl Turn<'_> {
                     agent.heard = self.at;
                 }
             }
+            Input::Banned(banned) => {
+                self.state.banned = banned;
+                self.tell_edges();
+            }
             Input::Asked(asked, reply) => {
                 let answer = match &self.state.store_down {
                     Some(why) => Err(Sort::Store.error(why.clone(), "")),

@@ -236,6 +236,7 @@ impl Turn<'_> {
         match key {
             AgentKey::Node(name) => {
                 self.observe(name, None);
+                self.tell_edges();
                 applied(format!("node {name} is removed and its certificates are revoked"))
             }
             AgentKey::Edge(name) => {

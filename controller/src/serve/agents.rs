@@ -216,7 +216,7 @@ impl Session {
                     None => break,
                 },
                 changed = revoked.changed() => {
-                    if changed.is_err() || revoked.borrow().contains(&self.serial) {
+                    if changed.is_err() || revoked.borrow().contains_key(&self.serial) {
                         tracing::warn!(key = ?self.key, "a session ends: revoked");
                         break;
                     }

@@ -9,5 +9,6 @@ mod operators;
 mod run;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use run::{ServeError, run};

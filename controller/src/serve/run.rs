@@ -1,6 +1,8 @@
 //! `rota serve`: opens the store, builds everything, listens, and ends cleanly.
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,12 +17,12 @@ use tonic::transport::Server;
 use super::agents::FleetService;
 use super::enrol::Enrol;
 use super::operators::OperatorService;
-use super::{http, listen};
+use super::{http, listen, upkeep};
 use crate::access::own::{OwnCertificate, OwnError};
 use crate::access::{Access, Ca, CaError, admin, now};
 use crate::api::Api;
 use crate::artifact::store::{ArtifactError, ArtifactStore};
-use crate::context::dialable;
+use crate::context::reachable;
 use crate::engine::{Engine, Handle};
 use crate::metrics::Metrics;
 use crate::serve_args::{ServeArgs, StoreArg};
@@ -107,6 +109,8 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         .add_service(FleetServer::new(fleet).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(OperatorServer::new(operators).max_decoding_message_size(MESSAGE_BYTES_MAX));
     let engine = tokio::spawn(engine.run());
+    let banning = tokio::spawn(upkeep::tell_banned(Arc::clone(&access), api.engine.clone()));
+    let sweeping = tokio::spawn(upkeep::sweep_daily(Arc::clone(&access)));
     let renewing = tokio::spawn(own.keep_renewed());
     let pages = tokio::spawn(http::serve(http, api, metrics));
     say_ready(&args, addresses);
@@ -129,6 +133,9 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
             Err(ServeError::NotHere("the engine has ended: see the log above".to_owned()))
         }
     };
+    for task in [banning, sweeping] {
+        task.abort();
+    }
     renewing.abort();
     pages.abort();
     result
@@ -149,7 +156,7 @@ struct Built {
 async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     let dir = &args.data;
     let data = |cause| ServeError::Data { dir: dir.clone(), cause };
-    std::fs::create_dir_all(dir).map_err(data)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(data)?;
     let store: Arc<dyn Store> = SqliteStore::open(&dir.join("rota.db"))?;
     let artifacts = ArtifactStore::open(dir).await?;
     let identity = dir.join("identity");
@@ -180,7 +187,7 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     let metrics = Arc::new(Metrics::default());
     let counted = Arc::clone(&metrics);
     let measure = Box::new(move |measure| counted.count(measure));
-    let advertise = args.advertise.clone().unwrap_or_else(|| dialable(listens));
+    let advertise = args.advertise.clone().unwrap_or_else(|| reachable(listens));
     let (engine, handle) = Engine::open(store, args.name.as_str(), &advertise, measure).await?;
     Ok(Built { grpc, http, engine, handle, access, artifacts, metrics, own })
 }

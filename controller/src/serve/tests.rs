@@ -447,7 +447,7 @@ async fn what_one_controller_revokes_another_hears() {
     let mut heard = other.revoked().watch();
     assert!(!other.revoked().contains(&leaf.serial));
     world.access.revoke(&leaf.identity, "stolen", &[], now()).await.unwrap();
-    heard.wait_for(|serials| serials.contains(&leaf.serial)).await.unwrap();
+    heard.wait_for(|serials| serials.contains_key(&leaf.serial)).await.unwrap();
     // And whoever starts later reads it.
     let ca = Arc::clone(world.access.ca());
     let third = Access::open(world.store.clone(), ca).await.unwrap();

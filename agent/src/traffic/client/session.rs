@@ -78,7 +78,8 @@ pub(super) async fn keep(shared: Arc<Shared>, name: String) {
             if let Some(edge) = seen.get_mut(&name) {
                 edge.remote = None;
                 edge.error = Some(error.clone());
-                edge.members.clear();
+                let heard = std::mem::take(&mut edge.members);
+                edge.last_known.extend(heard);
             }
         });
         last_error = error;
