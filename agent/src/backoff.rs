@@ -10,11 +10,8 @@ pub const FIRST: Duration = Duration::from_millis(250);
 /// The bound of every wait. An operator who repairs a network does not want to wait longer.
 pub const LONGEST: Duration = Duration::from_secs(30);
 
-/// A connection that lived this long ended because the other end did, for all its callers at once.
-pub const LONG_LIVED: Duration = Duration::from_secs(60);
-
-/// Then the first retries are spread over this time: 10,000 agents are 330 handshakes a second,
-/// a quarter of what one core of a controller can do.
+/// Over this time the first retries are spread when the other end did not say: 10,000 agents are 330 handshakes a
+/// second, a quarter of what one core of a controller can do.
 pub const SPREAD: Duration = Duration::from_secs(30);
 
 /// How far we are.
@@ -43,10 +40,10 @@ impl Backoff {
         part(bound, chance)
     }
 
-    /// The wait after a connection that worked and lived so long.
-    pub fn after_life(&mut self, lived: Duration, chance: u64) -> Duration {
+    /// The wait after a connection that worked: it ended because the other end did, for all its callers at once.
+    pub fn after_life(&mut self, spread: Duration, chance: u64) -> Duration {
         self.failures = 0;
-        if lived >= LONG_LIVED { part(SPREAD, chance) } else { self.after_failure(chance) }
+        part(spread.clamp(FIRST, SPREAD), chance)
     }
 }
 
@@ -80,11 +77,12 @@ mod tests {
     }
 
     #[test]
-    fn after_a_long_life_the_first_retry_is_spread() {
-        for (lived, bound) in [(59, FIRST), (60, SPREAD), (6000, SPREAD)] {
+    fn after_a_life_the_first_retry_is_spread_as_the_other_end_said() {
+        for (said, bound) in [(0, FIRST), (3000, Duration::from_secs(3)), (90_000, SPREAD)] {
             let mut backoff = Backoff { failures: 7, ..Backoff::default() };
-            let wait = backoff.after_life(Duration::from_secs(lived), 1 << 63);
-            assert_eq!(wait, bound / 2, "{lived} s");
+            let wait = backoff.after_life(Duration::from_millis(said), 1 << 63);
+            assert_eq!(wait, bound / 2, "{said} ms");
+            assert_eq!(backoff.failures, 0);
         }
     }
 }

@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rota_proto::agent::fleet_client::FleetClient;
 use rota_proto::agent::{self as proto, from_agent, to_agent};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info, warn};
 
 use super::{Event, Seen, SeenState, Shared};
-use crate::backoff::{Backoff, chance};
+use crate::backoff::{Backoff, SPREAD, chance};
 use crate::dial::{NoConnection, dial};
 use crate::traffic::Refusal;
 use crate::wire;
@@ -76,12 +76,12 @@ pub(super) async fn keep(shared: Arc<Shared>, address: String) {
     let mut last_error = String::new();
     shared.note(&address, None, SeenState::Down, None);
     while shared.targets.borrow().contains(&address) && !*shared.stop.borrow() {
-        let begun = Instant::now();
         let mut session = Session::new(&shared, &address);
         let ended = tokio::select! {
             ended = Box::pin(session.run()) => ended,
             _ = stop.wait_for(|stop| *stop) => Ended::Stopping,
         };
+        let spread = session.spread;
         let lived = session.close().await;
         let error = ended.to_string();
         // One line for a change, not one for every try.
@@ -99,7 +99,7 @@ pub(super) async fn keep(shared: Arc<Shared>, address: String) {
         }
         last_error = error;
         let wait = match lived {
-            true => backoff.after_life(begun.elapsed(), chance()),
+            true => backoff.after_life(spread, chance()),
             false => backoff.after_failure(chance()),
         };
         tokio::select! {
@@ -154,11 +154,13 @@ struct Session<'a> {
     claimed: Option<String>,
     /// Was there a welcome?
     welcomed: bool,
+    /// Within what time to come back when it ends.
+    spread: Duration,
 }
 
 impl<'a> Session<'a> {
     fn new(shared: &'a Shared, address: &'a str) -> Self {
-        Self { shared, address, claimed: None, welcomed: false }
+        Self { shared, address, claimed: None, welcomed: false, spread: SPREAD }
     }
 
     /// Gives back what the session held; says whether it had been welcomed.
@@ -204,6 +206,9 @@ impl<'a> Session<'a> {
             return Err(Ended::OutOfOrder);
         };
         self.welcomed = true;
+        if welcome.spread_ms > 0 {
+            self.spread = Duration::from_millis(welcome.spread_ms);
+        }
         let mut heartbeat = every(wire::heartbeat(welcome.heartbeat_ms));
         self.begin(&name, welcome).await;
         let mut sent = 0;

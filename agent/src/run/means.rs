@@ -15,6 +15,7 @@ use crate::link::Link;
 use crate::logs;
 use crate::order::Edge;
 use crate::release::Releases;
+use crate::runtime::cgroup;
 use crate::runtime::exec::Exec;
 use crate::runtime::ports::Ports;
 use crate::runtime::{Launcher, Running, Runtime, StartSpec};
@@ -53,9 +54,14 @@ impl Means {
         happened: mpsc::Sender<Happened>,
     ) -> Self {
         let launcher = Launcher::this_program();
+        let exec = Exec::new(&config.data, launcher.clone());
+        let exec = match cgroup::delegated() {
+            Some(group) => exec.with_cgroups(&group),
+            None => exec,
+        };
         Self {
             releases: Releases::new(&config.data),
-            runtime: Arc::new(Exec::new(&config.data, launcher.clone())),
+            runtime: Arc::new(exec),
             launcher,
             ports: Arc::default(),
             edges,

@@ -8,6 +8,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::process::Member;
 
+/// The control group of this process, when whoever manages groups has handed it over for groups of its own (systemd's
+/// `Delegate=yes`). Elsewhere sessions have to do.
+pub(crate) fn delegated() -> Option<PathBuf> {
+    let all = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = all.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let group = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .map(|root| Path::new(root).join(own))
+        .into_iter()
+        .find(|group| group.join("cgroup.procs").exists())?;
+    let mut value = [0; 1];
+    let marks = ["user.delegate", "trusted.delegate"];
+    let handed_over = marks.iter().any(|mark| {
+        let read = rustix::fs::getxattr(&group, *mark, &mut value);
+        matches!(read, Ok(1)) && value == *b"1"
+    });
+    handed_over.then_some(group)
+}
+
 /// Makes a group for one start; `None` when `base` is no writable cgroup v2, which is fine:
 /// sessions are looked at, too.
 pub(super) fn make(base: Option<&Path>, app: &str, instance: &str) -> Option<PathBuf> {
