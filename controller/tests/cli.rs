@@ -301,6 +301,8 @@ async fn deploy_uploads_pushes_starts_and_follows() {
     assert_eq!(
         calls,
         [
+            "upload state 64",
+            "plan shop prod 1.1.0",
             "read releases/shop/1.1.0",
             "upload state 64",
             "upload from 0",
@@ -311,6 +313,22 @@ async fn deploy_uploads_pushes_starts_and_follows() {
             "follow rollouts/shop/prod/14 after 0"
         ]
     );
+}
+
+#[tokio::test]
+async fn a_deploy_that_would_be_refused_uploads_and_pushes_nothing() {
+    let refusals = ["no node matches the target", "prod is frozen: sale"].map(str::to_owned);
+    let fake = Fake::start(Script { refusals: refusals.to_vec(), ..Script::default() }).await;
+    fake.write_app(MANIFEST);
+    let ran = fake.run("deploy --version 1.1.0 --env prod").await;
+    assert_eq!((ran.exit, ran.stdout.as_str()), (1, ""), "{ran:?}");
+    assert_eq!(
+        ran.stderr,
+        "error: no node matches the target\n  prod is frozen: sale\n  \
+         nothing was pushed or changed\nhint: `rota plan` shows all that a deploy would do\n"
+    );
+    let calls = fake.seen.lock().unwrap().calls.clone();
+    assert_eq!(calls, ["upload state 64", "plan shop prod 1.1.0"]);
 }
 
 #[tokio::test]
@@ -330,7 +348,7 @@ async fn a_release_that_is_there_is_not_uploaded_again() {
         let ran = fake.run("deploy --version 1.1.0 --env prod").await;
         assert_eq!(ran.exit, exit, "{ran:?}");
         let calls = fake.seen.lock().unwrap().calls.clone();
-        assert_eq!(calls.iter().any(|call| call.starts_with("upload")), upload, "{calls:?}");
+        assert_eq!(calls.iter().any(|call| call.starts_with("upload from")), upload, "{calls:?}");
         if exit == 1 {
             let message = "error: release shop 1.1.0 exists with another content\n";
             assert!(ran.stderr.starts_with(message), "{}", ran.stderr);
@@ -345,11 +363,8 @@ fn sha256(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_plan_changes_nothing_and_says_what_would_refuse() {
-    for (refusals, exit) in [(json!([]), 0), (json!(["prod is frozen: sale"]), 1)] {
-        let plan = json!({ "batches": [["web-01"]], "targets": 1, "skipped": [],
-            "least_in_traffic": 0, "refusals": refusals, "notes": [], "from": null,
-            "to": "1.1.0" });
-        let fake = Fake::start(Script { answer: plan.to_string(), ..Script::default() }).await;
+    for (refusals, exit) in [(vec![], 0), (vec!["prod is frozen: sale".to_owned()], 1)] {
+        let fake = Fake::start(Script { refusals, ..Script::default() }).await;
         fake.write_app(MANIFEST);
         let ran = fake.run("plan --version 1.1.0 --env prod").await;
         assert_eq!(ran.exit, exit, "{ran:?}");

@@ -115,13 +115,29 @@ pub async fn deploy(desk: &Desk, args: DeployArgs) -> Result<Exit, Failure> {
     if args.supersede {
         rollout::may_supersede(desk, &app, &env, args.yes).await?;
     }
-    push_source(desk, &source, &version).await?;
+    let content = content(desk, &source, &version).await?;
     let request = StartRequest {
         message: args.message,
         supersede: args.supersede,
         ..start_request(&source, &version, &env)
     };
+    may_start(desk, &content, &request).await?;
+    push_content(desk, &source, &version, content).await?;
     rollout::start(desk, request, &args.follow).await
+}
+
+/// Would it be refused? Asked before anything is sent, so that a refusal changes nothing.
+async fn may_start(desk: &Desk, content: &Content, request: &StartRequest) -> Result<(), Failure> {
+    let mut client = desk.client()?;
+    // Whoever may not push is told so here: a plan is for everybody who sees the environment.
+    client.upload_state(content.digest()).await?;
+    let asked = StartRequest { digest: content.digest().to_owned(), ..request.clone() };
+    let plan: PlanView = talk::parse(&client.plan(asked).await?)?;
+    let Some((first, rest)) = plan.refusals.split_first() else { return Ok(()) };
+    let rest = rest.iter().map(|refusal| words::clean(refusal));
+    Err(Failure::new("refused", words::clean(first))
+        .stands(rest.chain(["nothing was pushed or changed".to_owned()]))
+        .hint("`rota plan` shows all that a deploy would do"))
 }
 
 fn start_request(source: &Source, version: &Version, env: &EnvName) -> StartRequest {
@@ -139,11 +155,16 @@ fn start_request(source: &Source, version: &Version, env: &EnvName) -> StartRequ
 /// Makes a release of a manifest: the release's document.
 pub async fn push(desk: &Desk, file: &Path, version: &Version) -> Result<String, Failure> {
     let source = manifest::read(desk, file)?;
-    push_source(desk, &source, version).await
+    let content = content(desk, &source, version).await?;
+    push_content(desk, &source, version, content).await
 }
 
-async fn push_source(desk: &Desk, source: &Source, version: &Version) -> Result<String, Failure> {
-    let content = content(desk, source, version).await?;
+async fn push_content(
+    desk: &Desk,
+    source: &Source,
+    version: &Version,
+    content: Content,
+) -> Result<String, Failure> {
     let app = &source.manifest.base().app;
     let mut client = desk.client()?;
     match existing(&mut client, app, version).await? {
@@ -225,7 +246,10 @@ async fn content(desk: &Desk, source: &Source, version: &Version) -> Result<Cont
         Artifact::Url { url, sha256 } => {
             return Ok(Content::There { digest: sha256.to_string(), format: format_of(url) });
         }
-        Artifact::Image(_) => return Ok(Content::There { digest: String::new(), format: "" }),
+        Artifact::Image(_) => {
+            let message = format!("{}: no agent can run an `image` yet", source.name);
+            return Err(Failure::usage(message).hint("write `path` or `url` below [artifact]"));
+        }
     }
     let folder = tempfile::Builder::new().prefix("rota-").tempdir();
     let folder = folder.map_err(|error| Failure::internal("cannot make a folder", &error))?;

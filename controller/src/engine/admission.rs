@@ -101,7 +101,8 @@ impl Turn<'_> {
         if let Some(running) = self.state.running(&start.app, &start.env)
             && !start.supersede
         {
-            refusals.insert(0, in_the_way(&running.rollout).message);
+            let in_the_way = in_the_way(&running.rollout);
+            refusals.insert(0, format!("{}: {}", in_the_way.message, in_the_way.hint));
         }
         let from = self.state.current(&start.app, &start.env).map(|from| from.version.to_string());
         let skipped = found.plan.skipped.iter();
@@ -216,7 +217,11 @@ struct Admitted {
 fn in_the_way(running: &Rollout) -> ErrorView {
     let id = &running.spec.id;
     Sort::Refused.error(
-        format!("rollout {id} to {} runs here ({})", running.spec.to, running.state()),
+        format!(
+            "rollout {id} to {} runs here ({})",
+            running.spec.to,
+            running.state().replace('_', " ")
+        ),
         format!(
             "wait for it (`rota rollout status {id} -w`), abort it, or replace it with --supersede"
         ),
