@@ -256,7 +256,9 @@ impl Turn<'_> {
         self.set_env(env, record, Some(why.clone()));
         let text = format!("environment {env} frozen: {why}");
         self.event(NewEvent { env: Some(env.to_string()), ..NewEvent::new("controller", text) });
-        applied(format!("environment {env} is frozen until {until}"))
+        let empty = !self.state.nodes().any(|(_, agent)| agent.record.env == env.as_str());
+        let empty = if empty { "; no node is in it" } else { "" };
+        applied(format!("environment {env} is frozen until {until}{empty}"))
     }
 
     fn unfreeze(&mut self, env: &EnvName, who: &str) -> Answer {
