@@ -82,6 +82,11 @@ pub async fn run(desk: &Desk, command: TokenCommand) -> Result<Exit, Failure> {
     }
 }
 
+/// The word before a kind of token.
+fn article(kind: &str) -> &'static str {
+    if kind == "controller" { "a" } else { "an" }
+}
+
 async fn create(desk: &Desk, args: CreateArgs) -> Result<Exit, Failure> {
     let word = |value: &dyn ToString| value.to_string();
     let kind = match args.kind {
@@ -96,7 +101,9 @@ async fn create(desk: &Desk, args: CreateArgs) -> Result<Exit, Failure> {
         (TokenKind::Operator, Some(Role::Viewer) | None) => "viewer",
         (TokenKind::Agent | TokenKind::Edge | TokenKind::Controller, None) => "",
         (TokenKind::Agent | TokenKind::Edge | TokenKind::Controller, Some(_)) => {
-            let message = format!("--role is for operators, and this token is for a {kind}");
+            let article = article(kind);
+            let message =
+                format!("--role is for operators, and this token is for {article} {kind}");
             return Err(Failure::usage(message).hint("leave --role out"));
         }
     };
@@ -119,7 +126,7 @@ async fn create(desk: &Desk, args: CreateArgs) -> Result<Exit, Failure> {
     let uses = words::count(args.uses, "use");
     let until = words::date(&made.expires_at);
     let id = &made.id;
-    let article = if kind == "controller" { "a" } else { "an" };
+    let article = article(kind);
     desk.talk.say(&format!("token {id} for {article} {kind}{role}, {uses}, until {until}"));
     desk.talk.say("keep it secret; it is not shown again");
     desk.talk.data(&format!("{}\n", made.token))?;

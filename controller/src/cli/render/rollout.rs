@@ -14,17 +14,26 @@ use crate::view::{HistoryEntry, NodeProgress, PlanView, RolloutView};
 pub fn rollouts(rollouts: &Vec<RolloutView>, page: &Page) -> String {
     let mut table = Table::new(&["ID", "RELEASE", "STATE", ">NODES", "STARTED", "WHY"]);
     for rollout in rollouts {
-        let why = rollout.hold.as_ref().map_or(&rollout.message, |hold| &hold.text);
+        let why = why(rollout);
         table.row([
             Cell::from(rollout.id.as_str()),
             Cell::from(movement(rollout)),
             Cell::state(&rollout.state),
-            Cell::from(format!("{}/{}", watch::finished(rollout), rollout.nodes.len())),
+            Cell::from(format!("{}/{}", rollout.on_release, rollout.evidence.targets)),
             Cell::from(words::ago(&rollout.started_at, page.now)),
-            foreign(why),
+            foreign(&why),
         ]);
     }
     listing(&table, page, "there is no rollout: `rota deploy` starts one")
+}
+
+/// Why it does not move; else why it was started.
+fn why(rollout: &RolloutView) -> String {
+    match (&rollout.paused, &rollout.hold) {
+        (Some(by), _) => format!("paused by {by}"),
+        (None, Some(hold)) => hold.text.clone(),
+        (None, None) => rollout.message.clone(),
+    }
 }
 
 /// `1.0.3 -> 1.1.0`.
@@ -98,6 +107,9 @@ fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
         Some(_) => String::new(),
         None => format!("{} (term {})", rollout.controller, rollout.term),
     };
+    if let Some(by) = &rollout.paused {
+        write!(state, " by {}", words::clean(by)).expect("strings take everything");
+    }
     let hold = rollout.hold.as_ref();
     let since = |since: &str| words::ago(since, page.now);
     let started = format!("{} by {}", words::date(&rollout.started_at), rollout.who);
