@@ -6,7 +6,7 @@ use rota_proto::agent::PoolState;
 use rota_rollout::names::AppName;
 use serde_json::{Value, json};
 
-use super::Reader;
+use super::{Reader, asked};
 use super::rollouts;
 use crate::access::rfc3339;
 use crate::engine::records::ReleaseRecord;
@@ -196,14 +196,11 @@ pub fn events(state: &State, query: &str, reader: Reader<'_>) -> Vec<EventView> 
 
 /// Events after this number that match the query, oldest first.
 pub fn events_after(state: &State, query: &str, after: u64, reader: Reader<'_>) -> Vec<EventView> {
-    let wanted = |key: &str| {
-        query.split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == key)
-    };
-    let (app, env) = (wanted("app"), wanted("env"));
+    let (app, env) = (asked(query, "app"), asked(query, "env"));
     let fits = |event: &&EventView| {
         event.seq > after
-            && app.is_none_or(|(_, app)| app.is_empty() || event.app.as_deref() == Some(app))
-            && env.is_none_or(|(_, env)| env.is_empty() || event.env.as_deref() == Some(env))
+            && app.is_none_or(|app| event.app.as_deref() == Some(app))
+            && env.is_none_or(|env| event.env.as_deref() == Some(env))
             && event.env.as_deref().is_none_or(|env| reader.sees(env))
     };
     let mut found: Vec<EventView> =
