@@ -3,6 +3,7 @@
 //! Paths are those of the public contract, without `/api/v1/`. Nothing here changes anything.
 
 pub mod fleet;
+pub mod glance;
 pub mod rollouts;
 
 use std::cmp::Reverse;
@@ -89,7 +90,7 @@ impl Api {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match parts.as_slice() {
-            ["status"] => json(fleet::status(&self.engine.read(), reader)),
+            ["status"] => json(glance::status(&self.engine.read(), reader)),
             ["nodes"] => json(fleet::nodes(&self.engine.read(), reader)),
             ["nodes", node] => self.node(&name(node)?, reader),
             ["edges"] => json(fleet::edges(&self.engine.read(), reader)),

@@ -93,7 +93,7 @@ fn fleets(fleets: &[FleetView], page: &Page) -> String {
             Cell::from(fleet.app.as_str()),
             Cell::from(fleet.env.as_str()),
             Cell::or_dash(fleet.release.as_deref()),
-            Cell::from(fleet.revision.to_string()),
+            Cell::or_dash(fleet.revision.map(|revision| revision.to_string()).as_deref()),
             Cell::toned(tone, format!("{in_traffic} of {targets}")),
         ]);
     }

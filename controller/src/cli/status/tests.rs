@@ -9,7 +9,7 @@ fn fleet(app: &str, env: &str, in_traffic: usize) -> FleetView {
         app: app.to_owned(),
         env: env.to_owned(),
         release: Some("1.0.3".to_owned()),
-        revision: 14,
+        revision: Some(14),
         targets: 6,
         in_traffic,
     }
