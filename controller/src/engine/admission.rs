@@ -248,6 +248,7 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
     let restart = start.kind == Kind::Restart;
     let mut plan = plan(&targets, &resolved.strategy, &release.release(), restart);
     plan.refusals.extend(unsafe_here(state, start, &resolved));
+    plan.notes.extend(nothing_spread(&targets, &resolved));
     Ok(Found { release, resolved, targets, plan })
 }
 
@@ -274,6 +275,13 @@ fn targets(state: &State, start: &Start, resolved: &Resolved) -> Vec<Target> {
                 .and_then(|label| agent.record.all_labels().get(label).cloned()),
         })
         .collect()
+}
+
+/// Is a label to spread by that nobody has? A slip of the pen, as like as not.
+fn nothing_spread(targets: &[Target], resolved: &Resolved) -> Option<String> {
+    let label = resolved.strategy.spread_by.as_ref()?;
+    let nobody = !targets.is_empty() && targets.iter().all(|target| target.spread.is_none());
+    nobody.then(|| format!("spread_by: no target has the label {label}, so nothing is spread"))
 }
 
 /// What speaks against it beside the plan itself.
