@@ -359,6 +359,10 @@ async fn a_release_that_is_there_is_not_uploaded_again() {
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    fake.write_app(&MANIFEST.replace("dist", "dits"));
+    let ran = fake.run("check").await;
+    assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""), "{ran:?}");
+    assert!(ran.stderr.starts_with("error: rota.toml: ") && ran.stderr.contains("dits"), "{ran:?}");
 }
 
 #[tokio::test]

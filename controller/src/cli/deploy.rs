@@ -13,7 +13,7 @@ use super::outcome::{Exit, Failure};
 use super::rollout::{self, FollowArgs};
 use super::talk::{self, Format, Page};
 use super::{checked, render, upload, words};
-use crate::artifact::{self, Packed};
+use crate::artifact::{self, PackError, Packed};
 use crate::client::Client;
 use crate::manifest::Artifact;
 use crate::view::{PlanView, ReleaseView};
@@ -78,6 +78,12 @@ pub struct CheckArgs {
 /// Carries out `rota check`.
 pub fn check(desk: &Desk, args: &CheckArgs) -> Result<Exit, Failure> {
     let source = manifest::read(desk, &args.file)?;
+    // What is only known when a version is chosen cannot be looked for.
+    if let Artifact::Path(path) = &source.manifest.base().artifact
+        && !path.contains('{')
+    {
+        artifact::look(path, &source.dir).map_err(|error| not_packed(&source, &error))?;
+    }
     match desk.talk.format {
         Format::Table => desk.talk.data(&checked::text(&source.manifest))?,
         Format::Json => desk.talk.data(&checked::json(&source.manifest)?)?,
@@ -256,14 +262,16 @@ async fn content(desk: &Desk, source: &Source, version: &Version) -> Result<Cont
     let (dir, out) = (source.dir.clone(), folder.path().to_owned());
     let packing = tokio::task::spawn_blocking(move || artifact::pack(&artifact, &dir, &out));
     let packed = match packing.await {
-        Ok(packed) => packed.map_err(|error| {
-            Failure::usage(format!("{}: {}", source.name, super::outcome::chain(&error)))
-        })?,
+        Ok(packed) => packed.map_err(|error| not_packed(source, &error))?,
         Err(error) => return Err(Failure::internal("packing ended early", &error)),
     };
     let (size, digest) = (words::bytes(packed.size), packed.digest.short());
     desk.talk.detail(&format!("packed {size}, sha256 {digest}"));
     Ok(Content::Here { packed, _folder: folder })
+}
+
+fn not_packed(source: &Source, error: &PackError) -> Failure {
+    Failure::usage(format!("{}: {}", source.name, super::outcome::chain(error)))
 }
 
 /// How the archive behind a URL is packed, by its name.
