@@ -165,29 +165,106 @@ async fn the_latest_rollout_is_pinned_before_it_is_followed() {
 }
 
 #[tokio::test]
-async fn ctrl_c_detaches() {
+async fn ctrl_c_detaches_and_says_so_to_programs_too() {
     let fake = Fake::start(Script::rollout(vec![vec![under_way()]])).await;
-    let mut child = fake.spawn(START);
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    while let Some(line) = lines.next_line().await.unwrap() {
-        if line.contains("drain") {
-            break;
-        }
+    for line in [START.to_owned(), format!("-o json {START}")] {
+        let (said, exit) = press_ctrl_c(&fake, &line).await;
+        let told = said.iter().skip_while(|line| !line.starts_with("detached"));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                "detached: rollout shop/prod/14 goes on without you",
+                "hint: `rota rollout status shop/prod/14 -w` comes back to it"
+            ]
+        );
+        assert_eq!(exit, Some(0));
+    }
+    assert_eq!(press_ctrl_c(&fake, &format!("-q {START}")).await, (Vec::new(), Some(0)));
+}
+
+/// Presses Ctrl-C when the rollout is followed: all that was said, and the exit code.
+async fn press_ctrl_c(fake: &Fake, line: &str) -> (Vec<String>, Option<i32>) {
+    fake.seen.lock().unwrap().calls.clear();
+    let mut child = fake.spawn(line);
+    // It listens for the key before it asks for anything to follow.
+    while !fake.seen.lock().unwrap().calls.iter().any(|call| call.starts_with("follow")) {
+        tokio::task::yield_now().await;
     }
     let pid = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let mut rest = Vec::new();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
     while let Some(line) = lines.next_line().await.unwrap() {
-        rest.push(line);
+        said.push(line);
     }
-    assert_eq!(
-        rest,
-        [
-            "detached: rollout shop/prod/14 goes on without you",
-            "hint: `rota rollout status shop/prod/14 -w` comes back to it"
-        ]
-    );
-    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    (said, child.wait().await.unwrap().code())
+}
+
+#[tokio::test]
+async fn an_empty_list_is_empty_and_that_is_said_aside() {
+    let empty = |path: &str| (path.to_owned(), "[]".to_owned());
+    let paths = ["nodes", "edges", "pools", "envs", "tokens", "releases", "audit", "rollouts?"];
+    let more = ["history/shop/prod", "rollouts?app=shop&env=prod", "controllers"];
+    let reads = paths.into_iter().chain(more).map(empty).collect();
+    let fake = Fake::start(Script { reads, ..Script::default() }).await;
+    for line in [
+        "node ls",
+        "node ls --env prod",
+        "edge ls",
+        "pool ls",
+        "env ls",
+        "controller ls",
+        "token ls",
+        "release ls",
+        "audit",
+        "rollout ls",
+        "rollout ls --app shop --env prod",
+        "rollout history shop --env prod",
+    ] {
+        let ran = fake.run(line).await;
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, ""), "{line}: {ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{line}: {ran:?}");
+        let ran = fake.run(&format!("{line} -o json")).await;
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("[]\n", ""), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_cannot_be_used_are_left_out() {
+    let token = |id: &str, uses: u32, ends: &str| {
+        json!({ "id": id, "kind": "agent", "role": null, "name": null, "uses_left": uses,
+            "expires_at": ends })
+    };
+    let (past, future) = ("2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z");
+    let list = json!([token("good", 1, future), token("used", 0, future), token("late", 1, past)]);
+    let reads = BTreeMap::from([("tokens".to_owned(), list.to_string())]);
+    let fake = Fake::start(Script { reads, ..Script::default() }).await;
+    for (line, shown) in [("token ls", 1), ("token ls --all", 3)] {
+        assert_eq!(fake.run(line).await.stdout.lines().count(), 1 + shown, "{line}");
+        let ran = fake.run(&format!("{line} -o json")).await;
+        assert_eq!(ran.stdout.matches("\"id\"").count(), shown, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_context_of_the_environment_is_found_and_not_shown_in_usage_lines() {
+    let reads = BTreeMap::from([("nodes".to_owned(), "[]".to_owned())]);
+    let fake = Fake::start(Script { reads, ..Script::default() }).await;
+    let run = async |line: &str| {
+        let mut command = rota(fake.home.path(), line);
+        Ran::of(command.env("ROTA_CONTEXT", fake.context()).output().await.unwrap())
+    };
+    assert_eq!(run("node ls -o json").await.stdout, "[]\n");
+    let ran = run("deploy").await;
+    assert!(ran.stderr.contains("Usage:") && !ran.stderr.contains("--context"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn the_context_is_introduced_once() {
+    let fake = Fake::start(Script::rollout(vec![vec![completed()]])).await;
+    fake.write_app(MANIFEST);
+    let ran = fake.run("-v deploy --version 1.1.0 --env prod").await;
+    assert_eq!(ran.stderr.matches("context test:").count(), 1, "{ran:?}");
 }
 
 #[tokio::test]
