@@ -1,6 +1,7 @@
 //! What every command works with: its streams, and a client of the chosen context.
 
 use std::path::PathBuf;
+use std::sync::Once;
 use std::time::SystemTime;
 
 use rota_proto::operator::{Change, change};
@@ -19,12 +20,15 @@ pub struct Desk {
     /// Where words go.
     pub talk: Talk,
     context: Option<String>,
+    /// Which controllers are asked is said once, however many calls a command makes.
+    introduced: Once,
 }
 
 impl Desk {
     /// What the command line says; nothing is read or dialled yet.
     pub fn new(talk: Talk, context: Option<String>) -> Self {
-        Self { talk, context: context.filter(|name| !name.is_empty()) }
+        let context = context.filter(|name| !name.is_empty());
+        Self { talk, context, introduced: Once::new() }
     }
 
     /// What `--context` or `ROTA_CONTEXT` says.
@@ -41,7 +45,8 @@ impl Desk {
             Failure::internal(&deed, &error)
         })?;
         let controllers = list(&context.controllers);
-        self.talk.detail(&format!("context {}: {controllers}", context.name));
+        let introduce = || self.talk.detail(&format!("context {}: {controllers}", context.name));
+        self.introduced.call_once(introduce);
         // Several controllers are equals: begin anywhere.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let first = usize::try_from(now.subsec_nanos()).unwrap_or(0);
