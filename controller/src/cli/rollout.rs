@@ -189,7 +189,8 @@ pub struct UndoArgs {
 /// Restart what runs, in batches, and follow it
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota restart shop --env prod\n  \
-    rota restart shop --env prod -m \"new certificates\" --detach")]
+    rota restart shop --env prod -m \"new certificates\" --detach\n  \
+    rota restart shop --env prod --supersede --yes")]
 pub struct RestartArgs {
     /// The app
     app: AppName,
@@ -199,6 +200,12 @@ pub struct RestartArgs {
     /// Why, for the history
     #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
     message: String,
+    /// Replace a rollout of this app that runs here
+    #[arg(long)]
+    supersede: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
     #[command(flatten)]
     follow: FollowArgs,
 }
@@ -314,10 +321,14 @@ async fn undo(desk: &Desk, args: UndoArgs) -> Result<Exit, Failure> {
 }
 
 /// Carries out `rota restart`.
+    if args.supersede {
+        may_supersede(desk, &args.app, &args.env, args.yes).await?;
+    }
 pub async fn restart(desk: &Desk, args: RestartArgs) -> Result<Exit, Failure> {
     let request = StartRequest {
         app: args.app.to_string(),
         env: args.env.to_string(),
+        supersede: args.supersede,
         message: args.message,
         kind: Kind::Restart.into(),
         ..StartRequest::default()
