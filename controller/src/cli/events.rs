@@ -34,7 +34,7 @@ pub struct AuditArgs {}
 
 /// Carries out `rota audit`.
 pub async fn audit(desk: &Desk, _: &AuditArgs) -> Result<Exit, Failure> {
-    desk.show("audit", render::audit).await
+    desk.list("audit", &render::AUDIT).await
 }
 
 /// A document of an event log: one event, or several.

@@ -93,7 +93,7 @@ pub struct StartArgs {
     follow: FollowArgs,
 }
 
-/// List rollouts, the newest first
+/// List the newest rollouts of every app in every environment, those that run first
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota rollout ls\n  rota rollout ls --env prod --app shop")]
 pub struct LsArgs {
@@ -227,7 +227,7 @@ pub async fn run(desk: &Desk, command: RolloutCommand) -> Result<Exit, Failure> 
             desk.show(&format!("rollouts/{id}"), render::rollout_in_full).await
         }
         RolloutCommand::History { app, env } => {
-            desk.show(&format!("history/{app}/{env}"), render::history).await
+            desk.list(&format!("history/{app}/{env}"), &render::HISTORY).await
         }
         RolloutCommand::Pause(args) => {
             steer(desk, args, "pause", none, "pauses; updates under way finish").await
@@ -281,11 +281,10 @@ async fn steer(
 }
 
 async fn ls(desk: &Desk, args: &LsArgs) -> Result<Exit, Failure> {
-    let keep = |rollout: &RolloutView| {
-        args.app.as_ref().is_none_or(|app| app.as_str() == rollout.app)
-            && args.env.as_ref().is_none_or(|env| env.as_str() == rollout.env)
-    };
-    desk.show_some("rollouts", keep, render::rollouts).await
+    let app = args.app.as_ref().map(|app| format!("app={app}"));
+    let env = args.env.as_ref().map(|env| format!("env={env}"));
+    let query: Vec<String> = app.into_iter().chain(env).collect();
+    desk.list(&format!("rollouts?{}", query.join("&")), &render::ROLLOUTS).await
 }
 
 async fn start_release(desk: &Desk, args: StartArgs) -> Result<Exit, Failure> {
@@ -321,15 +320,15 @@ async fn undo(desk: &Desk, args: UndoArgs) -> Result<Exit, Failure> {
 }
 
 /// Carries out `rota restart`.
+pub async fn restart(desk: &Desk, args: RestartArgs) -> Result<Exit, Failure> {
     if args.supersede {
         may_supersede(desk, &args.app, &args.env, args.yes).await?;
     }
-pub async fn restart(desk: &Desk, args: RestartArgs) -> Result<Exit, Failure> {
     let request = StartRequest {
         app: args.app.to_string(),
         env: args.env.to_string(),
-        supersede: args.supersede,
         message: args.message,
+        supersede: args.supersede,
         kind: Kind::Restart.into(),
         ..StartRequest::default()
     };

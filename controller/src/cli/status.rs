@@ -70,7 +70,7 @@ fn screen(status: &StatusView, page: &Page) -> String {
     text
 }
 
-fn rollouts(rollouts: &Vec<RolloutView>, page: &Page) -> String {
+fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
     if rollouts.is_empty() {
         return "no rollout is under way\n".to_owned();
     }

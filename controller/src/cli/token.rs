@@ -10,7 +10,7 @@ use super::outcome::{Exit, Failure};
 use super::render;
 use super::talk::{self, Format};
 use super::words;
-use crate::view::NewTokenView;
+use crate::view::{NewTokenView, TokenView};
 
 /// Make, list and withdraw join tokens
 #[derive(Debug, Subcommand)]
@@ -22,8 +22,12 @@ pub enum TokenCommand {
         rota token create --for controller --name c2")]
     Create(CreateArgs),
     /// List the tokens that can still be used
-    #[command(after_help = "Examples:\n  rota token ls")]
-    Ls,
+    #[command(after_help = "Examples:\n  rota token ls\n  rota token ls --all")]
+    Ls {
+        /// Also those that are used up or expired
+        #[arg(long)]
+        all: bool,
+    },
     /// Withdraw a token
     #[command(after_help = "Examples:\n  rota token rm 3f9a1c")]
     Rm {
@@ -74,7 +78,14 @@ enum Role {
 pub async fn run(desk: &Desk, command: TokenCommand) -> Result<Exit, Failure> {
     match command {
         TokenCommand::Create(args) => create(desk, args).await,
-        TokenCommand::Ls => desk.show("tokens", render::tokens).await,
+        TokenCommand::Ls { all } => {
+            let now = talk::now();
+            let keep = |token: &TokenView| {
+                let ends = words::moment(&token.expires_at);
+                all || (token.uses_left > 0 && ends.is_none_or(|ends| ends > now))
+            };
+            desk.list_some("tokens", &render::TOKENS, keep).await
+        }
         TokenCommand::Rm { id } => {
             let done = format!("token {id} cannot be used any more");
             desk.apply(change::Change::RemoveToken(id), &done).await

@@ -10,8 +10,8 @@ use crate::cli::talk::Page;
 use crate::cli::{ending, watch, words};
 use crate::view::{HistoryEntry, NodeProgress, PlanView, RolloutView};
 
-/// `rota rollout ls`.
-pub fn rollouts(rollouts: &Vec<RolloutView>, page: &Page) -> String {
+/// The table of `rota rollout ls` and `rota status`.
+pub fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
     let mut table = Table::new(&["ID", "RELEASE", "STATE", ">NODES", "STARTED", "WHY"]);
     for rollout in rollouts {
         let why = why(rollout);
@@ -24,7 +24,7 @@ pub fn rollouts(rollouts: &Vec<RolloutView>, page: &Page) -> String {
             foreign(&why),
         ]);
     }
-    listing(&table, page, "there is no rollout: `rota deploy` starts one")
+    table.text(page.ink, page.columns)
 }
 
 /// Why it does not move; else why it was started.
@@ -45,7 +45,7 @@ pub fn movement(rollout: &RolloutView) -> String {
 }
 
 /// `rota rollout history`.
-pub fn history(entries: &Vec<HistoryEntry>, page: &Page) -> String {
+pub(super) fn history(entries: &[HistoryEntry], page: &Page) -> String {
     let mut table = Table::new(&[">REV", "RELEASE", "STATE", "STARTED", "TOOK", "BY", "WHY"]);
     for entry in entries {
         let end = entry.finished_at.as_deref().and_then(words::moment);
@@ -61,7 +61,7 @@ pub fn history(entries: &Vec<HistoryEntry>, page: &Page) -> String {
             foreign(&entry.message),
         ]);
     }
-    listing(&table, page, "nothing was rolled out here yet")
+    table.text(page.ink, page.columns)
 }
 
 /// `rota rollout status`: the rollout, what it waits for, its nodes, its evidence.
