@@ -100,6 +100,9 @@ fn progress(rollout: &RolloutView, page: &Page) -> String {
 fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
     let state = state_words(&rollout.state);
     let mut state = page.ink.paint(tone_of(&rollout.state), &state);
+    if let Some(by) = &rollout.paused {
+        write!(state, " by {}", words::clean(by)).expect("strings take everything");
+    }
     if let Some((index, all)) = watch::batch(rollout) {
         write!(state, ", batch {index} of {all}").expect("strings take everything");
     }
@@ -107,9 +110,6 @@ fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
         Some(_) => String::new(),
         None => format!("{} (term {})", rollout.controller, rollout.term),
     };
-    if let Some(by) = &rollout.paused {
-        write!(state, " by {}", words::clean(by)).expect("strings take everything");
-    }
     let hold = rollout.hold.as_ref();
     let since = |since: &str| words::ago(since, page.now);
     let started = format!("{} by {}", words::date(&rollout.started_at), rollout.who);
