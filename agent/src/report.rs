@@ -142,6 +142,8 @@ pub enum Once {
     NotStarted { why: String },
     /// It ended by itself.
     Exited { code: i32, output: Vec<u8> },
+    /// This node ended it, for this cause.
+    Killed { cause: String, output: Vec<u8> },
     /// A crash came between; nobody knows.
     Unknown { output: Vec<u8> },
 }

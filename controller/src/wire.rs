@@ -113,7 +113,10 @@ fn once_result(message: wire::OnceEnded) -> OnceResult {
         (true, false, _) => OnceResult::Unknown,
         (true, true, 0) => OnceResult::Succeeded,
         (true, true, code) => OnceResult::Failed {
-            text: format!("it ended with exit code {code}"),
+            text: match message.cause.as_str() {
+                "" => format!("it ended with exit code {code}"),
+                cause => cause.to_owned(),
+            },
             output: output(&message.output),
         },
     }

@@ -165,29 +165,106 @@ async fn the_latest_rollout_is_pinned_before_it_is_followed() {
 }
 
 #[tokio::test]
-async fn ctrl_c_detaches() {
+async fn ctrl_c_detaches_and_says_so_to_programs_too() {
     let fake = Fake::start(Script::rollout(vec![vec![under_way()]])).await;
-    let mut child = fake.spawn(START);
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    while let Some(line) = lines.next_line().await.unwrap() {
-        if line.contains("drain") {
-            break;
-        }
+    for line in [START.to_owned(), format!("-o json {START}")] {
+        let (said, exit) = press_ctrl_c(&fake, &line).await;
+        let told = said.iter().skip_while(|line| !line.starts_with("detached"));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                "detached: rollout shop/prod/14 goes on without you",
+                "hint: `rota rollout status shop/prod/14 -w` comes back to it"
+            ]
+        );
+        assert_eq!(exit, Some(0));
+    }
+    assert_eq!(press_ctrl_c(&fake, &format!("-q {START}")).await, (Vec::new(), Some(0)));
+}
+
+/// Presses Ctrl-C when the rollout is followed: all that was said, and the exit code.
+async fn press_ctrl_c(fake: &Fake, line: &str) -> (Vec<String>, Option<i32>) {
+    fake.seen.lock().unwrap().calls.clear();
+    let mut child = fake.spawn(line);
+    // It listens for the key before it asks for anything to follow.
+    while !fake.seen.lock().unwrap().calls.iter().any(|call| call.starts_with("follow")) {
+        tokio::task::yield_now().await;
     }
     let pid = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let mut rest = Vec::new();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
     while let Some(line) = lines.next_line().await.unwrap() {
-        rest.push(line);
+        said.push(line);
     }
-    assert_eq!(
-        rest,
-        [
-            "detached: rollout shop/prod/14 goes on without you",
-            "hint: `rota rollout status shop/prod/14 -w` comes back to it"
-        ]
-    );
-    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    (said, child.wait().await.unwrap().code())
+}
+
+#[tokio::test]
+async fn an_empty_list_is_empty_and_that_is_said_aside() {
+    let empty = |path: &str| (path.to_owned(), "[]".to_owned());
+    let paths = ["nodes", "edges", "pools", "envs", "tokens", "releases", "audit", "rollouts?"];
+    let more = ["history/shop/prod", "rollouts?app=shop&env=prod", "controllers"];
+    let reads = paths.into_iter().chain(more).map(empty).collect();
+    let fake = Fake::start(Script { reads, ..Script::default() }).await;
+    for line in [
+        "node ls",
+        "node ls --env prod",
+        "edge ls",
+        "pool ls",
+        "env ls",
+        "controller ls",
+        "token ls",
+        "release ls",
+        "audit",
+        "rollout ls",
+        "rollout ls --app shop --env prod",
+        "rollout history shop --env prod",
+    ] {
+        let ran = fake.run(line).await;
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, ""), "{line}: {ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{line}: {ran:?}");
+        let ran = fake.run(&format!("{line} -o json")).await;
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("[]\n", ""), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_cannot_be_used_are_left_out() {
+    let token = |id: &str, uses: u32, ends: &str| {
+        json!({ "id": id, "kind": "agent", "role": null, "name": null, "uses_left": uses,
+            "expires_at": ends })
+    };
+    let (past, future) = ("2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z");
+    let list = json!([token("good", 1, future), token("used", 0, future), token("late", 1, past)]);
+    let reads = BTreeMap::from([("tokens".to_owned(), list.to_string())]);
+    let fake = Fake::start(Script { reads, ..Script::default() }).await;
+    for (line, shown) in [("token ls", 1), ("token ls --all", 3)] {
+        assert_eq!(fake.run(line).await.stdout.lines().count(), 1 + shown, "{line}");
+        let ran = fake.run(&format!("{line} -o json")).await;
+        assert_eq!(ran.stdout.matches("\"id\"").count(), shown, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_context_of_the_environment_is_found_and_not_shown_in_usage_lines() {
+    let reads = BTreeMap::from([("nodes".to_owned(), "[]".to_owned())]);
+    let fake = Fake::start(Script { reads, ..Script::default() }).await;
+    let run = async |line: &str| {
+        let mut command = rota(fake.home.path(), line);
+        Ran::of(command.env("ROTA_CONTEXT", fake.context()).output().await.unwrap())
+    };
+    assert_eq!(run("node ls -o json").await.stdout, "[]\n");
+    let ran = run("deploy").await;
+    assert!(ran.stderr.contains("Usage:") && !ran.stderr.contains("--context"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn the_context_is_introduced_once() {
+    let fake = Fake::start(Script::rollout(vec![vec![completed()]])).await;
+    fake.write_app(MANIFEST);
+    let ran = fake.run("-v deploy --version 1.1.0 --env prod").await;
+    assert_eq!(ran.stderr.matches("context test:").count(), 1, "{ran:?}");
 }
 
 #[tokio::test]
@@ -282,6 +359,10 @@ async fn check_shows_every_problem() {
     let error: Value = serde_json::from_str(&ran.stderr).unwrap();
     assert_eq!((ran.exit, error["error"]["kind"].as_str()), (2, Some("manifest")));
     assert_eq!(error["error"]["details"].as_array().unwrap().len(), 2);
+    fake.write_app(&MANIFEST.replace("dist", "dits"));
+    let ran = fake.run("check").await;
+    assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""), "{ran:?}");
+    assert!(ran.stderr.starts_with("error: rota.toml: ") && ran.stderr.contains("dits"), "{ran:?}");
     fake.write_app(MANIFEST);
     let ran = fake.run("check").await;
     assert_eq!(ran.exit, 0, "{ran:?}");
@@ -301,6 +382,8 @@ async fn deploy_uploads_pushes_starts_and_follows() {
     assert_eq!(
         calls,
         [
+            "upload state 64",
+            "plan shop prod 1.1.0",
             "read releases/shop/1.1.0",
             "upload state 64",
             "upload from 0",
@@ -311,6 +394,22 @@ async fn deploy_uploads_pushes_starts_and_follows() {
             "follow rollouts/shop/prod/14 after 0"
         ]
     );
+}
+
+#[tokio::test]
+async fn a_deploy_that_would_be_refused_uploads_and_pushes_nothing() {
+    let refusals = ["no node matches the target", "prod is frozen: sale"].map(str::to_owned);
+    let fake = Fake::start(Script { refusals: refusals.to_vec(), ..Script::default() }).await;
+    fake.write_app(MANIFEST);
+    let ran = fake.run("deploy --version 1.1.0 --env prod").await;
+    assert_eq!((ran.exit, ran.stdout.as_str()), (1, ""), "{ran:?}");
+    assert_eq!(
+        ran.stderr,
+        "error: no node matches the target\n  prod is frozen: sale\n  \
+         nothing was pushed or changed\nhint: `rota plan` shows all that a deploy would do\n"
+    );
+    let calls = fake.seen.lock().unwrap().calls.clone();
+    assert_eq!(calls, ["upload state 64", "plan shop prod 1.1.0"]);
 }
 
 #[tokio::test]
@@ -330,7 +429,7 @@ async fn a_release_that_is_there_is_not_uploaded_again() {
         let ran = fake.run("deploy --version 1.1.0 --env prod").await;
         assert_eq!(ran.exit, exit, "{ran:?}");
         let calls = fake.seen.lock().unwrap().calls.clone();
-        assert_eq!(calls.iter().any(|call| call.starts_with("upload")), upload, "{calls:?}");
+        assert_eq!(calls.iter().any(|call| call.starts_with("upload from")), upload, "{calls:?}");
         if exit == 1 {
             let message = "error: release shop 1.1.0 exists with another content\n";
             assert!(ran.stderr.starts_with(message), "{}", ran.stderr);
@@ -345,11 +444,8 @@ fn sha256(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_plan_changes_nothing_and_says_what_would_refuse() {
-    for (refusals, exit) in [(json!([]), 0), (json!(["prod is frozen: sale"]), 1)] {
-        let plan = json!({ "batches": [["web-01"]], "targets": 1, "skipped": [],
-            "least_in_traffic": 0, "refusals": refusals, "notes": [], "from": null,
-            "to": "1.1.0" });
-        let fake = Fake::start(Script { answer: plan.to_string(), ..Script::default() }).await;
+    for (refusals, exit) in [(vec![], 0), (vec!["prod is frozen: sale".to_owned()], 1)] {
+        let fake = Fake::start(Script { refusals, ..Script::default() }).await;
         fake.write_app(MANIFEST);
         let ran = fake.run("plan --version 1.1.0 --env prod").await;
         assert_eq!(ran.exit, exit, "{ran:?}");

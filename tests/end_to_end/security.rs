@@ -98,6 +98,8 @@ fn a_viewer_sees_and_changes_nothing() {
     assert!(seen.status.success() && text(&seen).contains("1.0.0"), "{}", text(&seen));
     let manifest = farm.write_app(APP).unwrap();
     let manifest = manifest.to_str().unwrap();
+    let planned = as_viewer(&["plan", "-f", manifest, "--version", "1.1.0", "--env", ENV]);
+    assert!(planned.status.success(), "a plan changes nothing: {}", text(&planned));
     let rows: [&[&str]; 8] = [
         &["deploy", "-f", manifest, "--version", "1.1.0", "--env", ENV, "--yes"],
         &["release", "push", "-f", manifest, "--version", "1.1.0"],

@@ -66,9 +66,8 @@ async fn carry_out(means: &Means, job: &Job) -> Once {
             Some(Exit::Signal(number)) => Once::Exited { code: 128 + number, output: ended.output },
             Some(Exit::Unknown) => Once::Unknown { output: ended.output },
             None => {
-                let mut output = ended.output;
-                output.extend_from_slice(b"\n(killed: it did not end within its timeout)\n");
-                Once::Exited { code: 124, output }
+                let cause = format!("it did not end within {:?} and was killed", job.timeout);
+                Once::Killed { cause, output: ended.output }
             }
         },
     }

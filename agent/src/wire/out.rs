@@ -102,20 +102,22 @@ fn failed(failed: &Failed) -> proto::Failed {
     }
 }
 
+/// What `timeout` answers for a command that it ended: for controllers that read no cause.
+const KILLED: i32 = 124;
+
 fn once(once: &Once) -> proto::OnceEnded {
-    match once {
-        Once::NotStarted { why } => proto::OnceEnded {
-            started: false,
-            known: true,
-            exit_code: 0,
-            output: tail(why.as_bytes()),
-        },
-        Once::Exited { code, output } => {
-            proto::OnceEnded { started: true, known: true, exit_code: *code, output: tail(output) }
-        }
-        Once::Unknown { output } => {
-            proto::OnceEnded { started: true, known: false, exit_code: 0, output: tail(output) }
-        }
+    let (exit_code, output, cause) = match once {
+        Once::NotStarted { why } => (0, why.as_bytes(), ""),
+        Once::Exited { code, output } => (*code, output.as_slice(), ""),
+        Once::Killed { cause, output } => (KILLED, output.as_slice(), cause.as_str()),
+        Once::Unknown { output } => (0, output.as_slice(), ""),
+    };
+    proto::OnceEnded {
+        started: !matches!(once, Once::NotStarted { .. }),
+        known: !matches!(once, Once::Unknown { .. }),
+        exit_code,
+        output: tail(output),
+        cause: cause.to_owned(),
     }
 }
 

@@ -81,7 +81,7 @@ pub struct Limits {
 pub struct Head {
     /// What it is doing.
     pub stage: Stage,
-    /// An operator stopped new updates: who.
+    /// An operator stopped new updates: who, and why if he said so.
     pub paused: Option<String>,
     /// Why it does not move, and since when.
     pub held: Option<Held>,

@@ -6,14 +6,13 @@ use rota_proto::agent::PoolState;
 use rota_rollout::names::AppName;
 use serde_json::{Value, json};
 
-use super::Reader;
-use super::rollouts;
+use super::{Reader, asked};
 use crate::access::rfc3339;
 use crate::engine::records::ReleaseRecord;
-use crate::engine::{Active, Agent, State};
+use crate::engine::{Agent, State};
 use crate::view::{
-    AppView, CareView, ControllerView, EdgeView, EnvView, EventView, FleetView, FreezeView,
-    MemberView, NodeView, PoolView, ReleaseView, StatusView,
+    AppView, ControllerView, EdgeView, EnvView, EventView, FreezeView, MemberView, NodeView,
+    PoolView, ReleaseView,
 };
 
 /// Events that one answer has at the most.
@@ -196,105 +195,15 @@ pub fn events(state: &State, query: &str, reader: Reader<'_>) -> Vec<EventView> 
 
 /// Events after this number that match the query, oldest first.
 pub fn events_after(state: &State, query: &str, after: u64, reader: Reader<'_>) -> Vec<EventView> {
-    let wanted = |key: &str| {
-        query.split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == key)
-    };
-    let (app, env) = (wanted("app"), wanted("env"));
+    let (app, env) = (asked(query, "app"), asked(query, "env"));
     let fits = |event: &&EventView| {
         event.seq > after
-            && app.is_none_or(|(_, app)| app.is_empty() || event.app.as_deref() == Some(app))
-            && env.is_none_or(|(_, env)| env.is_empty() || event.env.as_deref() == Some(env))
+            && app.is_none_or(|app| event.app.as_deref() == Some(app))
+            && env.is_none_or(|env| event.env.as_deref() == Some(env))
             && event.env.as_deref().is_none_or(|env| reader.sees(env))
     };
     let mut found: Vec<EventView> =
         state.events.iter().rev().filter(fits).take(EVENTS_SHOWN_MAX).cloned().collect();
     found.reverse();
     found
-}
-
-/// Everything at a glance.
-pub fn status(state: &State, reader: Reader<'_>) -> StatusView {
-    let all = nodes(state, reader);
-    let seen = state.fleets.iter().filter(|((_, env), _)| reader.sees(env.as_str()));
-    let fleets = seen.map(|((app, env), fleet)| {
-        let there: Vec<&AppView> = all
-            .iter()
-            .filter(|node| node.env == env.as_str())
-            .flat_map(|node| &node.apps)
-            .filter(|entry| entry.app == app.as_str() && !entry.release.is_empty())
-            .collect();
-        FleetView {
-            app: app.to_string(),
-            env: env.to_string(),
-            release: fleet.currents.last().map(|c| c.release.version.to_string()),
-            revision: fleet.revision.0,
-            targets: there.len(),
-            in_traffic: there.iter().filter(|app| serves(app)).count(),
-        }
-    });
-    let mine = |active: &&Active| reader.sees(active.rollout.spec.id.env.as_str());
-    StatusView {
-        fleets: fleets.collect(),
-        rollouts: state
-            .rollouts
-            .values()
-            .filter(mine)
-            .map(|active| rollouts::of_active(state, active))
-            .collect(),
-        care: care(state, &all, reader),
-        envs: envs(state, reader),
-        controllers: controllers(state),
-    }
-}
-
-fn serves(app: &AppView) -> bool {
-    app.health == "healthy" && app.traffic == "in"
-}
-
-/// Nodes and edges that somebody should look at, and what to do.
-fn care(state: &State, nodes: &[NodeView], reader: Reader<'_>) -> Vec<CareView> {
-    let mut care = Vec::new();
-    let mut add = |name: &str, env: &str, text: String, hint: String| {
-        care.push(CareView { name: name.to_owned(), env: env.to_owned(), text, hint });
-    };
-    for node in nodes {
-        let inspect = format!("rota node inspect {}", node.name);
-        match node.state.as_str() {
-            "offline" => {
-                let since = node.last_seen.clone().unwrap_or_default();
-                add(&node.name, &node.env, format!("offline since {since}"), inspect);
-                continue;
-            }
-            "drained" => {
-                let hint = format!("rota node undrain {}", node.name);
-                add(&node.name, &node.env, "drained by an operator".to_owned(), hint);
-                continue;
-            }
-            _ => {}
-        }
-        for app in node.apps.iter().filter(|app| !app.release.is_empty() && !serves(app)) {
-            let updating = state.rollouts.values().any(|active| {
-                let own =
-                    active.rollout.nodes().iter().find(|(name, _)| name.as_str() == node.name);
-                own.is_some_and(|(_, node)| node.phase.is_running())
-            });
-            if !updating {
-                let text = format!(
-                    "{} {} is {}, traffic {}",
-                    app.app, app.release, app.health, app.traffic
-                );
-                add(&node.name, &node.env, text, inspect.clone());
-            }
-        }
-    }
-    for edge in edges(state, reader).into_iter().filter(|edge| edge.state == "offline") {
-        let since = edge.last_seen.unwrap_or_default();
-        add(
-            &edge.name,
-            &edge.env,
-            format!("edge offline since {since}"),
-            "rota edge ls".to_owned(),
-        );
-    }
-    care
 }

@@ -3,8 +3,10 @@
 //! Paths are those of the public contract, without `/api/v1/`. Nothing here changes anything.
 
 pub mod fleet;
+pub mod glance;
 pub mod rollouts;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use rota_rollout::names::{AppName, EnvName, NodeName, Revision, RolloutId, Version};
@@ -15,10 +17,13 @@ use crate::access::{Access, Action, Caller};
 use crate::engine::{self, Handle};
 use crate::errors::Sort;
 use crate::store::Store;
-use crate::view::ErrorView;
+use crate::view::{ErrorView, RolloutView};
 
 /// Entries of logs that one answer has at the most.
 const LOG_PAGE: usize = 500;
+
+/// Rollouts of one app in one environment that a list has at the most; `rota rollout history` has all.
+const ROLLOUTS_LISTED_MAX: usize = 20;
 
 /// Everything that answers are made of.
 #[derive(Clone)]
@@ -62,6 +67,12 @@ impl Reader<'_> {
     }
 }
 
+/// What a query says of a key; nothing where it is empty.
+fn asked<'a>(query: &'a str, key: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(of, _)| *of == key).map(|(_, value)| value).filter(|value| !value.is_empty())
+}
+
 fn json(value: impl Serialize) -> Result<Value, ErrorView> {
     serde_json::to_value(value).map_err(|error| Sort::Internal.error(error.to_string(), ""))
 }
@@ -79,7 +90,7 @@ impl Api {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match parts.as_slice() {
-            ["status"] => json(fleet::status(&self.engine.read(), reader)),
+            ["status"] => json(glance::status(&self.engine.read(), reader)),
             ["nodes"] => json(fleet::nodes(&self.engine.read(), reader)),
             ["nodes", node] => self.node(&name(node)?, reader),
             ["edges"] => json(fleet::edges(&self.engine.read(), reader)),
@@ -87,10 +98,12 @@ impl Api {
             ["pools", pool] => self.pool(pool, reader),
             ["releases"] => json(fleet::releases(&self.engine.read(), None)),
             ["releases", app] => {
-                json(fleet::releases(&self.engine.read(), Some(&name::<AppName>(app)?)))
+                let app = name(app)?;
+                self.known(&app)?;
+                json(fleet::releases(&self.engine.read(), Some(&app)))
             }
             ["releases", app, version] => self.release(&name(app)?, &name(version)?),
-            ["rollouts"] => self.rollouts(reader).await,
+            ["rollouts"] => self.rollouts(query, reader).await,
             ["rollouts", app, env] => self.rollout(name(app)?, name(env)?, None, reader).await,
             ["rollouts", app, env, revision] => {
                 let revision = revision.parse().map(Revision).map_err(|_| {
@@ -161,42 +174,69 @@ impl Api {
         if !reader.sees(env.as_str()) {
             return Err(missing(format!("{app} has no rollout in {env}")));
         }
-        let id = {
-            let state = self.engine.read();
-            let newest = state.fleets.get(&(app.clone(), env.clone())).map(|f| f.revision);
-            let revision = revision
-                .or(newest)
-                .ok_or_else(|| missing(format!("{app} has no rollout in {env}")))?;
-            let id = RolloutId { app: app.clone(), env: env.clone(), revision };
-            if let Some(active) = state.rollouts.get(&id) {
-                return json(rollouts::of_active(&state, active));
-            }
-            id
-        };
-        match engine::load_ended(self.store.as_ref(), &id).await? {
-            Some(ended) => json(rollouts::of_ended(&ended)),
+        let newest =
+            || self.engine.read().fleets.get(&(app.clone(), env.clone())).map(|f| f.revision);
+        let revision = revision
+            .or_else(newest)
+            .ok_or_else(|| missing(format!("{app} has no rollout in {env}")))?;
+        let id = RolloutId { app: app.clone(), env: env.clone(), revision };
+        match self.found(id.clone()).await? {
+            Some(view) => json(view),
             None => Err(missing(format!("there is no rollout {id}"))),
         }
     }
 
-    /// The newest rollout of every app in every environment.
-    async fn rollouts(&self, reader: Reader<'_>) -> Result<Value, ErrorView> {
-        let ids: Vec<RolloutId> = {
+    /// A rollout, running or over, if there is one.
+    async fn found(&self, id: RolloutId) -> Result<Option<RolloutView>, ErrorView> {
+        {
             let state = self.engine.read();
-            let seen = state.fleets.iter().filter(|((_, env), _)| reader.sees(env.as_str()));
-            seen.map(|((app, env), fleet)| RolloutId {
-                app: app.clone(),
-                env: env.clone(),
-                revision: fleet.revision,
-            })
-            .collect()
-        };
-        let mut views = Vec::new();
-        for id in ids {
-            let RolloutId { app, env, revision } = id;
-            views.push(self.rollout(app, env, Some(revision), reader).await?);
+            if let Some(active) = state.rollouts.get(&id) {
+                return Ok(Some(rollouts::of_active(&state, active)));
+            }
         }
-        Ok(Value::Array(views))
+        let ended = engine::load_ended(self.store.as_ref(), &id).await?;
+        Ok(ended.map(|ended| rollouts::of_ended(&ended)))
+    }
+
+    /// An app of which nobody ever heard is a slip of the pen.
+    fn known(&self, app: &AppName) -> Result<(), ErrorView> {
+        let state = self.engine.read();
+        let known = state.releases.keys().any(|(of, _)| of == app)
+            || state.fleets.keys().any(|(of, _)| of == app);
+        let missing = || {
+            let hint = "`rota release ls` lists all apps with their releases";
+            Sort::NotFound.error(format!("there is no app {app}"), hint)
+        };
+        known.then_some(()).ok_or_else(missing)
+    }
+
+    /// The newest rollouts of every app in every environment that `app=` and `env=` of the query leave: those that
+    /// run first, then by their start. The nodes are listed of the newest of each only.
+    async fn rollouts(&self, query: &str, reader: Reader<'_>) -> Result<Value, ErrorView> {
+        let (only_app, only_env) = (asked(query, "app"), asked(query, "env"));
+        let newest: Vec<(AppName, EnvName, u64)> = {
+            let state = self.engine.read();
+            let wanted = |(app, env): &(AppName, EnvName)| {
+                reader.sees(env.as_str())
+                    && only_app.is_none_or(|only| only == app.as_str())
+                    && only_env.is_none_or(|only| only == env.as_str())
+            };
+            let fleets = state.fleets.iter().filter(|(key, _)| wanted(key));
+            fleets.map(|((app, env), f)| (app.clone(), env.clone(), f.revision.0)).collect()
+        };
+        let mut views: Vec<RolloutView> = Vec::new();
+        for (app, env, newest) in newest {
+            for revision in (1..=newest).rev().take(ROLLOUTS_LISTED_MAX) {
+                let id =
+                    RolloutId { app: app.clone(), env: env.clone(), revision: Revision(revision) };
+                let Some(view) = self.found(id).await? else { continue };
+                let whole = revision == newest || view.finished_at.is_none();
+                views.push(if whole { view } else { rollouts::summed_up(view) });
+            }
+        }
+        let started = |view: &RolloutView| view.started_at.parse::<jiff::Timestamp>().ok();
+        views.sort_by_key(|view| (view.finished_at.is_some(), Reverse(started(view))));
+        json(views)
     }
 
     async fn history(
@@ -205,6 +245,7 @@ impl Api {
         env: &EnvName,
         reader: Reader<'_>,
     ) -> Result<Value, ErrorView> {
+        self.known(app)?;
         if !reader.sees(env.as_str()) {
             return json(Vec::<Value>::new());
         }

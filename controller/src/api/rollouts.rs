@@ -33,6 +33,11 @@ pub fn of_active(state: &State, active: &Active) -> RolloutView {
     view
 }
 
+/// The same in a list of many: without its nodes, of which there may be thousands.
+pub fn summed_up(view: RolloutView) -> RolloutView {
+    RolloutView { nodes: Vec::new(), batches: Vec::new(), ..view }
+}
+
 /// A rollout that is over.
 pub fn of_ended(ended: &Ended) -> RolloutView {
     let mut view = view(&ended.rollout, &ended.evidence);
@@ -60,7 +65,7 @@ fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
     let spec = &rollout.spec;
     let nodes: Vec<NodeProgress> =
         rollout.nodes().iter().map(|(name, node)| progress(rollout, name, node)).collect();
-    RolloutView {
+    let mut view = RolloutView {
         id: spec.id.to_string(),
         app: spec.id.app.to_string(),
         env: spec.id.env.to_string(),
@@ -72,6 +77,8 @@ fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
         who: spec.who.clone(),
         state: rollout.state().to_owned(),
         hold: hold(rollout),
+        paused: rollout.head.paused.clone(),
+        on_release: 0,
         controller: String::new(),
         term: 0,
         batches: batches(rollout),
@@ -85,7 +92,9 @@ fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
         nodes,
         started_at: rfc3339(spec.started),
         finished_at: finished(rollout),
-    }
+    };
+    view.on_release = view.count_on_release();
+    view
 }
 
 fn kind(kind: Kind) -> &'static str {
@@ -141,9 +150,10 @@ fn batches(rollout: &Rollout) -> Vec<BatchView> {
 
 fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
     let (state, step) = state_of(&node.phase);
-    let (mut error, mut output) = (None, None);
+    let (mut error, mut output, mut left) = (None, None, None);
     match &node.phase {
-        Phase::Failed { cause, .. } => {
+        Phase::Failed { cause, left: as_what } => {
+            left = Some(left_as(*as_what).to_owned());
             error = Some(in_words(cause));
             output = Some(cause.output.clone()).filter(|output| !output.is_empty());
         }
@@ -174,6 +184,7 @@ fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
         restoring: step == Some(StepName::Restore),
         release: node.runs.as_ref().map(|release| release.version.to_string()),
         attempt: node.attempt.0,
+        left,
         error,
         output,
         out_of_traffic_ms: node.measured.out_of_traffic.0,
@@ -187,6 +198,16 @@ fn in_words(cause: &Cause) -> String {
     match cause.step {
         Some(step) => format!("{step}: {}", cause.text),
         None => cause.text.clone(),
+    }
+}
+
+/// What a failed node was left as, in the words of the public contract.
+fn left_as(left: Left) -> &'static str {
+    match left {
+        Left::Restored => "restored",
+        Left::Out => "out",
+        Left::Untouched => "untouched",
+        Left::Unknown => "unknown",
     }
 }
 

@@ -8,4 +8,4 @@ pub mod store;
 mod tests;
 mod tree;
 
-pub use pack::{Format, PackError, Packed, inspect, pack};
+pub use pack::{Format, PackError, Packed, inspect, look, pack};

@@ -64,15 +64,34 @@ pub fn pack(artifact: &Artifact, base: &Path, out: &Path) -> Result<Packed, Pack
         Artifact::Url { .. } => return Err(PackError::NotAPath("url")),
         Artifact::Image(_) => return Err(PackError::NotAPath("image")),
     };
+    match look(given, base)? {
+        Found::Folder(path) => pack_folder(&path, out),
+        Found::File(path) => inspect(&path),
+    }
+}
+
+/// What an artifact's `path` leads to.
+#[derive(Debug)]
+pub enum Found {
+    /// To be packed.
+    Folder(PathBuf),
+    /// An archive, if it is any good.
+    File(PathBuf),
+}
+
+/// Looks for an artifact with `path`, relative to the manifest's folder `base`.
+pub fn look(given: &str, base: &Path) -> Result<Found, PackError> {
     let path = base.join(given);
     let meta = fs::metadata(&path).map_err(|cause| match cause.kind() {
-        io::ErrorKind::NotFound => PackError::Missing { given: given.clone(), path: path.clone() },
+        io::ErrorKind::NotFound => {
+            PackError::Missing { given: given.to_owned(), path: path.clone() }
+        }
         _ => PackError::Read { path: path.clone(), cause },
     })?;
     if meta.is_dir() {
-        pack_folder(&path, out)
+        Ok(Found::Folder(path))
     } else if meta.is_file() {
-        inspect(&path)
+        Ok(Found::File(path))
     } else {
         Err(PackError::Neither(path))
     }

@@ -58,7 +58,7 @@ pub async fn run(desk: &Desk, command: ControllerCommand) -> Result<Exit, Failur
         })
     };
     match command {
-        ControllerCommand::Ls => desk.show("controllers", render::controllers).await,
+        ControllerCommand::Ls => desk.list("controllers", &render::CONTROLLERS).await,
         ControllerCommand::Drain { name, handover, force, wait } => {
             let done = format!("{name} takes nothing new");
             desk.apply(verb(&name, "drain", handover, force), &done).await?;

@@ -13,7 +13,7 @@ use super::outcome::{Exit, Failure};
 use super::rollout::{self, FollowArgs};
 use super::talk::{self, Format, Page};
 use super::{checked, render, upload, words};
-use crate::artifact::{self, Packed};
+use crate::artifact::{self, PackError, Packed};
 use crate::client::Client;
 use crate::manifest::Artifact;
 use crate::view::{PlanView, ReleaseView};
@@ -78,6 +78,12 @@ pub struct CheckArgs {
 /// Carries out `rota check`.
 pub fn check(desk: &Desk, args: &CheckArgs) -> Result<Exit, Failure> {
     let source = manifest::read(desk, &args.file)?;
+    // What is only known when a version is chosen cannot be looked for.
+    if let Artifact::Path(path) = &source.manifest.base().artifact
+        && !path.contains('{')
+    {
+        artifact::look(path, &source.dir).map_err(|error| not_packed(&source, &error))?;
+    }
     match desk.talk.format {
         Format::Table => desk.talk.data(&checked::text(&source.manifest))?,
         Format::Json => desk.talk.data(&checked::json(&source.manifest)?)?,
@@ -115,13 +121,29 @@ pub async fn deploy(desk: &Desk, args: DeployArgs) -> Result<Exit, Failure> {
     if args.supersede {
         rollout::may_supersede(desk, &app, &env, args.yes).await?;
     }
-    push_source(desk, &source, &version).await?;
+    let content = content(desk, &source, &version).await?;
     let request = StartRequest {
         message: args.message,
         supersede: args.supersede,
         ..start_request(&source, &version, &env)
     };
+    may_start(desk, &content, &request).await?;
+    push_content(desk, &source, &version, content).await?;
     rollout::start(desk, request, &args.follow).await
+}
+
+/// Would it be refused? Asked before anything is sent, so that a refusal changes nothing.
+async fn may_start(desk: &Desk, content: &Content, request: &StartRequest) -> Result<(), Failure> {
+    let mut client = desk.client()?;
+    // Whoever may not push is told so here: a plan is for everybody who sees the environment.
+    client.upload_state(content.digest()).await?;
+    let asked = StartRequest { digest: content.digest().to_owned(), ..request.clone() };
+    let plan: PlanView = talk::parse(&client.plan(asked).await?)?;
+    let Some((first, rest)) = plan.refusals.split_first() else { return Ok(()) };
+    let rest = rest.iter().map(|refusal| words::clean(refusal));
+    Err(Failure::new("refused", words::clean(first))
+        .stands(rest.chain(["nothing was pushed or changed".to_owned()]))
+        .hint("`rota plan` shows all that a deploy would do"))
 }
 
 fn start_request(source: &Source, version: &Version, env: &EnvName) -> StartRequest {
@@ -139,11 +161,16 @@ fn start_request(source: &Source, version: &Version, env: &EnvName) -> StartRequ
 /// Makes a release of a manifest: the release's document.
 pub async fn push(desk: &Desk, file: &Path, version: &Version) -> Result<String, Failure> {
     let source = manifest::read(desk, file)?;
-    push_source(desk, &source, version).await
+    let content = content(desk, &source, version).await?;
+    push_content(desk, &source, version, content).await
 }
 
-async fn push_source(desk: &Desk, source: &Source, version: &Version) -> Result<String, Failure> {
-    let content = content(desk, source, version).await?;
+async fn push_content(
+    desk: &Desk,
+    source: &Source,
+    version: &Version,
+    content: Content,
+) -> Result<String, Failure> {
     let app = &source.manifest.base().app;
     let mut client = desk.client()?;
     match existing(&mut client, app, version).await? {
@@ -225,21 +252,26 @@ async fn content(desk: &Desk, source: &Source, version: &Version) -> Result<Cont
         Artifact::Url { url, sha256 } => {
             return Ok(Content::There { digest: sha256.to_string(), format: format_of(url) });
         }
-        Artifact::Image(_) => return Ok(Content::There { digest: String::new(), format: "" }),
+        Artifact::Image(_) => {
+            let message = format!("{}: no agent can run an `image` yet", source.name);
+            return Err(Failure::usage(message).hint("write `path` or `url` below [artifact]"));
+        }
     }
     let folder = tempfile::Builder::new().prefix("rota-").tempdir();
     let folder = folder.map_err(|error| Failure::internal("cannot make a folder", &error))?;
     let (dir, out) = (source.dir.clone(), folder.path().to_owned());
     let packing = tokio::task::spawn_blocking(move || artifact::pack(&artifact, &dir, &out));
     let packed = match packing.await {
-        Ok(packed) => packed.map_err(|error| {
-            Failure::usage(format!("{}: {}", source.name, super::outcome::chain(&error)))
-        })?,
+        Ok(packed) => packed.map_err(|error| not_packed(source, &error))?,
         Err(error) => return Err(Failure::internal("packing ended early", &error)),
     };
     let (size, digest) = (words::bytes(packed.size), packed.digest.short());
     desk.talk.detail(&format!("packed {size}, sha256 {digest}"));
     Ok(Content::Here { packed, _folder: folder })
+}
+
+fn not_packed(source: &Source, error: &PackError) -> Failure {
+    Failure::usage(format!("{}: {}", source.name, super::outcome::chain(error)))
 }
 
 /// How the archive behind a URL is packed, by its name.

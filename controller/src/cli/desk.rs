@@ -1,13 +1,14 @@
 //! What every command works with: its streams, and a client of the chosen context.
 
 use std::path::PathBuf;
+use std::sync::Once;
 use std::time::SystemTime;
 
 use rota_proto::operator::{Change, change};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::outcome::{Exit, Failure};
+use super::render::List;
 use super::talk::{self, Format, Page, Talk};
 use crate::client::{Client, ClientError};
 use crate::context::{self, Context};
@@ -19,12 +20,15 @@ pub struct Desk {
     /// Where words go.
     pub talk: Talk,
     context: Option<String>,
+    /// Which controllers are asked is said once, however many calls a command makes.
+    introduced: Once,
 }
 
 impl Desk {
     /// What the command line says; nothing is read or dialled yet.
     pub fn new(talk: Talk, context: Option<String>) -> Self {
-        Self { talk, context: context.filter(|name| !name.is_empty()) }
+        let context = context.filter(|name| !name.is_empty());
+        Self { talk, context, introduced: Once::new() }
     }
 
     /// What `--context` or `ROTA_CONTEXT` says.
@@ -41,7 +45,8 @@ impl Desk {
             Failure::internal(&deed, &error)
         })?;
         let controllers = list(&context.controllers);
-        self.talk.detail(&format!("context {}: {controllers}", context.name));
+        let introduce = || self.talk.detail(&format!("context {}: {controllers}", context.name));
+        self.introduced.call_once(introduce);
         // Several controllers are equals: begin anywhere.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let first = usize::try_from(now.subsec_nanos()).unwrap_or(0);
@@ -59,23 +64,38 @@ impl Desk {
         Ok(Exit::Done)
     }
 
-    /// Reads a list and prints those of it that are wanted.
-    pub async fn show_some<T: DeserializeOwned + Serialize>(
+    /// Reads a list and prints it. Where it is empty, stdout stays empty too: that is said aside.
+    pub async fn list<T: DeserializeOwned>(
         &self,
         path: &str,
+        list: &List<T>,
+    ) -> Result<Exit, Failure> {
+        self.list_some(path, list, |_| true).await
+    }
+
+    /// Reads a list and prints those of it that are wanted.
+    pub async fn list_some<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        list: &List<T>,
         keep: impl Fn(&T) -> bool,
-        draw: impl FnOnce(&Vec<T>, &Page) -> String,
     ) -> Result<Exit, Failure> {
         let json = self.client()?.read(path).await?;
-        let mut list: Vec<T> = talk::parse(&json)?;
-        list.retain(keep);
-        match self.talk.format {
-            Format::Table => self.talk.data(&draw(&list, &self.talk.page()))?,
-            Format::Json => {
-                let json = serde_json::to_string(&list)
-                    .map_err(|error| Failure::internal("cannot print the answer", &error))?;
-                self.talk.data(&talk::pretty(&json)?)?;
+        let documents: Vec<serde_json::Value> = talk::parse(&json)?;
+        let (mut kept, mut shown) = (Vec::new(), Vec::new());
+        for document in documents {
+            let view: T = talk::parse(&document.to_string())?;
+            if keep(&view) {
+                kept.push(document);
+                shown.push(view);
             }
+        }
+        match self.talk.format {
+            Format::Json => {
+                self.talk.data(&talk::pretty(&serde_json::Value::from(kept).to_string())?)?
+            }
+            Format::Table if shown.is_empty() => self.talk.say(list.nothing),
+            Format::Table => self.talk.data(&(list.draw)(&shown, &self.talk.page()))?,
         }
         Ok(Exit::Done)
     }

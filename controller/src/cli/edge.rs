@@ -17,6 +17,6 @@ pub enum EdgeCommand {
 /// Carries out `rota edge`.
 pub async fn run(desk: &Desk, command: &EdgeCommand) -> Result<Exit, Failure> {
     match command {
-        EdgeCommand::Ls => desk.show("edges", render::edges).await,
+        EdgeCommand::Ls => desk.list("edges", &render::EDGES).await,
     }
 }

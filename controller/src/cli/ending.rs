@@ -21,8 +21,7 @@ const OUTPUT_COLUMNS_MAX: usize = 200;
 /// The outcome in one line, for whatever state it is in.
 pub fn headline(view: &RolloutView) -> String {
     let RolloutView { id, to, .. } = view;
-    let all = view.nodes.len();
-    let done = view.nodes.iter().filter(|node| node.state == "done").count();
+    let (done, all) = (view.count_on_release(), view.nodes.len());
     let verb = if view.kind == "restart" { "restarted on" } else { "run" };
     let nodes = if all == 1 { "node" } else { "nodes" };
     let hold = view.hold.as_ref().map(|hold| words::clean(&hold.text));
@@ -38,7 +37,13 @@ pub fn headline(view: &RolloutView) -> String {
         "failed" => format!("rollout {id} failed{}", why(hold.or_else(|| first_cause(view)))),
         "aborted" => format!("rollout {id} was aborted"),
         "held" => format!("rollout {id} is held{}", why(hold.or_else(|| first_cause(view)))),
-        "paused" => format!("rollout {id} is paused: {done} of {all} {nodes} {verb} {to}"),
+        "paused" => {
+            let by = view
+                .paused
+                .as_deref()
+                .map_or(String::new(), |by| format!(" by {}", words::clean(by)));
+            format!("rollout {id} is paused{by}; {done} of {all} {nodes} {verb} {to}")
+        }
         state => format!("rollout {id} is {}{}", state_words(state), why(hold)),
     }
 }
@@ -97,16 +102,33 @@ fn saying(node: &NodeProgress, view: &RolloutView) -> String {
         "pending" => "was not touched|were not touched".to_owned(),
         "updating" => "is still under way|are still under way".to_owned(),
         "skipped" => "was skipped|were skipped".to_owned(),
-        "failed" => "failed and is out of traffic|failed and are out of traffic".to_owned(),
+        "failed" => failed_as(node, view).to_owned(),
         state => format!("is {0}|are {0}", state_words(state)),
     }
 }
 
-/// Nodes that failed, whether or not they restored themselves.
+/// What a node was left as that failed and could not restore itself, as `of one|of many`.
+fn failed_as(node: &NodeProgress, view: &RolloutView) -> &'static str {
+    match node.left.as_deref() {
+        // Everything else was taken back: these were to be looked at.
+        Some("out") if view.state == "rolled_back" => {
+            "failed and was left out of traffic for inspection|failed and were left out of \
+             traffic for inspection"
+        }
+        Some("out") => "failed and is out of traffic|failed and are out of traffic",
+        Some("untouched") => "failed and was not touched|failed and were not touched",
+        Some("unknown") => {
+            "failed, and nobody knows whether it serves|failed, and nobody knows whether they serve"
+        }
+        Some(_) | None => "failed|failed",
+    }
+}
+
+/// Nodes that failed, whether or not they restored themselves, and the one whose once-per-release job did.
 pub fn failed(view: &RolloutView) -> impl Iterator<Item = &NodeProgress> {
     view.nodes.iter().filter(|node| match node.state.as_str() {
         "failed" | "restored" => true,
-        "rolled_back" => node.error.is_some(),
+        "rolled_back" | "pending" => node.error.is_some(),
         _ => false,
     })
 }
@@ -159,21 +181,40 @@ fn hint(view: &RolloutView) -> String {
                 )
             }
         },
+        "paused" if view.kind == "restart" => {
+            format!("`rota rollout resume {id}` goes on, `rota rollout abort {id}` ends it")
+        }
         "paused" => {
             format!("`rota rollout resume {id}` goes on, `rota rollout rollback {id}` goes back")
         }
-        "partial" | "failed" => format!(
-            "`rota rollout inspect {id}` shows every node; then `rota rollout retry {id}` or \
-             `rollback {id}`"
-        ),
-        "aborted" => format!(
-            "`rota rollout undo {app} --env {env}` takes all nodes to the release before, \
-             a new deploy takes them on"
-        ),
+        "partial" | "failed" | "aborted" => {
+            format!("`rota rollout inspect {id}` shows every node; {}", ways_out(view))
+        }
+        "rolled_back" if view.nodes.iter().any(|node| node.left.as_deref() == Some("out")) => {
+            format!(
+                "`rota rollout inspect {id}` shows every node; when you have seen enough, \
+                 `rota rollout undo {app} --env {env}` brings back those that were left out"
+            )
+        }
         "rolled_back" => {
             format!("`rota rollout inspect {id}` shows every node and its output")
         }
         _ => format!("`rota rollout status {id} -w` goes on watching"),
+    }
+}
+
+/// What can be done about a rollout that is over: its own verbs are refused by now.
+fn ways_out(view: &RolloutView) -> String {
+    let RolloutView { app, env, .. } = view;
+    if view.kind == "restart" {
+        return format!("`rota restart {app} --env {env}` tries again");
+    }
+    match view.from {
+        Some(_) => format!(
+            "`rota rollout undo {app} --env {env}` takes all nodes to the release before, a new \
+             deploy takes them on"
+        ),
+        None => "a new deploy takes them on".to_owned(),
     }
 }
 

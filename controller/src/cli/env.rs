@@ -40,7 +40,7 @@ pub enum EnvCommand {
 /// Carries out `rota env`.
 pub async fn run(desk: &Desk, command: EnvCommand) -> Result<Exit, Failure> {
     match command {
-        EnvCommand::Ls => desk.show("envs", render::envs).await,
+        EnvCommand::Ls => desk.list("envs", &render::ENVS).await,
         EnvCommand::Freeze { env, until, message } => {
             let until = until.map(|until| until.moment(talk::now())).transpose();
             let until = until.map_err(|error| Failure::usage(format!("--until: {error}")))?;

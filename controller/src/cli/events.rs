@@ -34,7 +34,7 @@ pub struct AuditArgs {}
 
 /// Carries out `rota audit`.
 pub async fn audit(desk: &Desk, _: &AuditArgs) -> Result<Exit, Failure> {
-    desk.show("audit", render::audit).await
+    desk.list("audit", &render::AUDIT).await
 }
 
 /// A document of an event log: one event, or several.
@@ -77,13 +77,11 @@ pub async fn events(desk: &Desk, args: EventsArgs) -> Result<Exit, Failure> {
 
 /// Prints events as they come: a line each, with `-o json` a JSON line each.
 async fn go_on(desk: &Desk, path: String, after: u64) -> Result<Exit, Failure> {
+    let mut pressed = follow::ctrl_c()?;
     let mut feed = follow::feed(desk.client()?, path, after, newest);
     loop {
         tokio::select! {
-            pressed = tokio::signal::ctrl_c() => {
-                pressed.map_err(|error| Failure::internal("cannot wait for Ctrl-C", &error))?;
-                return Ok(Exit::Done);
-            }
+            _ = pressed.recv() => return Ok(Exit::Done),
             fed = feed.recv() => match fed {
                 Some(Feed::Document(json)) => {
                     print(desk, &json)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rota_rollout::names::{Span, Timestamp};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -133,8 +134,15 @@ fn lost_for_good(cause: &str) -> Failure {
         .hint("follow again when a controller is back: `rota status`")
 }
 
+/// Ctrl-C, from now on: also when it is pressed while something is drawn.
+pub fn ctrl_c() -> Result<Signal, Failure> {
+    signal(SignalKind::interrupt())
+        .map_err(|error| Failure::internal("cannot wait for Ctrl-C", &error))
+}
+
 /// Follows one rollout: draws it, and says how it ended.
 pub async fn rollout(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Failure> {
+    let mut pressed = ctrl_c()?;
     let mut feed = feed(desk.client()?, format!("rollouts/{id}"), 0, |_| 0);
     let mut screen = Screen::new(&desk.talk);
     let mut watch = Watch::new(max_hold);
@@ -143,10 +151,7 @@ pub async fn rollout(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Fail
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let exit = loop {
         tokio::select! {
-            pressed = tokio::signal::ctrl_c() => {
-                pressed.map_err(|error| Failure::internal("cannot wait for Ctrl-C", &error))?;
-                return detach(desk, &screen, &watch, (id, &newest));
-            }
+            _ = pressed.recv() => return detach(desk, &screen, &watch, (id, &newest)),
             fed = feed.recv() => match fed {
                 Some(Feed::Document(json)) => {
                     screen.notice.clear();
@@ -202,8 +207,8 @@ fn detach(
         talk::write_side("\r\x1b[K");
     }
     let id = watch.view().map_or(id, |view| view.id.as_str());
-    desk.talk.say(&format!("detached: rollout {id} goes on without you"));
-    desk.talk.say(&format!("hint: `rota rollout status {id} -w` comes back to it"));
+    desk.talk.answer(&format!("detached: rollout {id} goes on without you"));
+    desk.talk.answer(&format!("hint: `rota rollout status {id} -w` comes back to it"));
     if desk.talk.format == Format::Json && !newest.is_empty() {
         desk.talk.data(&talk::pretty(newest)?)?;
     }

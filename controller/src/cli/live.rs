@@ -100,14 +100,15 @@ fn title(view: &RolloutView, frame: Frame<'_>, columns: usize) -> String {
     )
 }
 
-/// `[########x---------]  3 of 8 nodes   ETA 1:10`; an x stands for nodes that failed.
+/// `[########x---------]  3 of 8 nodes   ETA 1:10`: how many run the release; an x stands for nodes that failed.
 fn bar(watch: &Watch, view: &RolloutView, frame: Frame<'_>, columns: usize) -> String {
     let (ended, all) = (watch::finished(view), view.nodes.len());
     let digits = all.to_string().len();
     let eta = watch
         .remaining(frame.at)
         .map_or(String::new(), |left| format!("ETA {}", words::clock(left)));
-    let label = format!("{ended:>digits$} of {}  {eta:>11}", words::count(all as u64, "node"));
+    let run = view.count_on_release();
+    let label = format!("{run:>digits$} of {}  {eta:>11}", words::count(all as u64, "node"));
     let room = columns.saturating_sub(width(&label) + 4);
     let filled = (room * ended).checked_div(all).unwrap_or(0);
     let failed = view.nodes.iter().filter(|n| matches!(n.state.as_str(), "failed" | "restored"));

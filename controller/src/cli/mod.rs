@@ -72,8 +72,9 @@ pub struct Cli {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Which controllers, and as whom: a context's name, or a file such as DIR/admin.toml
-    #[arg(long, global = true, env = "ROTA_CONTEXT", value_name = "NAME|FILE")]
+    /// Which controllers, and as whom: a context's name, or a file such as DIR/admin.toml; else
+    /// ROTA_CONTEXT says it
+    #[arg(long, global = true, value_name = "NAME|FILE")]
     pub context: Option<String>,
 
     /// How data is printed
@@ -128,7 +129,11 @@ pub enum Command {
 /// Reads the command line. Help and the version are printed here, and so are mistakes.
 pub fn parse(line: Vec<OsString>) -> Result<Cli, Exit> {
     let error = match Cli::try_parse_from(&line) {
-        Ok(cli) => return Ok(cli),
+        Ok(mut cli) => {
+            // Not by clap: what it finds there it shows as if it had been typed, in every usage line.
+            cli.global.context = cli.global.context.or_else(|| std::env::var("ROTA_CONTEXT").ok());
+            return Ok(cli);
+        }
         Err(error) => error,
     };
     match error.kind() {

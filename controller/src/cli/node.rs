@@ -106,5 +106,5 @@ pub async fn run(desk: &Desk, command: NodeCommand) -> Result<Exit, Failure> {
 
 async fn ls(desk: &Desk, env: Option<String>) -> Result<Exit, Failure> {
     let keep = |node: &NodeView| env.as_ref().is_none_or(|env| *env == node.env);
-    desk.show_some("nodes", keep, render::nodes).await
+    desk.list_some("nodes", &render::NODES, keep).await
 }

@@ -23,7 +23,7 @@ pub enum PoolCommand {
 /// Carries out `rota pool`.
 pub async fn run(desk: &Desk, command: PoolCommand) -> Result<Exit, Failure> {
     match command {
-        PoolCommand::Ls => desk.show("pools", render::pools).await,
+        PoolCommand::Ls => desk.list("pools", &render::POOLS).await,
         PoolCommand::Inspect { pool } => desk.show(&format!("pools/{pool}"), render::pool).await,
     }
 }

@@ -70,7 +70,7 @@ pub async fn run(desk: &Desk, command: ReleaseCommand) -> Result<Exit, Failure> 
         ReleaseCommand::Push { file, version } => push(desk, file, version).await,
         ReleaseCommand::Ls { app } => {
             let path = app.map_or("releases".to_owned(), |app| format!("releases/{app}"));
-            desk.show(&path, render::releases).await
+            desk.list(&path, &render::RELEASES).await
         }
         ReleaseCommand::Inspect { app, version } => {
             desk.show(&format!("releases/{app}/{version}"), in_full).await

@@ -6,15 +6,66 @@ use super::table::{Cell, Table, Tone, tone_of};
 use super::talk::Page;
 use super::words;
 use crate::view::{
-    AppView, AuditView, ControllerView, EdgeView, EnvView, EventView, MemberView, NodeView,
-    PoolView, ReleaseView, TokenView,
+    AppView, AuditView, ControllerView, EdgeView, EnvView, EventView, HistoryEntry, MemberView,
+    NodeView, PoolView, ReleaseView, RolloutView, TokenView,
 };
 
 mod rollout;
 
-pub use rollout::{history, plan, rollout, rollout_in_full, rollouts};
+pub use rollout::{plan, rollout, rollout_in_full, rollouts};
 
-/// A table's text, or a sentence when there is nothing to list.
+/// A list of the contract: how it is drawn, and what is said where it is empty. The table is data, the sentence talk.
+pub struct List<T> {
+    /// The table.
+    pub draw: fn(&[T], &Page) -> String,
+    /// The sentence.
+    pub nothing: &'static str,
+}
+
+/// `rota node ls`.
+pub const NODES: List<NodeView> = List {
+    draw: nodes,
+    nothing: "no node has joined yet: `rota token create --for agent` invites one",
+};
+
+/// `rota edge ls`.
+pub const EDGES: List<EdgeView> = List {
+    draw: edges,
+    nothing: "no edge has joined yet: `rota token create --for edge` invites one",
+};
+
+/// `rota pool ls`.
+pub const POOLS: List<PoolView> =
+    List { draw: pools, nothing: "no pool is served yet: an agent with --edge serves one" };
+
+/// `rota env ls`.
+pub const ENVS: List<EnvView> =
+    List { draw: envs, nothing: "there is no environment yet: the first node brings its own" };
+
+/// `rota controller ls`.
+pub const CONTROLLERS: List<ControllerView> =
+    List { draw: controllers, nothing: "no controller is known" };
+
+/// `rota token ls`.
+pub const TOKENS: List<TokenView> =
+    List { draw: tokens, nothing: "no token can be used now: `rota token create` makes one" };
+
+/// `rota release ls`.
+pub const RELEASES: List<ReleaseView> =
+    List { draw: releases, nothing: "there is no release: `rota release push` makes one" };
+
+/// `rota audit`.
+pub const AUDIT: List<AuditView> = List { draw: audit, nothing: "nothing was changed yet" };
+
+/// `rota rollout ls`.
+pub const ROLLOUTS: List<RolloutView> =
+    List { draw: rollouts, nothing: "there is no rollout: `rota deploy` starts one" };
+
+/// `rota rollout history`.
+pub const HISTORY: List<HistoryEntry> =
+    List { draw: rollout::history, nothing: "nothing was rolled out here yet" };
+
+/// A table inside of a document, or a sentence where it is empty.
 fn listing(table: &Table, page: &Page, nothing: &str) -> String {
     if table.is_empty() { format!("{nothing}\n") } else { table.text(page.ink, page.columns) }
 }
@@ -35,8 +86,7 @@ fn foreign(text: &str) -> Cell {
     Cell::from(words::clean(text))
 }
 
-/// `rota node ls`.
-pub fn nodes(nodes: &Vec<NodeView>, page: &Page) -> String {
+fn nodes(nodes: &[NodeView], page: &Page) -> String {
     let mut table = Table::new(&["NAME", "ENV", "STATE", "SEEN", "AGENT", "ROLES", "RUNS"]);
     for node in nodes {
         let runs: Vec<String> = node.apps.iter().map(app_in_words).collect();
@@ -50,7 +100,7 @@ pub fn nodes(nodes: &Vec<NodeView>, page: &Page) -> String {
             Cell::or_dash(Some(&runs.join(", "))),
         ]);
     }
-    listing(&table, page, "no node has joined yet: `rota token create --for agent` invites one")
+    table.text(page.ink, page.columns)
 }
 
 fn seen(time: Option<&str>, page: &Page) -> Cell {
@@ -104,8 +154,7 @@ pub fn node(node: &NodeView, page: &Page) -> String {
     text
 }
 
-/// `rota edge ls`.
-pub fn edges(edges: &Vec<EdgeView>, page: &Page) -> String {
+fn edges(edges: &[EdgeView], page: &Page) -> String {
     let mut table = Table::new(&["NAME", "ENV", "STATE", "SEEN", "AGENT", "ADDRESS", "POOLS"]);
     for edge in edges {
         table.row([
@@ -118,11 +167,10 @@ pub fn edges(edges: &Vec<EdgeView>, page: &Page) -> String {
             Cell::or_dash(Some(&edge.pools.join(", "))),
         ]);
     }
-    listing(&table, page, "no edge has joined yet: `rota token create --for edge` invites one")
+    table.text(page.ink, page.columns)
 }
 
-/// `rota pool ls`.
-pub fn pools(pools: &Vec<PoolView>, page: &Page) -> String {
+fn pools(pools: &[PoolView], page: &Page) -> String {
     let heads = ["POOL", "ENV", "EDGES", ">IN", ">OF", ">REQUESTS", ">FAILED", ">CUT"];
     let mut table = Table::new(&heads);
     for pool in pools {
@@ -138,7 +186,7 @@ pub fn pools(pools: &Vec<PoolView>, page: &Page) -> String {
             alarming(pool.cut),
         ]);
     }
-    listing(&table, page, "no pool is served yet: an agent with --edge serves one")
+    table.text(page.ink, page.columns)
 }
 
 fn alarming(count: u64) -> Cell {
@@ -179,8 +227,7 @@ pub fn pool(pool: &PoolView, page: &Page) -> String {
     text
 }
 
-/// `rota env ls`.
-pub fn envs(envs: &Vec<EnvView>, page: &Page) -> String {
+fn envs(envs: &[EnvView], page: &Page) -> String {
     let mut table = Table::new(&["ENV", ">NODES", "STATE", "UNTIL", "BY", "WHY"]);
     for env in envs {
         let frozen = env.frozen.as_ref();
@@ -200,11 +247,10 @@ pub fn envs(envs: &Vec<EnvView>, page: &Page) -> String {
             foreign(frozen.map_or("", |freeze| &freeze.message)),
         ]);
     }
-    listing(&table, page, "there is no environment yet: the first node brings its own")
+    table.text(page.ink, page.columns)
 }
 
-/// `rota controller ls`.
-pub fn controllers(controllers: &Vec<ControllerView>, page: &Page) -> String {
+fn controllers(controllers: &[ControllerView], page: &Page) -> String {
     let mut table = Table::new(&["NAME", "STATE", "VERSION", "ROLLOUTS"]);
     for controller in controllers {
         table.row([
@@ -214,11 +260,10 @@ pub fn controllers(controllers: &Vec<ControllerView>, page: &Page) -> String {
             Cell::or_dash(Some(&controller.rollouts.join(", "))),
         ]);
     }
-    listing(&table, page, "no controller is known")
+    table.text(page.ink, page.columns)
 }
 
-/// `rota token ls`.
-pub fn tokens(tokens: &Vec<TokenView>, page: &Page) -> String {
+fn tokens(tokens: &[TokenView], page: &Page) -> String {
     let mut table = Table::new(&["ID", "FOR", "ROLE", "NAME", ">USES LEFT", "ENDS"]);
     for token in tokens {
         table.row([
@@ -230,11 +275,10 @@ pub fn tokens(tokens: &Vec<TokenView>, page: &Page) -> String {
             Cell::from(words::until(&token.expires_at, page.now)),
         ]);
     }
-    listing(&table, page, "no token can be used now")
+    table.text(page.ink, page.columns)
 }
 
-/// `rota release ls`.
-pub fn releases(releases: &Vec<ReleaseView>, page: &Page) -> String {
+fn releases(releases: &[ReleaseView], page: &Page) -> String {
     let mut table =
         Table::new(&["APP", "VERSION", "DIGEST", ">SIZE", "PUSHED", "BY", "CURRENT IN"]);
     for release in releases {
@@ -248,7 +292,7 @@ pub fn releases(releases: &Vec<ReleaseView>, page: &Page) -> String {
             Cell::or_dash(Some(&release.current_in.join(", "))),
         ]);
     }
-    listing(&table, page, "there is no release: `rota release push` makes one")
+    table.text(page.ink, page.columns)
 }
 
 /// The first digits of a digest, as on the nodes.
@@ -283,8 +327,7 @@ pub fn event(event: &EventView, page: &Page) -> String {
     format!("{at}  {about}{node}  {}\n", words::clean(&event.text))
 }
 
-/// `rota audit`.
-pub fn audit(entries: &Vec<AuditView>, page: &Page) -> String {
+fn audit(entries: &[AuditView], page: &Page) -> String {
     let mut table = Table::new(&["AT", "WHO", "FROM", "DID", "TO", "RESULT", "WHY"]);
     for entry in entries {
         let tone = if entry.result == "done" { Tone::Plain } else { Tone::Warn };
@@ -298,7 +341,7 @@ pub fn audit(entries: &Vec<AuditView>, page: &Page) -> String {
             foreign(&entry.message),
         ]);
     }
-    listing(&table, page, "nothing was changed yet")
+    table.text(page.ink, page.columns)
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ pub struct StartArgs {
     follow: FollowArgs,
 }
 
-/// List rollouts, the newest first
+/// List the newest rollouts of every app in every environment, those that run first
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota rollout ls\n  rota rollout ls --env prod --app shop")]
 pub struct LsArgs {
@@ -189,7 +189,8 @@ pub struct UndoArgs {
 /// Restart what runs, in batches, and follow it
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota restart shop --env prod\n  \
-    rota restart shop --env prod -m \"new certificates\" --detach")]
+    rota restart shop --env prod -m \"new certificates\" --detach\n  \
+    rota restart shop --env prod --supersede --yes")]
 pub struct RestartArgs {
     /// The app
     app: AppName,
@@ -199,6 +200,12 @@ pub struct RestartArgs {
     /// Why, for the history
     #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
     message: String,
+    /// Replace a rollout of this app that runs here
+    #[arg(long)]
+    supersede: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
     #[command(flatten)]
     follow: FollowArgs,
 }
@@ -220,7 +227,7 @@ pub async fn run(desk: &Desk, command: RolloutCommand) -> Result<Exit, Failure> 
             desk.show(&format!("rollouts/{id}"), render::rollout_in_full).await
         }
         RolloutCommand::History { app, env } => {
-            desk.show(&format!("history/{app}/{env}"), render::history).await
+            desk.list(&format!("history/{app}/{env}"), &render::HISTORY).await
         }
         RolloutCommand::Pause(args) => {
             steer(desk, args, "pause", none, "pauses; updates under way finish").await
@@ -274,11 +281,10 @@ async fn steer(
 }
 
 async fn ls(desk: &Desk, args: &LsArgs) -> Result<Exit, Failure> {
-    let keep = |rollout: &RolloutView| {
-        args.app.as_ref().is_none_or(|app| app.as_str() == rollout.app)
-            && args.env.as_ref().is_none_or(|env| env.as_str() == rollout.env)
-    };
-    desk.show_some("rollouts", keep, render::rollouts).await
+    let app = args.app.as_ref().map(|app| format!("app={app}"));
+    let env = args.env.as_ref().map(|env| format!("env={env}"));
+    let query: Vec<String> = app.into_iter().chain(env).collect();
+    desk.list(&format!("rollouts?{}", query.join("&")), &render::ROLLOUTS).await
 }
 
 async fn start_release(desk: &Desk, args: StartArgs) -> Result<Exit, Failure> {
@@ -315,10 +321,14 @@ async fn undo(desk: &Desk, args: UndoArgs) -> Result<Exit, Failure> {
 
 /// Carries out `rota restart`.
 pub async fn restart(desk: &Desk, args: RestartArgs) -> Result<Exit, Failure> {
+    if args.supersede {
+        may_supersede(desk, &args.app, &args.env, args.yes).await?;
+    }
     let request = StartRequest {
         app: args.app.to_string(),
         env: args.env.to_string(),
         message: args.message,
+        supersede: args.supersede,
         kind: Kind::Restart.into(),
         ..StartRequest::default()
     };

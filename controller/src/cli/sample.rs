@@ -32,6 +32,11 @@ pub fn node(text: &str) -> NodeProgress {
         name,
         release: Some(if moved { "1.1.0" } else { "1.0.3" }.to_owned()),
         attempt: u32::from(state != "pending"),
+        left: match state.as_str() {
+            "failed" => Some("out".to_owned()),
+            "restored" => Some("restored".to_owned()),
+            _ => None,
+        },
         error: None,
         output: None,
         out_of_traffic_ms: if done { 812 } else { 0 },
@@ -69,7 +74,7 @@ pub fn with_nodes(state: &str, nodes: Vec<NodeProgress>) -> RolloutView {
         .to_owned(),
     };
     let ended = !matches!(state, "pending" | "preparing" | "rolling" | "held" | "paused");
-    RolloutView {
+    let mut view = RolloutView {
         id: "shop/prod/14".to_owned(),
         app: "shop".to_owned(),
         env: "prod".to_owned(),
@@ -81,6 +86,8 @@ pub fn with_nodes(state: &str, nodes: Vec<NodeProgress>) -> RolloutView {
         who: "alice".to_owned(),
         state: state.to_owned(),
         hold: None,
+        paused: None,
+        on_release: 0,
         controller: "c1".to_owned(),
         term: 3,
         batches: nodes.iter().enumerate().map(batch).collect(),
@@ -94,7 +101,9 @@ pub fn with_nodes(state: &str, nodes: Vec<NodeProgress>) -> RolloutView {
         nodes,
         started_at: "2026-11-24T03:45:00.000Z".to_owned(),
         finished_at: ended.then(|| "2026-11-24T03:45:12.480Z".to_owned()),
-    }
+    };
+    view.on_release = view.count_on_release();
+    view
 }
 
 /// The same rollout, held or waiting.

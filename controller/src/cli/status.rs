@@ -70,7 +70,7 @@ fn screen(status: &StatusView, page: &Page) -> String {
     text
 }
 
-fn rollouts(rollouts: &Vec<RolloutView>, page: &Page) -> String {
+fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
     if rollouts.is_empty() {
         return "no rollout is under way\n".to_owned();
     }
@@ -93,7 +93,7 @@ fn fleets(fleets: &[FleetView], page: &Page) -> String {
             Cell::from(fleet.app.as_str()),
             Cell::from(fleet.env.as_str()),
             Cell::or_dash(fleet.release.as_deref()),
-            Cell::from(fleet.revision.to_string()),
+            Cell::or_dash(fleet.revision.map(|revision| revision.to_string()).as_deref()),
             Cell::toned(tone, format!("{in_traffic} of {targets}")),
         ]);
     }

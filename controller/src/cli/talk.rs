@@ -109,6 +109,13 @@ impl Talk {
         }
     }
 
+    /// Answers somebody who pressed a key: also with `-o json`, for a person is there.
+    pub fn answer(&self, text: &str) {
+        if !self.quiet {
+            write_side(&format!("{text}\n"));
+        }
+    }
+
     /// Says what only somebody who asked with `-v` wants to know.
     pub fn detail(&self, text: &str) {
         if self.verbose {

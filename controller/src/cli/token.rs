@@ -10,7 +10,7 @@ use super::outcome::{Exit, Failure};
 use super::render;
 use super::talk::{self, Format};
 use super::words;
-use crate::view::NewTokenView;
+use crate::view::{NewTokenView, TokenView};
 
 /// Make, list and withdraw join tokens
 #[derive(Debug, Subcommand)]
@@ -22,8 +22,12 @@ pub enum TokenCommand {
         rota token create --for controller --name c2")]
     Create(CreateArgs),
     /// List the tokens that can still be used
-    #[command(after_help = "Examples:\n  rota token ls")]
-    Ls,
+    #[command(after_help = "Examples:\n  rota token ls\n  rota token ls --all")]
+    Ls {
+        /// Also those that are used up or expired
+        #[arg(long)]
+        all: bool,
+    },
     /// Withdraw a token
     #[command(after_help = "Examples:\n  rota token rm 3f9a1c")]
     Rm {
@@ -74,12 +78,24 @@ enum Role {
 pub async fn run(desk: &Desk, command: TokenCommand) -> Result<Exit, Failure> {
     match command {
         TokenCommand::Create(args) => create(desk, args).await,
-        TokenCommand::Ls => desk.show("tokens", render::tokens).await,
+        TokenCommand::Ls { all } => {
+            let now = talk::now();
+            let keep = |token: &TokenView| {
+                let ends = words::moment(&token.expires_at);
+                all || (token.uses_left > 0 && ends.is_none_or(|ends| ends > now))
+            };
+            desk.list_some("tokens", &render::TOKENS, keep).await
+        }
         TokenCommand::Rm { id } => {
             let done = format!("token {id} cannot be used any more");
             desk.apply(change::Change::RemoveToken(id), &done).await
         }
     }
+}
+
+/// The word before a kind of token.
+fn article(kind: &str) -> &'static str {
+    if kind == "controller" { "a" } else { "an" }
 }
 
 async fn create(desk: &Desk, args: CreateArgs) -> Result<Exit, Failure> {
@@ -96,7 +112,9 @@ async fn create(desk: &Desk, args: CreateArgs) -> Result<Exit, Failure> {
         (TokenKind::Operator, Some(Role::Viewer) | None) => "viewer",
         (TokenKind::Agent | TokenKind::Edge | TokenKind::Controller, None) => "",
         (TokenKind::Agent | TokenKind::Edge | TokenKind::Controller, Some(_)) => {
-            let message = format!("--role is for operators, and this token is for a {kind}");
+            let article = article(kind);
+            let message =
+                format!("--role is for operators, and this token is for {article} {kind}");
             return Err(Failure::usage(message).hint("leave --role out"));
         }
     };
@@ -119,7 +137,7 @@ async fn create(desk: &Desk, args: CreateArgs) -> Result<Exit, Failure> {
     let uses = words::count(args.uses, "use");
     let until = words::date(&made.expires_at);
     let id = &made.id;
-    let article = if kind == "controller" { "a" } else { "an" };
+    let article = article(kind);
     desk.talk.say(&format!("token {id} for {article} {kind}{role}, {uses}, until {until}"));
     desk.talk.say("keep it secret; it is not shown again");
     desk.talk.data(&format!("{}\n", made.token))?;

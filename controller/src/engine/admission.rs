@@ -105,7 +105,8 @@ impl Turn<'_> {
         if let Some(running) = self.state.running(&start.app, &start.env)
             && !start.supersede
         {
-            refusals.insert(0, in_the_way(&running.rollout).message);
+            let in_the_way = in_the_way(&running.rollout);
+            refusals.insert(0, format!("{}: {}", in_the_way.message, in_the_way.hint));
         }
         let mut notes = found.plan.notes;
         notes.extend(found.plan.would_hold.map(|hold| format!("it would be held: {hold}")));
@@ -222,7 +223,11 @@ struct Admitted {
 fn in_the_way(running: &Rollout) -> ErrorView {
     let id = &running.spec.id;
     Sort::Refused.error(
-        format!("rollout {id} to {} runs here ({})", running.spec.to, running.state()),
+        format!(
+            "rollout {id} to {} runs here ({})",
+            running.spec.to,
+            running.state().replace('_', " ")
+        ),
         format!(
             "wait for it (`rota rollout status {id} -w`), abort it, or replace it with --supersede"
         ),
@@ -247,6 +252,7 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
     let restart = start.kind == Kind::Restart;
     let mut plan = plan(&targets, &resolved.strategy, &release.release(), restart);
     plan.refusals.extend(refusals::unsafe_here(state, start, &resolved));
+    plan.notes.extend(nothing_spread(&targets, &resolved));
     Ok(Found { release, resolved, targets, plan })
 }
 
@@ -274,6 +280,13 @@ fn targets(state: &State, start: &Start, resolved: &Resolved) -> Vec<Target> {
             left_alone: start.only.as_ref().is_some_and(|only| !only.contains(name)),
         })
         .collect()
+}
+
+/// Is a label to spread by that nobody has? A slip of the pen, as like as not.
+fn nothing_spread(targets: &[Target], resolved: &Resolved) -> Option<String> {
+    let label = resolved.strategy.spread_by.as_ref()?;
+    let nobody = !targets.is_empty() && targets.iter().all(|target| target.spread.is_none());
+    nobody.then(|| format!("spread_by: no target has the label {label}, so nothing is spread"))
 }
 
 fn spec_of(id: &RolloutId, start: &Start, resolved: &Resolved, release: &ReleaseRecord) -> Spec {

@@ -33,8 +33,8 @@ pub enum Ask {
     Start(Start),
     /// What a new rollout would do.
     Plan(Start),
-    /// Something of a rollout.
-    Act { id: RolloutId, verb: Verb },
+    /// Something of a rollout, and why.
+    Act { id: RolloutId, verb: Verb, why: String },
     /// A new release.
     Push(ReleaseRecord),
     /// No more of a release.
@@ -69,7 +69,10 @@ impl Turn<'_> {
         match asked.ask {
             Ask::Start(start) => self.start(start, &who),
             Ask::Plan(start) => self.plan_only(start),
-            Ask::Act { id, verb } => self.act(&id, verb, &who),
+            Ask::Act { id, verb, why } if verb == Verb::Pause && !why.is_empty() => {
+                self.act(&id, verb, &format!("{who}: {why}"))
+            }
+            Ask::Act { id, verb, why: _ } => self.act(&id, verb, &who),
             Ask::Push(release) => self.push(release),
             Ask::RemoveRelease { app, version } => self.remove_release(&app, &version),
             Ask::DrainNode { name, drained } => self.drain_node(&name, drained, &who),
@@ -92,7 +95,7 @@ impl Turn<'_> {
         let deed = verb.to_string();
         self.step(id, What::Asked { verb, who: who.to_owned() });
         let now = self.state.rollouts.get(id).map_or("over", |active| active.rollout.state());
-        applied(format!("rollout {id}: {deed} accepted; it is {now}"))
+        applied(format!("rollout {id}: {deed} accepted; it is {}", now.replace('_', " ")))
     }
 
     fn no_such_rollout(&self, id: &RolloutId, verb: &Verb) -> ErrorView {
@@ -255,7 +258,9 @@ impl Turn<'_> {
         self.set_env(env, record, Some(why.clone()));
         let text = format!("environment {env} frozen: {why}");
         self.event(NewEvent { env: Some(env.to_string()), ..NewEvent::new("controller", text) });
-        applied(format!("environment {env} is frozen until {until}"))
+        let empty = !self.state.nodes().any(|(_, agent)| agent.record.env == env.as_str());
+        let empty = if empty { "; no node is in it" } else { "" };
+        applied(format!("environment {env} is frozen until {until}{empty}"))
     }
 
     fn unfreeze(&mut self, env: &EnvName, who: &str) -> Answer {

@@ -73,7 +73,7 @@ pub(super) async fn apply(
         }
         Wanted::CreateToken(wanted) => {
             service.access.permit(caller, Action::Tokens, None, &wanted.kind).await?;
-            let target = format!("{} {}", wanted.kind, wanted.name);
+            let target = format!("{} {}", wanted.kind, wanted.name).trim_end().to_owned();
             let answer = create_token(service, caller.identity.name(), &wanted).await;
             let done = Done { what: "token create", target, message: "" };
             write_down(service, caller, done, &answer).await;
@@ -126,7 +126,10 @@ async fn rollout(
     service.access.permit(caller, Action::ActOnRollout, Some(&env), &target).await?;
     let what = format!("rollout {}", verb.verb);
     let answer = match verb_of(&verb) {
-        Ok(wanted) => ask(service, caller, Ask::Act { id, verb: wanted }).await,
+        Ok(wanted) => {
+            let why = verb.message.clone();
+            ask(service, caller, Ask::Act { id, verb: wanted, why }).await
+        }
         Err(error) => Err(error),
     };
     let done = Done { what: &what, target, message: &verb.message };

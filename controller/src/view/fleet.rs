@@ -30,11 +30,12 @@ pub struct FleetView {
     pub env: String,
     /// The current release; absent before the first rollout completed.
     pub release: Option<String>,
-    /// The last rollout's revision.
-    pub revision: u64,
+    /// The rollout that made it current; absent like the release.
+    pub revision: Option<u64>,
     /// The nodes that run the app or are to run it.
     pub targets: usize,
-    /// Of these, the ones that are healthy and in traffic.
+    /// Of these, the ones that serve it as they should: healthy and in traffic on the current release, or, while a
+    /// rollout runs, on the one that it moves to.
     pub in_traffic: usize,
 }
 

@@ -27,13 +27,19 @@ pub struct RolloutView {
     pub state: String,
     /// Why it does not move.
     pub hold: Option<HoldView>,
+    /// Who paused it, and why: `alice: looking at errors`; absent while it is not paused.
+    #[serde(default)]
+    pub paused: Option<String>,
+    /// How many of its nodes run the release that it moves to.
+    #[serde(default)]
+    pub on_release: usize,
     /// Its owner.
     pub controller: String,
     /// The owner's term.
     pub term: u64,
-    /// The batches in order.
+    /// The batches in order; none where older rollouts are listed.
     pub batches: Vec<BatchView>,
-    /// Every target.
+    /// Every target; none where older rollouts are listed.
     pub nodes: Vec<NodeProgress>,
     /// What was measured.
     pub evidence: Evidence,
@@ -41,6 +47,21 @@ pub struct RolloutView {
     pub started_at: String,
     /// RFC 3339; absent while it runs.
     pub finished_at: Option<String>,
+}
+
+impl RolloutView {
+    /// How many of the nodes run the release that it moves to: proven, or left alone because they ran it already. After
+    /// a restart only those count that were restarted.
+    pub fn count_on_release(&self) -> usize {
+        let runs = |node: &&NodeProgress| match node.state.as_str() {
+            "done" => true,
+            "skipped" => {
+                self.kind != "restart" && node.release.as_deref() == Some(self.to.as_str())
+            }
+            _ => false,
+        };
+        self.nodes.iter().filter(runs).count()
+    }
 }
 
 /// Why a rollout does not move.
@@ -85,6 +106,9 @@ pub struct NodeProgress {
     pub release: Option<String>,
     /// How often it was asked.
     pub attempt: u32,
+    /// What it was left as, when it failed: `restored|out|untouched|unknown`.
+    #[serde(default)]
+    pub left: Option<String>,
     /// Why it failed or was skipped.
     pub error: Option<String>,
     /// The tail of what the app or script printed, when it failed.

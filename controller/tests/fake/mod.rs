@@ -35,8 +35,10 @@ pub struct Script {
     pub follows: Vec<Vec<String>>,
     /// Between two documents of a followed stream, for people who watch.
     pub pace: Duration,
-    /// The answer to Start, Plan, PushRelease and Apply.
+    /// The answer to Start, PushRelease and Apply.
     pub answer: String,
+    /// Why a plan is refused; nothing: it is not.
+    pub refusals: Vec<String>,
     /// An error in place of every answer.
     pub refusal: Option<ErrorView>,
     /// The first upload breaks off after this many bytes.
@@ -317,7 +319,13 @@ impl Operator for Service {
     async fn plan(&self, request: Request<StartRequest>) -> Result<Response<Document>, Status> {
         let request = request.into_inner();
         self.note(format!("plan {} {} {}", request.app, request.env, request.release));
-        self.answer()
+        if let Some(error) = &self.script.refusal {
+            return Err(errors::status(error.clone()));
+        }
+        let plan = serde_json::json!({ "batches": [["web-01"]], "targets": 1, "skipped": [],
+            "least_in_traffic": 0, "refusals": self.script.refusals, "notes": [], "from": null,
+            "to": request.release });
+        Ok(Response::new(Document { json: plan.to_string() }))
     }
 
     async fn start(&self, request: Request<StartRequest>) -> Result<Response<Document>, Status> {

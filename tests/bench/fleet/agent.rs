@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rota_agent::backoff::{Backoff, LONG_LIVED, chance};
+use rota_agent::backoff::{Backoff, chance};
 use rota_agent::dial::dial;
 use rota_agent::own::Own;
 use rota_proto::agent::fleet_client::FleetClient;
@@ -57,25 +57,28 @@ impl Simulated {
     pub async fn live(mut self, address: String) {
         let mut backoff = Backoff::default();
         loop {
-            let lived = Instant::now();
-            let mut welcomed = false;
+            let mut welcomed = None;
             if let Err(error) = Box::pin(self.session(&address, &mut welcomed)).await {
                 self.crowd.heard_error(&error);
             }
-            if welcomed {
+            if welcomed.is_some() {
                 self.crowd.count(|tally| tally.up -= 1);
             }
-            // Real agents spread their return when they had been here for long; the bench says which.
-            let lived = if self.crowd.spreads() { LONG_LIVED } else { lived.elapsed().min(SHORT) };
+            // Real agents spread their return as the controller said; the bench says whether these do.
             let wait = match welcomed {
-                true => backoff.after_life(lived, chance()),
-                false => backoff.after_failure(chance()),
+                Some(spread) if self.crowd.spreads() => backoff.after_life(spread, chance()),
+                Some(_) => backoff.after_life(Duration::ZERO, chance()),
+                None => backoff.after_failure(chance()),
             };
             tokio::time::sleep(wait).await; // the agents' own pause between two tries
         }
     }
 
-    async fn session(&mut self, address: &str, welcomed: &mut bool) -> Result<(), Trouble> {
+    async fn session(
+        &mut self,
+        address: &str,
+        welcomed: &mut Option<Duration>,
+    ) -> Result<(), Trouble> {
         let dialled = dial(address, self.own.to_controllers()).await?;
         let (out, outbound) = mpsc::channel(OUTBOUND_MAX);
         out.send(say(from_agent::Message::Hello(self.hello()))).await?;
@@ -85,7 +88,7 @@ impl Simulated {
         let Some(to_agent::Message::Welcome(welcome)) = first else {
             return Err("the controller did not begin with a welcome".into());
         };
-        *welcomed = true;
+        *welcomed = Some(Duration::from_millis(welcome.spread_ms));
         self.crowd.count(|tally| tally.up += 1);
         let period = Duration::from_millis(welcome.heartbeat_ms.max(1));
         let first = tokio::time::Instant::now() + part(period);
@@ -207,9 +210,6 @@ impl Simulated {
         Ok(out.send(say(from_agent::Message::Report(report))).await?)
     }
 }
-
-/// A session that lived shorter than this is not spread by the agents' backoff.
-const SHORT: Duration = Duration::from_secs(1);
 
 type Out = mpsc::Sender<FromAgent>;
 

@@ -10,7 +10,16 @@ use crate::rollout::{Once, Stage};
 use crate::verbs::{self, Verb};
 
 pub(super) fn asked(draft: &mut Draft, verb: &Verb, who: &str) {
-    draft.note(format!("{who} asks: {verb}"));
+    match verb {
+        // Why is part of `who` here: whoever finds it paused wants to know both.
+        Verb::Pause => draft.note(format!("paused by {who}")),
+        Verb::Resume
+        | Verb::Promote
+        | Verb::Abort
+        | Verb::Rollback
+        | Verb::Retry(_)
+        | Verb::Skip(_) => draft.note(format!("{who} asks: {verb}")),
+    }
     match verb {
         Verb::Pause => draft.head.paused = Some(who.to_owned()),
         Verb::Resume => resume(draft),

@@ -82,33 +82,22 @@ hint: `rota rollout inspect shop/prod/14` shows every node and its output
     check(&view, Exit::RolledBack, expected);
 }
 
+/// What can be done when a rollout is over, and none of its own verbs is allowed any more.
+const OVER: &str = "`rota rollout inspect shop/prod/14` shows every node; `rota rollout undo shop \
+                    --env prod` takes all nodes to the release before, a new deploy takes them on";
+
 #[test]
 fn headlines_and_hints_of_every_stop() {
     for (state, headline, hint) in [
         (
             "paused",
-            "rollout shop/prod/14 is paused: 1 of 2 nodes run 1.1.0",
+            "rollout shop/prod/14 is paused; 1 of 2 nodes run 1.1.0",
             "`rota rollout resume shop/prod/14` goes on, `rota rollout rollback shop/prod/14` goes \
              back",
         ),
-        (
-            "partial",
-            "rollout shop/prod/14 is partial: 1 of 2 nodes run 1.1.0",
-            "`rota rollout inspect shop/prod/14` shows every node; then `rota rollout retry \
-             shop/prod/14` or `rollback shop/prod/14`",
-        ),
-        (
-            "failed",
-            "rollout shop/prod/14 failed: web-2: it failed",
-            "`rota rollout inspect shop/prod/14` shows every node; then `rota rollout retry \
-             shop/prod/14` or `rollback shop/prod/14`",
-        ),
-        (
-            "aborted",
-            "rollout shop/prod/14 was aborted",
-            "`rota rollout undo shop --env prod` takes all nodes to the release before, a new \
-             deploy takes them on",
-        ),
+        ("partial", "rollout shop/prod/14 is partial: 1 of 2 nodes run 1.1.0", OVER),
+        ("failed", "rollout shop/prod/14 failed: web-2: it failed", OVER),
+        ("aborted", "rollout shop/prod/14 was aborted", OVER),
     ] {
         let view = rollout(state, &["web-1 done", "web-2 failed"]);
         let failure = ending(&view, Exit::Stopped, now()).unwrap_err();
@@ -144,4 +133,72 @@ fn many_failures_are_counted() {
     let nodes = (1..=5).map(|n| broken(&format!("web-{n} failed"), "no", "")).collect();
     let lines = causes(&with_nodes("failed", nodes));
     assert_eq!(lines, ["web-1: no", "web-2: no", "web-3: no", "and 2 more"]);
+}
+
+#[test]
+fn the_first_rollout_has_no_way_back() {
+    let hint = |from: Option<&str>, kind: &str| {
+        let mut view = rollout("partial", &["web-1 done", "web-2 failed"]);
+        (view.from, view.kind) = (from.map(str::to_owned), kind.to_owned());
+        ending(&view, Exit::Stopped, now()).unwrap_err().hint
+    };
+    let shows = "`rota rollout inspect shop/prod/14` shows every node; ";
+    assert_eq!(hint(None, "deploy"), format!("{shows}a new deploy takes them on"));
+    let again = "`rota restart shop --env prod` tries again";
+    assert_eq!(hint(Some("1.1.0"), "restart"), format!("{shows}{again}"));
+}
+
+#[test]
+fn what_failed_nodes_were_left_as() {
+    for (left, state, told) in [
+        (Some("out"), "held", "web-1 failed and is out of traffic"),
+        (Some("untouched"), "held", "web-1 failed and was not touched"),
+        (Some("unknown"), "held", "web-1 failed, and nobody knows whether it serves"),
+        (None, "held", "web-1 failed"),
+        (Some("out"), "rolled_back", "web-1 failed and was left out of traffic for inspection"),
+    ] {
+        let mut view = rollout(state, &["web-1 failed"]);
+        view.nodes[0].left = left.map(str::to_owned);
+        assert_eq!(standing(&view), told, "{left:?} {state}");
+    }
+}
+
+#[test]
+fn nodes_left_for_inspection_have_a_way_back() {
+    let view = rollout("rolled_back", &["web-1 rolled_back", "web-2 failed"]);
+    let failure = ending(&view, Exit::RolledBack, now()).unwrap_err();
+    assert!(failure.hint.contains("`rota rollout undo shop --env prod`"), "{}", failure.hint);
+}
+
+#[test]
+fn a_failed_once_job_shows_its_output() {
+    let error = "the once-per-release job failed: it ended with exit code 1";
+    let nodes = vec![broken("web-1 pending", error, "no such table\n"), node("web-2 pending")];
+    let text = "the once-per-release job on web-1: failed: it ended with exit code 1";
+    let view = held(with_nodes("held", nodes), "once", text, "`rota rollout retry shop/prod/14`");
+    let expected = "\
+error: rollout shop/prod/14 is held: the once-per-release job on web-1: failed: it ended with exit \
+                    code 1
+  web-1: the once-per-release job failed: it ended with exit code 1
+    | no such table
+  web-1 and web-2 were not touched
+  took 42.0 s; at least 1 of 2 in traffic; 120 931 requests, 0 failed, 0 cut
+hint: `rota rollout retry shop/prod/14`
+";
+    check(&view, Exit::Stopped, expected);
+}
+
+#[test]
+fn who_paused_and_why() {
+    let mut view = rollout("paused", &["web-1 done", "web-2 pending"]);
+    view.paused = Some("alice: looking at\nerrors".to_owned());
+    let told = "rollout shop/prod/14 is paused by alice: looking at errors; 1 of 2 nodes run 1.1.0";
+    assert_eq!(headline(&view), told);
+}
+
+#[test]
+fn nodes_that_ran_it_already_run_it() {
+    let mut view = rollout("completed", &["web-1 skipped", "web-2 skipped"]);
+    view.nodes[0].release = Some("1.1.0".to_owned());
+    assert_eq!(headline(&view), "shop/prod/14 completed: 1 of 2 nodes run 1.1.0 (was 1.0.3)");
 }

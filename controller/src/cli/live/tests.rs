@@ -32,7 +32,7 @@ fn a_small_fleet_is_listed() {
     nodes.insert(3, broken("web-04 restored", "smoke \"home page\" answered 500", ""));
     let expected = "\
 shop/prod/14  1.0.3 -> 1.1.0  rolling, batch 2 of 5                         0:42
-[#########xxxxxxxxxxx-------------------------------]  2 of 5 nodes
+[#########xxxxxxxxxxx-------------------------------]  1 of 5 nodes
 
   web-01  done         out of traffic 812 ms
   web-02  drain        14 in flight
@@ -72,7 +72,7 @@ fn a_large_fleet_is_summarised_failing_nodes_first() {
     view.batches.clear();
     let expected = "\
 shop/prod/14  1.0.3 -> 1.1.0  rolling                                       0:42
-[#########x-----------------------------------]   231 of 1000 nodes
+[#########x-----------------------------------]   230 of 1000 nodes
 
   failed          1
   updating       40  drain 30, monitor 10

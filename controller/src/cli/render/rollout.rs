@@ -10,21 +10,30 @@ use crate::cli::talk::Page;
 use crate::cli::{ending, watch, words};
 use crate::view::{HistoryEntry, NodeProgress, PlanView, RolloutView};
 
-/// `rota rollout ls`.
-pub fn rollouts(rollouts: &Vec<RolloutView>, page: &Page) -> String {
+/// The table of `rota rollout ls` and `rota status`.
+pub fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
     let mut table = Table::new(&["ID", "RELEASE", "STATE", ">NODES", "STARTED", "WHY"]);
     for rollout in rollouts {
-        let why = rollout.hold.as_ref().map_or(&rollout.message, |hold| &hold.text);
+        let why = why(rollout);
         table.row([
             Cell::from(rollout.id.as_str()),
             Cell::from(movement(rollout)),
             Cell::state(&rollout.state),
-            Cell::from(format!("{}/{}", watch::finished(rollout), rollout.nodes.len())),
+            Cell::from(format!("{}/{}", rollout.on_release, rollout.evidence.targets)),
             Cell::from(words::ago(&rollout.started_at, page.now)),
-            foreign(why),
+            foreign(&why),
         ]);
     }
-    listing(&table, page, "there is no rollout: `rota deploy` starts one")
+    table.text(page.ink, page.columns)
+}
+
+/// Why it does not move; else why it was started.
+fn why(rollout: &RolloutView) -> String {
+    match (&rollout.paused, &rollout.hold) {
+        (Some(by), _) => format!("paused by {by}"),
+        (None, Some(hold)) => hold.text.clone(),
+        (None, None) => rollout.message.clone(),
+    }
 }
 
 /// `1.0.3 -> 1.1.0`.
@@ -36,7 +45,7 @@ pub fn movement(rollout: &RolloutView) -> String {
 }
 
 /// `rota rollout history`.
-pub fn history(entries: &Vec<HistoryEntry>, page: &Page) -> String {
+pub(super) fn history(entries: &[HistoryEntry], page: &Page) -> String {
     let mut table = Table::new(&[">REV", "RELEASE", "STATE", "STARTED", "TOOK", "BY", "WHY"]);
     for entry in entries {
         let end = entry.finished_at.as_deref().and_then(words::moment);
@@ -52,7 +61,7 @@ pub fn history(entries: &Vec<HistoryEntry>, page: &Page) -> String {
             foreign(&entry.message),
         ]);
     }
-    listing(&table, page, "nothing was rolled out here yet")
+    table.text(page.ink, page.columns)
 }
 
 /// `rota rollout status`: the rollout, what it waits for, its nodes, its evidence.
@@ -91,6 +100,9 @@ fn progress(rollout: &RolloutView, page: &Page) -> String {
 fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
     let state = state_words(&rollout.state);
     let mut state = page.ink.paint(tone_of(&rollout.state), &state);
+    if let Some(by) = &rollout.paused {
+        write!(state, " by {}", words::clean(by)).expect("strings take everything");
+    }
     if let Some((index, all)) = watch::batch(rollout) {
         write!(state, ", batch {index} of {all}").expect("strings take everything");
     }

@@ -9,7 +9,7 @@ fn fleet(app: &str, env: &str, in_traffic: usize) -> FleetView {
         app: app.to_owned(),
         env: env.to_owned(),
         release: Some("1.0.3".to_owned()),
-        revision: 14,
+        revision: Some(14),
         targets: 6,
         in_traffic,
     }
@@ -66,7 +66,7 @@ shop  prod  1.0.3     14  5 of 6
 shop  test  1.0.3     14  6 of 6
 
 ID            RELEASE         STATE  NODES  STARTED  WHY
-shop/prod/14  1.0.3 -> 1.1.0  held     2/2  42s ago  1 of 6 nodes failed and the limit is 0
+shop/prod/14  1.0.3 -> 1.1.0  held     1/2  42s ago  1 of 6 nodes failed and the limit is 0
 hint: shop/prod/14: `rota rollout resume shop/prod/14`
 
 prod is frozen until unfrozen by bob: sale
