@@ -24,7 +24,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub fn run(args: &[String]) -> Result<(), Trouble> {
     let flags = Flags::read(args, &["connections", "seconds", "runs"])?;
     for tool in ["haproxy", "wrk"] {
-        if Command::new(tool).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
+        if Command::new(tool)
+            .arg("-v")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_err()
         {
             println!("proxy: SKIPPED: there is no `{tool}` here (`apt-get install haproxy wrk`)");
             return Ok(());
