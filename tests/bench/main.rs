@@ -4,11 +4,13 @@
 //! times: it prints a table, and each table has its baseline, measured in the same run, because machines and their
 //! neighbours differ. `docs/performance.md` says what the numbers mean.
 
+mod backend;
 mod bare;
 mod fleet;
 mod memory;
 mod overhead;
 mod process;
+mod proxy;
 mod shop;
 mod table;
 
@@ -24,7 +26,9 @@ usage: bench NAME [--FLAG VALUE]..
   agent-memory  what an agent needs, idle and after many updates, and how big its program is
                   --updates 100  --agent PATH (else the static build, when it is there)
   fleet         one controller with many simulated agents, each with a session of its own
-                  --agents 1000  --runs 3  --rota PATH (another build of the controller)";
+                  --agents 1000  --runs 3  --rota PATH (another build of the controller)
+  proxy         the built-in proxy beside HAProxy, in front of the same backend
+                  --connections 64  --seconds 4  --runs 3";
 
 /// The flags of one bench.
 struct Flags {
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
     }
     let done = match name.as_str() {
         "overhead" => overhead::run(rest),
+        "proxy" => proxy::run(rest),
         "fleet" => fleet::run(rest),
         "agent-memory" => memory::run(rest),
         other => Err(format!("there is no bench `{other}`\n{USAGE}").into()),

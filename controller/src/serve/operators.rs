@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rota_proto::operator::operator_server::Operator;
 use rota_proto::operator::{
@@ -21,8 +21,12 @@ use crate::artifact::store::ArtifactStore;
 use crate::errors::status;
 use crate::view::ErrorView;
 
-/// A follower hears of changes at most this often: a person sees no more, and ten thousand nodes change all the time.
-const FOLLOW_PACE: Duration = Duration::from_millis(40);
+/// After each document a follower pauses this many times as long as the document took to make: following a rollout of
+/// three nodes hears of its end at once, and following one of ten thousand does not slow it down.
+const FOLLOW_PAUSE_FACTOR: u32 = 20;
+
+/// The shortest pause; and the longest, after which a person would ask what is going on.
+const FOLLOW_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(2));
 
 /// Documents that wait for a slow follower; he gets the newest state anyway.
 const FOLLOW_QUEUED_MAX: usize = 2;
@@ -137,17 +141,19 @@ impl Follower {
         let mut last = String::new();
         loop {
             changed.mark_unchanged();
+            let began = Instant::now();
             let value = match self.api.read(&path, Reader::Operator(&self.caller)).await {
                 Ok(value) => value,
                 Err(error) => return self.send(Err(status(error))).await,
             };
             let over = value.get("finished_at").is_some_and(|at| !at.is_null());
             let json = value.to_string();
+            let took = began.elapsed();
             if json != last {
                 last.clone_from(&json);
                 self.send(Ok(Document { json })).await;
             }
-            if over || !self.wait(&mut changed).await {
+            if over || !self.wait(&mut changed, took).await {
                 return;
             }
         }
@@ -160,6 +166,7 @@ impl Follower {
         let mut after = if after == 0 { newest(&self.api) } else { after };
         loop {
             changed.mark_unchanged();
+            let began = Instant::now();
             let events = {
                 let state = self.api.engine.read();
                 fleet::events_after(&state, &query, after, Reader::Operator(&self.caller))
@@ -171,7 +178,7 @@ impl Follower {
                     Err(error) => return tracing::error!(%error, "events cannot be written"),
                 }
             }
-            if !self.wait(&mut changed).await {
+            if !self.wait(&mut changed, began.elapsed()).await {
                 return;
             }
         }
@@ -183,9 +190,10 @@ impl Follower {
         }
     }
 
-    /// Until something changed; `false`: the follower is gone, or the engine.
-    async fn wait(&self, changed: &mut tokio::sync::watch::Receiver<u64>) -> bool {
-        tokio::time::sleep(FOLLOW_PACE).await;
+    /// Until something changed, after a pause; `false`: the follower is gone, or the engine.
+    async fn wait(&self, changed: &mut tokio::sync::watch::Receiver<u64>, took: Duration) -> bool {
+        let (shortest, longest) = FOLLOW_PAUSE;
+        tokio::time::sleep((took * FOLLOW_PAUSE_FACTOR).clamp(shortest, longest)).await;
         tokio::select! {
             changed = changed.changed() => changed.is_ok() && !self.out.is_closed(),
             () = self.out.closed() => false,

@@ -4,7 +4,7 @@
 //! controller has the same work. It holds nothing on a disk.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rota_agent::backoff::{Backoff, chance};
 use rota_agent::dial::dial;
