@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{CLIENTS, all_run, begin, deploy, text};
 
 /// One node for each moment of an update at which its agent is killed; more than an update writes records.
-const MOMENTS: usize = 16;
+const MOMENTS: usize = 18;
 
 /// Waits for the n-th record that a node's agent writes, kills the agent there, and starts it again. Answers the step
 /// that the journal then told of, and the new agent; nothing when the update was over before.

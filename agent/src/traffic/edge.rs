@@ -300,6 +300,9 @@ impl Session {
 
     /// Puts in force what is not yet, and says how each member is then.
     async fn apply_pending(&mut self) -> Result<(), Over> {
+        if self.edge.banned.borrow().contains(&self.serial) {
+            return Err(Over); // removed a moment ago: its members are leaving, and must not come back
+        }
         let mut reports = Vec::new();
         for ((pool, instance), member) in &mut self.members {
             let Some((seq, change)) = member.pending.clone() else { continue };

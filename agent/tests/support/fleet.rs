@@ -199,7 +199,7 @@ impl Fleet for Service {
                 heartbeat_ms: state.heartbeat_ms,
                 directory,
                 standing: None,
-                spread_ms: 0,
+                spread_ms: 1,
                 now_ms: 0,
             };
             let message = Some(to_agent::Message::Welcome(welcome));
