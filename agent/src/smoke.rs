@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regex::Regex;
+use regex_lite::Regex;
 use thiserror::Error;
 use tokio::time::sleep;
 
@@ -169,7 +169,7 @@ impl Expected {
         let contains = contains.map(|text| values.render(text)).transpose()?;
         let pattern = matches.map(|text| values.render_regex(text)).transpose()?;
         let matches = pattern.map(|pattern| {
-            let built = regex::RegexBuilder::new(&pattern).size_limit(REGEX_BYTES_MAX).build();
+            let built = regex_lite::RegexBuilder::new(&pattern).size_limit(REGEX_BYTES_MAX).build();
             built.map_err(|error| Failure::Regex { pattern, why: error.to_string() })
         });
         Ok(Expected { status, contains, matches: matches.transpose()? })

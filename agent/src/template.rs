@@ -56,7 +56,7 @@ impl Values<'_> {
     /// A regular expression: values match literally, and counts such as `{3}` or `{2,5}` stay
     /// counts.
     pub fn render_regex(&self, text: &str) -> Result<String, TemplateError> {
-        self.expand(text, is_count, |value| regex::escape(&value))
+        self.expand(text, is_count, |value| regex_lite::escape(&value))
     }
 
     fn expand(

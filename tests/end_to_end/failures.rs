@@ -1,9 +1,12 @@
 //! Bad releases: the node restores itself, the rollout does what its strategy says, the operator sees the cause.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
-use rota_tests::farm::{App, ENV, Farm};
+use rota_tests::farm::{App, ENV, Farm, count};
 use rota_tests::load::Load;
+use rota_tests::processes::Process;
 
 use super::{CLIENTS, begin, deploy, run, versions};
 
@@ -89,4 +92,57 @@ fn failures_within_the_limit_end_partial() {
     let view = farm.rollout(|view| !view["finished_at"].is_null()).unwrap();
     assert_eq!(view["state"], "failed", "no node runs it: {view}");
     assert_eq!(versions(&farm, "1.0.0"), 3);
+}
+
+/// The data folder's disk of one node, in MiB: room for the first release and the agent's reserve of 64, no more.
+const SMALL_DISK_MIB: u32 = 80;
+
+/// Runs what follows with a small disk of its own at a folder; the processes in there end with it.
+fn on_a_small_disk(folder: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]);
+    let mount = format!("mount -t tmpfs -o mode=700,size={SMALL_DISK_MIB}m none \"$0\"");
+    command.arg(format!("{mount} && exec \"$@\"")).arg(folder);
+    command
+}
+
+#[test]
+fn one_that_is_too_big_for_a_disk() {
+    let mut farm = Farm::start(1).unwrap();
+    let folder = farm.path("web-02");
+    fs::create_dir(&folder).unwrap();
+    let tried = on_a_small_disk(&folder).arg("true").output();
+    if !tried.as_ref().is_ok_and(|tried| tried.status.success()) {
+        eprintln!("SKIPPED: a release too big for the disk: no disk can be made here: {tried:?}");
+        return;
+    }
+    let token = run(&farm, &["token", "create", "-q", "--for", "agent"], 0);
+    let mut command = on_a_small_disk(&folder);
+    command.arg(&farm.programs.agent).args(["run", "--name", "web-02", "--env", ENV]);
+    command.args(["--role", "web", "--controller", farm.controller.told("grpc").unwrap()]);
+    command.args(["--token", token.trim(), "--data"]).arg(&folder);
+    let agent = Process::start(command, &farm.path("web-02.log")).unwrap();
+    farm.nodes.push(agent);
+    farm.wait("/api/v1/nodes", |nodes| count(nodes, "state", "ready") == 2).unwrap();
+    let app = App { strategy: STRATEGY, ..App::default() };
+    deploy(&farm, "1.0.0", app, 0);
+    farm.write_app(app).unwrap();
+    let mut noise = 1_u64;
+    let mut bytes = vec![0; 16 << 20]; // bytes that no compression makes smaller
+    for byte in &mut bytes {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        *byte = (noise >> 56) as u8;
+    }
+    fs::write(farm.path("app/dist/noise"), bytes).unwrap();
+    let load = Load::start(farm.pool().unwrap(), CLIENTS);
+    let said = deploy(&farm, "2.0.0", app, 3);
+    assert!(said.contains("web-02") && said.contains("MiB are needed"), "{said}");
+    let view = farm.rollout(|_| true).unwrap();
+    assert_eq!(view["evidence"]["least_in_traffic"], 2, "nothing was drained for it: {view}");
+    assert_eq!(view["nodes"][1]["left"], "untouched", "{view}");
+    assert_eq!(versions(&farm, "1.0.0"), 2);
+    assert_eq!(load.stop().1, 0);
 }

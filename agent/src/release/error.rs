@@ -20,8 +20,8 @@ pub enum ReleaseError {
     },
     /// There is no room.
     #[error(
-        "no room for {app} {version}: the disk of {root} has {have} bytes free and {need} are \
-         needed"
+        "no room for {app} {version}: the disk of {root} has {} MiB free and {} MiB are needed",
+        .have >> 20, .need.div_ceil(1 << 20)
     )]
     NoSpace { app: String, version: String, root: PathBuf, have: u64, need: u64 },
     /// More bytes came than the artifact has, or fewer.

@@ -484,9 +484,9 @@ async fn a_full_disk_is_told_before_anything_is_written() {
     let reserve_bytes = u64::MAX / 2;
     node.releases = node.releases.with_limits(Limits { reserve_bytes, ..Limits::default() });
     let error = node.releases.install(&spec).await.expect_err("no room").to_string();
-    let need = artifact.len() as u64 + reserve_bytes;
+    let need = (artifact.len() as u64 + reserve_bytes).div_ceil(1 << 20);
     assert!(error.starts_with("no room for shop 1.0.0: the disk of "), "{error}");
-    assert!(error.ends_with(&format!(" bytes free and {need} are needed")), "{error}");
+    assert!(error.ends_with(&format!(" MiB free and {need} MiB are needed")), "{error}");
     node.assert_untouched("full");
 }
 

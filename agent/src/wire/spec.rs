@@ -231,7 +231,7 @@ fn regex(at: &At, pattern: String) -> Result<Option<String>, BadField> {
     if pattern.is_empty() || pattern.contains('{') {
         return Ok(not_empty(pattern));
     }
-    match regex::RegexBuilder::new(&pattern).size_limit(REGEX_BYTES_MAX).build() {
+    match regex_lite::RegexBuilder::new(&pattern).size_limit(REGEX_BYTES_MAX).build() {
         Ok(_) => Ok(Some(pattern)),
         Err(cause) => Err(at.bad(format!("is no regular expression: {cause}"))),
     }

@@ -1,6 +1,6 @@
 //! `[[smoke]]`: what must work on a node before it rejoins.
 
-use regex::Regex;
+use regex_lite::Regex;
 use rota_rollout::names::Span;
 
 use crate::manifest::problem::Finding;
@@ -106,8 +106,7 @@ fn regex(entry: &Entry, reader: &mut Reader) -> Option<String> {
         Ok(_) => Some(text.to_owned()),
         Err(bad) => {
             let message = format!("`matches` is not a regular expression: {}", last_line(&bad));
-            let hint =
-                "see https://docs.rs/regex/latest/regex/#syntax; for plain text use `contains`";
+            let hint = "see https://docs.rs/regex-lite/latest/regex_lite/#syntax; for plain text use `contains`";
             reader.note(Finding::value(entry, message).hint(hint));
             None
         }
@@ -115,7 +114,7 @@ fn regex(entry: &Entry, reader: &mut Reader) -> Option<String> {
 }
 
 /// The crate draws a picture; its last line says what is wrong.
-fn last_line(bad: &regex::Error) -> String {
+fn last_line(bad: &regex_lite::Error) -> String {
     let text = bad.to_string();
     let line = text.lines().last().unwrap_or_default().trim();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
