@@ -216,6 +216,10 @@ impl Story {
             }
             ["frozen:", ..] => What::Frozen(Some(line["frozen: ".len()..].to_owned())),
             ["thawed"] => What::Frozen(None),
+            ["edges", "offline:", ref edges @ ..] => {
+                let names = edges.iter().map(|edge| edge.parse().expect("an edge"));
+                What::EdgesOffline(names.collect())
+            }
             ["the", "controller", "restarts"] => {
                 let orders = outstanding(&self.rollout);
                 return self.render(&Step { orders, ..Step::default() });

@@ -74,6 +74,11 @@ impl<'a> Draft<'a> {
         self.changed.get(name).or_else(|| self.base.nodes().get(name))
     }
 
+    /// How many targets there are.
+    pub fn size(&self) -> usize {
+        self.base.nodes().len() // a step adds no node
+    }
+
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, &Node)> {
         self.base.nodes().iter().map(|(name, old)| (name, self.changed.get(name).unwrap_or(old)))
     }

@@ -205,7 +205,13 @@ pub(crate) fn next(draft: &Draft) -> Next {
 
 /// What forbids every new update, whichever node is in turn.
 pub(crate) fn blocked(draft: &Draft) -> Option<Hold> {
-    failures(draft).or_else(|| stopped(draft))
+    failures(draft).or_else(|| stopped(draft).filter(|_| has_more(draft)))
+}
+
+/// Is there a node whose update has not begun? Where there is none, nothing stands in the way of the end.
+fn has_more(draft: &Draft) -> bool {
+    let tally = draft.tally();
+    draft.size() > tally.settled + tally.running
 }
 
 /// The nodes of the batch in turn, and those that came late.

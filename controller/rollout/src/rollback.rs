@@ -16,12 +16,6 @@ pub(crate) fn next(draft: &Draft) -> Next {
     if draft.head.paused.is_some() {
         return Next::UnderWay;
     }
-    if let Some(why) = &draft.head.frozen {
-        return Next::Hold(Hold::Frozen { why: why.clone() });
-    }
-    if !draft.head.edges_offline.is_empty() {
-        return Next::Hold(Hold::Edges { edges: draft.head.edges_offline.clone() });
-    }
     if draft.nodes().any(|(_, node)| is_going_forward(node)) {
         return Next::UnderWay;
     }
@@ -31,6 +25,12 @@ pub(crate) fn next(draft: &Draft) -> Next {
         let outcome = if stuck.is_empty() { Outcome::RolledBack } else { Outcome::Failed };
         return Next::End(outcome);
     };
+    if let Some(why) = &draft.head.frozen {
+        return Next::Hold(Hold::Frozen { why: why.clone() });
+    }
+    if !draft.head.edges_offline.is_empty() {
+        return Next::Hold(Hold::Edges { edges: draft.head.edges_offline.clone() });
+    }
     let candidates =
         draft.names(|n| n.batch == newest && is_candidate(draft.spec(), n) && !n.observed.busy);
     let (online, offline): (Vec<NodeName>, Vec<NodeName>) = candidates
