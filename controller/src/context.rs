@@ -115,6 +115,29 @@ impl Context {
     }
 }
 
+/// The file that [`Context::find`] reads.
+pub fn file_of(chosen: Option<&str>, default: &Path) -> PathBuf {
+    match chosen {
+        Some(file) if file.contains('/') || file.ends_with(".toml") => file.into(),
+        Some(_) | None => default.to_owned(),
+    }
+}
+
+/// Writes a context over the one of its name, and leaves the others and which one is current alone.
+pub fn replace(path: &Path, context: &Context) -> Result<(), ContextError> {
+    let text = fs::read_to_string(path)
+        .map_err(|cause| ContextError::Read { path: path.to_owned(), cause })?;
+    let alone = toml::from_str::<Context>(&text).is_ok();
+    if alone {
+        return context.save(path);
+    }
+    let mut contexts = Contexts::load(path)?;
+    let current = contexts.current.clone();
+    contexts.put(context.clone());
+    contexts.current = current;
+    contexts.save(path)
+}
+
 /// Where contexts lie when nobody says: `$XDG_CONFIG_HOME/rota/context.toml`, else
 /// `~/.config/rota/context.toml`.
 pub fn default_path(config_home: Option<&Path>, home: &Path) -> PathBuf {

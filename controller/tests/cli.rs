@@ -526,6 +526,28 @@ async fn what_needs_no_controller() {
     assert!(home.path().join("man/rota-rollout-status.1").exists());
 }
 
+/// A day.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[tokio::test]
+async fn a_certificate_is_renewed_by_the_way_when_two_thirds_of_its_life_are_over() {
+    let reads = [("controllers".to_owned(), "[]".to_owned())];
+    let fake = Fake::start(Script { reads: reads.into(), ..Script::default() }).await;
+    for (days, renews) in [(19, false), (21, true), (0, false)] {
+        if days > 0 {
+            fake.made_ago(DAY * days);
+        }
+        fake.seen.lock().unwrap().calls.clear();
+        let before = std::fs::read_to_string(fake.context()).unwrap();
+        let ran = fake.run("controller ls").await;
+        assert_eq!(ran.exit, 0, "{ran:?}");
+        let renewed = fake.seen.lock().unwrap().calls.iter().any(|call| call == "renew");
+        assert_eq!(renewed, renews, "made {days} days ago");
+        let changed = before != std::fs::read_to_string(fake.context()).unwrap();
+        assert_eq!(changed, renews, "made {days} days ago");
+    }
+}
+
 /// Not a test: the live screen for people, in a terminal.
 /// `cargo test -p rota --test cli -- --ignored --nocapture`, with SHOW=small|large|held|failed.
 #[tokio::test]

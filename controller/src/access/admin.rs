@@ -69,7 +69,7 @@ impl Access {
         Ok(path)
     }
 
-    /// At every later start and once a day: gives `DIR/admin.toml` a fresh certificate when its own
+    /// At every later start: gives `DIR/admin.toml` a fresh certificate when its own
     /// is due, and the address of today. A file that was moved away (as it should be, to the
     /// admin's own machine) stays away.
     pub async fn refresh_admin(

@@ -21,6 +21,7 @@ pub mod outcome;
 mod pool;
 mod release;
 mod render;
+mod renew;
 mod rollout;
 #[cfg(test)]
 mod sample;
@@ -182,7 +183,10 @@ pub fn complain(global: &Global, failure: &Failure) {
 pub async fn run(global: Global, command: Command) -> Exit {
     let desk = Desk::new(Talk::new(&global), global.context);
     match Box::pin(carry_out(&desk, command)).await {
-        Ok(exit) => exit,
+        Ok(exit) => {
+            renew::when_due(&desk).await;
+            exit
+        }
         Err(failure) => {
             desk.talk.error(&failure);
             failure.exit

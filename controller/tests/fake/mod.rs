@@ -15,7 +15,10 @@ use rota::serve::listen;
 use rota::view::ErrorView;
 use rota_identity::{ClientCertificates, Identity, Kind, Token, server_config, tls};
 use rota_proto::agent::enrolment_server::{Enrolment, EnrolmentServer};
-use rota_proto::agent::{EnrolReply, EnrolRequest};
+use rota_proto::agent::fleet_server::{Fleet, FleetServer};
+use rota_proto::agent::{
+    Chunk, EnrolReply, EnrolRequest, FetchRequest, FromAgent, RenewRequest, ToAgent,
+};
 use rota_proto::operator::operator_server::{Operator, OperatorServer};
 use rota_proto::operator::upload_part::Part;
 use rota_proto::operator::{
@@ -74,6 +77,7 @@ pub struct Fake {
     pub seen: Arc<Mutex<Seen>>,
     /// A token for `rota login`.
     pub token: String,
+    ca: Arc<Ca>,
 }
 
 impl Fake {
@@ -96,18 +100,20 @@ impl Fake {
         let service = Service { script, seen: Arc::clone(&seen), ca: Arc::clone(&ca) };
         let server = tonic::transport::Server::builder()
             .add_service(OperatorServer::new(service.clone()))
-            .add_service(EnrolmentServer::new(service))
+            .add_service(EnrolmentServer::new(service.clone()))
+            .add_service(FleetServer::new(service))
             .serve_with_incoming(incoming);
         tokio::spawn(server);
-        let fake = Self { address: address.clone(), home, seen, token };
-        fake.write_context(&ca, vec![address]);
+        let fake = Self { address: address.clone(), home, seen, token, ca };
+        fake.write_context(vec![address], now);
         fake
     }
 
     /// A context for these controllers.
-    fn write_context(&self, ca: &Ca, controllers: Vec<String>) {
+    fn write_context(&self, controllers: Vec<String>, made: SystemTime) {
+        let ca = &self.ca;
         let alice = Identity::new(Kind::Operator, "alice").unwrap();
-        let (issued, key) = ca.issue_with_key(&alice, SystemTime::now()).unwrap();
+        let (issued, key) = ca.issue_with_key(&alice, made).unwrap();
         let context = Context {
             name: "test".to_owned(),
             controllers,
@@ -116,6 +122,11 @@ impl Fake {
             key: key.to_pem(),
         };
         context.save(&self.context()).unwrap();
+    }
+
+    /// As if the context had been made so long ago.
+    pub fn made_ago(&self, age: Duration) {
+        self.write_context(vec![self.address.clone()], SystemTime::now() - age);
     }
 
     /// Puts other addresses before its own into the context.
@@ -337,6 +348,37 @@ impl Operator for Service {
     async fn apply(&self, request: Request<Change>) -> Result<Response<Document>, Status> {
         self.note(format!("apply {:?}", request.into_inner().change.unwrap()));
         self.answer()
+    }
+}
+
+#[tonic::async_trait]
+impl Fleet for Service {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<ToAgent, Status>> + Send>>;
+    type FetchStream = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        _: Request<Streaming<FromAgent>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        Err(Status::unimplemented("operators have no sessions"))
+    }
+
+    async fn fetch(&self, _: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        Err(Status::unimplemented("operators fetch nothing"))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrolReply>, Status> {
+        self.note("renew".to_owned());
+        let alice = Identity::new(Kind::Operator, "alice").unwrap();
+        let csr = &request.get_ref().csr_pem;
+        let issued = self.ca.issue(csr, &alice, SystemTime::now()).unwrap();
+        Ok(Response::new(EnrolReply {
+            certificate_pem: issued.certificate_pem,
+            ca_pem: self.ca.roots_pem().to_owned(),
+            trust_domain: "rota".to_owned(),
+            name: "alice".to_owned(),
+            environment: String::new(),
+        }))
     }
 }
 

@@ -68,6 +68,7 @@ pub const WIRE: &[(&str, &str)] = &[
     ("controller/src/cli/desk.rs", "makes its request"),
     ("controller/src/cli/env.rs", "makes its request"),
     ("controller/src/cli/login.rs", "enrols the operator"),
+    ("controller/src/cli/renew.rs", "renews his certificate"),
     ("controller/src/cli/node.rs", "makes its request"),
     ("controller/src/cli/release.rs", "makes its request"),
     ("controller/src/cli/rollout.rs", "makes its request"),
