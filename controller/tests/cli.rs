@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod fake;
+#[path = "cli/fetch.rs"]
+mod fetch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod checked;
+mod content;
 mod controller;
 mod deploy;
 mod desk;
@@ -19,6 +20,7 @@ mod manifest;
 mod node;
 pub mod outcome;
 mod pool;
+mod progress;
 mod release;
 mod render;
 mod rollout;
