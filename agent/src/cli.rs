@@ -67,6 +67,22 @@ pub struct RunArgs {
         value_delimiter = ',',
         env = "ROTA_AGENT_CONTROLLER"
     )]
+/// The shells for which there are completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KnownShell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Is `-o json` on a command line that could not be read?
+pub fn wants_json(line: &[std::ffi::OsString]) -> bool {
+    let words: Vec<&str> = line.iter().filter_map(|word| word.to_str()).collect();
+    let whole = ["-ojson", "-o=json", "--output=json"];
+    words.iter().any(|word| whole.contains(word))
+        || words.windows(2).any(|pair| matches!(pair, ["-o" | "--output", "json"]))
+}
+
     pub controller: Vec<String>,
     /// The invitation; needed once.
     #[arg(long, value_name = "TOKEN", env = "ROTA_AGENT_TOKEN", hide_env_values = true)]

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use rota_agent::agent::Agent;
-use rota_agent::cli::{Cli, Command, LocalArgs, LogFormat, ProxyArgs, RunArgs};
+use rota_agent::cli::{
+    Cli, Command, KnownShell, LocalArgs, LogFormat, Output, ProxyArgs, RunArgs, wants_json,
+};
 use rota_agent::config::{self, Logging};
 use rota_agent::local::{self, Question};
 use rota_agent::run;
@@ -22,7 +24,18 @@ fn main() -> ExitCode {
     if let Some(code) = rota_agent::runtime::shim::run_if_asked() {
         return code;
     }
-    match Cli::parse().command {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&line) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json(&line) => {
+            let words = error.render().to_string();
+            let (message, hint) = words.trim().split_once("\n\n").unwrap_or((words.trim(), ""));
+            let message = message.strip_prefix("error: ").unwrap_or(message);
+            return complain(Output::Json, &Complaint { kind: "usage", message, hint }, USAGE);
+        }
+        Err(error) => error.exit(),
+    };
+    match cli.command {
         Command::Run(args) => agent(*args),
         Command::Status(args) => ask(&args, &Question::Status),
         Command::Apps(args) => ask(&args, &Question::Apps),
@@ -52,6 +65,28 @@ fn fail(message: &str, code: u8) -> ExitCode {
 
 fn log(logging: Logging) {
     let level = match (logging.volume.quiet, logging.volume.verbose) {
+/// An error as `-o` wants it.
+struct Complaint<'a> {
+    kind: &'a str,
+    message: &'a str,
+    hint: &'a str,
+}
+
+fn complain(output: Output, complaint: &Complaint<'_>, code: u8) -> ExitCode {
+    let Complaint { kind, message, hint } = complaint;
+    match output {
+        Output::Json => {
+            let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let (message, hint) = (one_line(message), one_line(hint));
+            let error = serde_json::json!({ "kind": kind, "message": message, "hint": hint });
+            eprintln!("{}", serde_json::json!({ "error": error }));
+        }
+        Output::Table if hint.is_empty() => eprintln!("error: {message}"),
+        Output::Table => eprintln!("error: {message}\nhint: {hint}"),
+    }
+    ExitCode::from(code)
+}
+
         (true, _) => LevelFilter::WARN,
         (false, 0) => LevelFilter::INFO,
         (false, 1) => LevelFilter::DEBUG,
@@ -136,11 +171,18 @@ fn notify(state: sd_notify::NotifyState) {
 fn ask(args: &LocalArgs, question: &Question) -> ExitCode {
     let answer = match runtime() {
         Ok(runtime) => runtime.block_on(local::ask(&args.data, question)),
-        Err(error) => return fail(&format!("cannot start: {error}"), 1),
+        Err(error) => {
+            let message = format!("cannot start: {error}");
+            let complaint = Complaint { kind: "internal", message: &message, hint: "" };
+            return complain(args.output, &complaint, 1);
+        }
     };
     match answer {
         Ok(answer) => print(local::print(question, &answer, args.output).as_bytes()),
-        Err(error) => fail(&chain(&error), 1),
+        Err(error) => {
+            let (kind, message, hint) = (error.kind(), chain(&error), error.hint());
+            complain(args.output, &Complaint { kind, message: &message, hint }, 1)
+        }
     }
 }
 
