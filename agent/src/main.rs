@@ -1,6 +1,8 @@
 //! Wiring only: read the command line, build, run.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
         Command::Rollback(args) => ask(&args.local, &Question::Rollback(args.app)),
         Command::Release(args) => ask(&args.local, &Question::Release(args.app)),
         Command::Completions { shell } => completions(shell),
-        Command::Man => man(),
+        Command::Man { dir } => man(dir.as_deref()),
         Command::Proxy(args) => proxy(args),
     }
 }
@@ -63,8 +65,6 @@ fn fail(message: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn log(logging: Logging) {
-    let level = match (logging.volume.quiet, logging.volume.verbose) {
 /// An error as `-o` wants it.
 struct Complaint<'a> {
     kind: &'a str,
@@ -87,6 +87,8 @@ fn complain(output: Output, complaint: &Complaint<'_>, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+fn log(logging: Logging) {
+    let level = match (logging.volume.quiet, logging.volume.verbose) {
         (true, _) => LevelFilter::WARN,
         (false, 0) => LevelFilter::INFO,
         (false, 1) => LevelFilter::DEBUG,
@@ -194,17 +196,31 @@ fn print(text: &[u8]) -> ExitCode {
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> ExitCode {
+fn completions(shell: KnownShell) -> ExitCode {
+    let shell = match shell {
+        KnownShell::Bash => clap_complete::Shell::Bash,
+        KnownShell::Zsh => clap_complete::Shell::Zsh,
+        KnownShell::Fish => clap_complete::Shell::Fish,
+    };
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "rota-agent", &mut text);
     print(&text)
 }
 
-fn man() -> ExitCode {
+fn man(dir: Option<&Path>) -> ExitCode {
     let mut text = Vec::new();
-    match clap_mangen::Man::new(Cli::command()).render(&mut text) {
-        Ok(()) => print(&text),
-        Err(error) => fail(&format!("cannot write the manual page: {error}"), 1),
+    let written = match dir {
+        Some(dir) => std::fs::create_dir_all(dir)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), dir)),
+        None => clap_mangen::Man::new(Cli::command()).render(&mut text),
+    };
+    match (written, dir) {
+        (Ok(()), None) => print(&text),
+        (Ok(()), Some(dir)) => {
+            eprintln!("manual pages are in {}", dir.display());
+            ExitCode::SUCCESS
+        }
+        (Err(error), _) => fail(&format!("cannot write the manual pages: {error}"), 1),
     }
 }
 
