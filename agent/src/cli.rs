@@ -34,21 +34,53 @@ pub enum Command {
     #[command(after_help = EXAMPLES)]
     Run(Box<RunArgs>),
     /// What this agent does right now, and which controllers it sees.
+    #[command(after_help = "Examples:\n  rota-agent status\n  rota-agent status -o json")]
     Status(LocalArgs),
     /// The apps of this node.
+    #[command(after_help = "Examples:\n  rota-agent apps\n  \
+        rota-agent apps --data /srv/rota-agent -o json")]
     Apps(LocalArgs),
     /// Put an app back to the release that it last ran proven; needs no controller.
+    #[command(after_help = "Examples:\n  rota-agent rollback shop")]
     Rollback(AppArgs),
     /// Print the release that an app runs.
+    #[command(after_help = "Examples:\n  rota-agent release shop\n  \
+        rota-agent release shop -o json")]
     Release(AppArgs),
-    /// Print a script that completes this program's words in a shell.
-    Completions { shell: clap_complete::Shell },
-    /// Print this program's manual page.
-    #[command(hide = true)]
-    Man,
+    /// Print completions for a shell.
+    #[command(after_help = "Examples:\n  rota-agent completions bash\n  \
+        rota-agent completions zsh\n  rota-agent completions fish")]
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: KnownShell,
+    },
+    /// Print the manual page, or write one for every command.
+    #[command(after_help = "Examples:\n  rota-agent man\n  rota-agent man --dir target/man")]
+    Man {
+        /// Write rota-agent.1, rota-agent-run.1 and so on there.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
     /// The built-in proxy; started by the agent in a process of its own.
     #[command(hide = true)]
     Proxy(ProxyArgs),
+}
+
+/// The shells for which there are completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KnownShell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Is `-o json` on a command line that could not be read?
+pub fn wants_json(line: &[std::ffi::OsString]) -> bool {
+    let words: Vec<&str> = line.iter().filter_map(|word| word.to_str()).collect();
+    let whole = ["-ojson", "-o=json", "--output=json"];
+    words.iter().any(|word| whole.contains(word))
+        || words.windows(2).any(|pair| matches!(pair, ["-o" | "--output", "json"]))
 }
 
 /// Flags of `run`. Every one is also a key of agent.toml and a variable ROTA_AGENT_….

@@ -1,11 +1,15 @@
 //! Wiring only: read the command line, build, run.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use rota_agent::agent::Agent;
-use rota_agent::cli::{Cli, Command, LocalArgs, LogFormat, ProxyArgs, RunArgs};
+use rota_agent::cli::{
+    Cli, Command, KnownShell, LocalArgs, LogFormat, Output, ProxyArgs, RunArgs, wants_json,
+};
 use rota_agent::config::{self, Logging};
 use rota_agent::local::{self, Question};
 use rota_agent::run;
@@ -22,14 +26,25 @@ fn main() -> ExitCode {
     if let Some(code) = rota_agent::runtime::shim::run_if_asked() {
         return code;
     }
-    match Cli::parse().command {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&line) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json(&line) => {
+            let words = error.render().to_string();
+            let (message, hint) = words.trim().split_once("\n\n").unwrap_or((words.trim(), ""));
+            let message = message.strip_prefix("error: ").unwrap_or(message);
+            return complain(Output::Json, &Complaint { kind: "usage", message, hint }, USAGE);
+        }
+        Err(error) => error.exit(),
+    };
+    match cli.command {
         Command::Run(args) => agent(*args),
         Command::Status(args) => ask(&args, &Question::Status),
         Command::Apps(args) => ask(&args, &Question::Apps),
         Command::Rollback(args) => ask(&args.local, &Question::Rollback(args.app)),
         Command::Release(args) => ask(&args.local, &Question::Release(args.app)),
         Command::Completions { shell } => completions(shell),
-        Command::Man => man(),
+        Command::Man { dir } => man(dir.as_deref()),
         Command::Proxy(args) => proxy(args),
     }
 }
@@ -47,6 +62,28 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn fail(message: &str, code: u8) -> ExitCode {
     eprintln!("error: {message}");
+    ExitCode::from(code)
+}
+
+/// An error as `-o` wants it.
+struct Complaint<'a> {
+    kind: &'a str,
+    message: &'a str,
+    hint: &'a str,
+}
+
+fn complain(output: Output, complaint: &Complaint<'_>, code: u8) -> ExitCode {
+    let Complaint { kind, message, hint } = complaint;
+    match output {
+        Output::Json => {
+            let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let (message, hint) = (one_line(message), one_line(hint));
+            let error = serde_json::json!({ "kind": kind, "message": message, "hint": hint });
+            eprintln!("{}", serde_json::json!({ "error": error }));
+        }
+        Output::Table if hint.is_empty() => eprintln!("error: {message}"),
+        Output::Table => eprintln!("error: {message}\nhint: {hint}"),
+    }
     ExitCode::from(code)
 }
 
@@ -136,11 +173,18 @@ fn notify(state: sd_notify::NotifyState) {
 fn ask(args: &LocalArgs, question: &Question) -> ExitCode {
     let answer = match runtime() {
         Ok(runtime) => runtime.block_on(local::ask(&args.data, question)),
-        Err(error) => return fail(&format!("cannot start: {error}"), 1),
+        Err(error) => {
+            let message = format!("cannot start: {error}");
+            let complaint = Complaint { kind: "internal", message: &message, hint: "" };
+            return complain(args.output, &complaint, 1);
+        }
     };
     match answer {
         Ok(answer) => print(local::print(question, &answer, args.output).as_bytes()),
-        Err(error) => fail(&chain(&error), 1),
+        Err(error) => {
+            let (kind, message, hint) = (error.kind(), chain(&error), error.hint());
+            complain(args.output, &Complaint { kind, message: &message, hint }, 1)
+        }
     }
 }
 
@@ -152,17 +196,31 @@ fn print(text: &[u8]) -> ExitCode {
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> ExitCode {
+fn completions(shell: KnownShell) -> ExitCode {
+    let shell = match shell {
+        KnownShell::Bash => clap_complete::Shell::Bash,
+        KnownShell::Zsh => clap_complete::Shell::Zsh,
+        KnownShell::Fish => clap_complete::Shell::Fish,
+    };
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "rota-agent", &mut text);
     print(&text)
 }
 
-fn man() -> ExitCode {
+fn man(dir: Option<&Path>) -> ExitCode {
     let mut text = Vec::new();
-    match clap_mangen::Man::new(Cli::command()).render(&mut text) {
-        Ok(()) => print(&text),
-        Err(error) => fail(&format!("cannot write the manual page: {error}"), 1),
+    let written = match dir {
+        Some(dir) => std::fs::create_dir_all(dir)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), dir)),
+        None => clap_mangen::Man::new(Cli::command()).render(&mut text),
+    };
+    match (written, dir) {
+        (Ok(()), None) => print(&text),
+        (Ok(()), Some(dir)) => {
+            eprintln!("manual pages are in {}", dir.display());
+            ExitCode::SUCCESS
+        }
+        (Err(error), _) => fail(&format!("cannot write the manual pages: {error}"), 1),
     }
 }
 

@@ -85,6 +85,39 @@ fn mistakes_end_with_two_and_one_message() {
 }
 
 #[test]
+fn errors_for_programs() {
+    for (arguments, kind, message, code) in [
+        (&["status", "--data", "/nowhere"][..], "unreachable", "no agent answers on /nowhere", 1),
+        (&["apps", "--data", "/nowhere"][..], "unreachable", "No such file", 1),
+        (&["rollback"][..], "usage", "required arguments were not provided: <APP>", 2),
+        (&["walk"][..], "usage", "unrecognized subcommand 'walk'", 2),
+    ] {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
+        let (text, exit) = run(&arguments, &[]);
+        let error: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let error = &error["error"];
+        assert_eq!((error["kind"].as_str(), exit), (Some(kind), Some(code)), "{text}");
+        assert!(error["message"].as_str().unwrap().contains(message), "{text}");
+        assert!(error["hint"].is_string(), "{text}");
+    }
+}
+
+#[test]
+fn every_command_has_examples_and_a_manual_page() {
+    let (page, _) = run(&["man"], &[]);
+    for name in ["run", "status", "apps", "rollback", "release", "completions", "man"] {
+        let (text, code) = run(&[name, "--help"], &[]);
+        assert!(text.contains(&format!("  rota-agent {name}")), "{name}: {text}");
+        assert_eq!(code, Some(0), "{name}");
+        assert!(page.contains(name), "{name} is not in the manual");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (_, code) = run(&["man", "--dir", dir.path().to_str().unwrap()], &[]);
+    assert_eq!(code, Some(0));
+    assert!(dir.path().join("rota-agent-rollback.1").exists());
+}
+
+#[test]
 fn help_shows_examples_and_completions_are_there() {
     let (text, code) = run(&["run", "--help"], &[]);
     assert!(text.contains("Examples:") && text.contains("--traffic-listen"), "{text}");

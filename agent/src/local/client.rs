@@ -19,10 +19,13 @@ const ANSWER_MAX: u64 = 4 << 20;
 pub enum LocalError {
     /// Nobody listens.
     #[error(
-        "no agent answers on {}: is it running, and is this its `--data` folder? ({cause})",
-        path.display()
+        "no agent answers on {}", path.display()
     )]
-    NoAgent { path: PathBuf, cause: io::Error },
+    NoAgent {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
     /// It went away.
     #[error("the agent broke off before it answered")]
     BrokeOff(#[source] io::Error),
@@ -32,6 +35,27 @@ pub enum LocalError {
     /// It said no.
     #[error("{0}")]
     Refused(String),
+}
+
+impl LocalError {
+    /// In the words of the public contract.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoAgent { .. } => "unreachable",
+            Self::BrokeOff(_) | Self::Odd(_) => "internal",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// What to do about it; may be empty.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoAgent { .. } => "is it running, and is this its `--data` folder?",
+            Self::BrokeOff(_) => "`rota-agent status` shows whether it is back",
+            Self::Odd(_) => "`rota-agent --version` and `rota-agent status` show both versions",
+            Self::Refused(_) => "",
+        }
+    }
 }
 
 /// Asks the agent of this folder. A rollback is answered when it is done, so there is no limit.

@@ -1,6 +1,7 @@
 //! Artifacts: the files of a release, packed into one archive whose digest names them.
 
 mod contents;
+pub mod download;
 mod error;
 pub mod pack;
 pub mod store;

@@ -46,6 +46,17 @@ pub enum Format {
 }
 
 impl Format {
+    /// As a file's name says.
+    pub fn of_name(name: &str) -> Option<Self> {
+        if name.ends_with(".tar.zst") {
+            Some(Self::TarZst)
+        } else if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
+            Some(Self::TarGz)
+        } else {
+            name.ends_with(".tar").then_some(Self::Tar)
+        }
+    }
+
     /// As the wire writes it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -203,15 +214,7 @@ impl<R: Read> Read for Exactly<R> {
 /// agent would refuse. It stays as it is.
 pub fn inspect(path: &Path) -> Result<Packed, PackError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let format = if name.ends_with(".tar.zst") {
-        Format::TarZst
-    } else if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
-        Format::TarGz
-    } else if name.ends_with(".tar") {
-        Format::Tar
-    } else {
-        return Err(PackError::Ending(path.to_owned()));
-    };
+    let format = Format::of_name(&name).ok_or_else(|| PackError::Ending(path.to_owned()))?;
     contents::check(path, format)?;
     let deed = |cause| PackError::Read { path: path.to_owned(), cause };
     let mut file = File::open(path).map_err(deed)?;
@@ -228,18 +231,18 @@ pub fn inspect(path: &Path) -> Result<Packed, PackError> {
 }
 
 /// Counts and hashes what is written through it.
-struct Hashed<W> {
+pub(super) struct Hashed<W> {
     inner: W,
     hash: Sha256,
     size: u64,
 }
 
 impl<W: Write> Hashed<W> {
-    fn new(inner: W) -> Self {
+    pub(super) fn new(inner: W) -> Self {
         Self { inner, hash: Sha256::new(), size: 0 }
     }
 
-    fn finish(self) -> io::Result<(Digest, u64)> {
+    pub(super) fn finish(self) -> io::Result<(Digest, u64)> {
         let hex: String = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok((Digest::try_from(hex).map_err(io::Error::other)?, self.size))
     }

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rota_proto::operator::{Kind, PushRequest, StartRequest};
 use rota_rollout::names::{AppName, EnvName, Version};
-use tempfile::TempDir;
 
+use super::content::{self, Content};
 use super::desk::Desk;
 use super::manifest::{self, Source};
 use super::outcome::{Exit, Failure};
 use super::rollout::{self, FollowArgs};
 use super::talk::{self, Format, Page};
-use super::{checked, render, upload, words};
-use crate::artifact::{self, PackError, Packed};
+use super::{checked, render, words};
+use crate::artifact;
 use crate::client::Client;
 use crate::manifest::Artifact;
 use crate::view::{PlanView, ReleaseView};
@@ -82,7 +82,7 @@ pub fn check(desk: &Desk, args: &CheckArgs) -> Result<Exit, Failure> {
     if let Artifact::Path(path) = &source.manifest.base().artifact
         && !path.contains('{')
     {
-        artifact::look(path, &source.dir).map_err(|error| not_packed(&source, &error))?;
+        artifact::look(path, &source.dir).map_err(|error| content::not_packed(&source, &error))?;
     }
     match desk.talk.format {
         Format::Table => desk.talk.data(&checked::text(&source.manifest))?,
@@ -96,7 +96,7 @@ pub fn check(desk: &Desk, args: &CheckArgs) -> Result<Exit, Failure> {
 pub async fn plan(desk: &Desk, args: PlanArgs) -> Result<Exit, Failure> {
     let WhatArgs { file, version, env } = args.what;
     let source = manifest::read(desk, &file)?;
-    let content = content(desk, &source, &version).await?;
+    let content = Content::of(desk, &source, &version).await?;
     let request = StartRequest {
         digest: content.digest().to_owned(),
         ..start_request(&source, &version, &env)
@@ -121,14 +121,14 @@ pub async fn deploy(desk: &Desk, args: DeployArgs) -> Result<Exit, Failure> {
     if args.supersede {
         rollout::may_supersede(desk, &app, &env, args.yes).await?;
     }
-    let content = content(desk, &source, &version).await?;
+    let content = Content::of(desk, &source, &version).await?;
     let request = StartRequest {
         message: args.message,
         supersede: args.supersede,
         ..start_request(&source, &version, &env)
     };
     may_start(desk, &content, &request).await?;
-    push_content(desk, &source, &version, content).await?;
+    push_content(desk, &source, &version, &content).await?;
     rollout::start(desk, request, &args.follow).await
 }
 
@@ -161,28 +161,24 @@ fn start_request(source: &Source, version: &Version, env: &EnvName) -> StartRequ
 /// Makes a release of a manifest: the release's document.
 pub async fn push(desk: &Desk, file: &Path, version: &Version) -> Result<String, Failure> {
     let source = manifest::read(desk, file)?;
-    let content = content(desk, &source, version).await?;
-    push_content(desk, &source, version, content).await
+    let content = Content::of(desk, &source, version).await?;
+    push_content(desk, &source, version, &content).await
 }
 
 async fn push_content(
     desk: &Desk,
     source: &Source,
     version: &Version,
-    content: Content,
+    content: &Content,
 ) -> Result<String, Failure> {
     let app = &source.manifest.base().app;
     let mut client = desk.client()?;
     match existing(&mut client, app, version).await? {
         Some(release) if release.digest != content.digest() => {
-            return Err(other_digest(&release, &content));
+            return Err(other_digest(&release, content));
         }
         Some(_) => desk.talk.detail(&format!("release {app} {version} is there already")),
-        None => {
-            if let Content::Here { packed, .. } = &content {
-                upload::upload(desk, &mut client, packed).await?;
-            }
-        }
+        None => content.bring(desk, &mut client).await?,
     }
     let request = PushRequest {
         manifest: source.text.clone(),
@@ -217,71 +213,4 @@ fn other_digest(release: &ReleaseView, content: &Content) -> Failure {
     Failure::new("refused", format!("release {app} {version} exists with another content"))
         .stands([there, here])
         .hint("a release never changes: give this one a new version")
-}
-
-/// What a release is made of.
-enum Content {
-    /// A file here. The folder holds it until it is sent.
-    Here { packed: Packed, _folder: TempDir },
-    /// Elsewhere; the manifest says what it must be.
-    There { digest: String, format: &'static str },
-}
-
-impl Content {
-    fn digest(&self) -> &str {
-        match self {
-            Self::Here { packed, .. } => packed.digest.as_str(),
-            Self::There { digest, .. } => digest,
-        }
-    }
-
-    fn format(&self) -> &'static str {
-        match self {
-            Self::Here { packed, .. } => packed.format.as_str(),
-            Self::There { format, .. } => format,
-        }
-    }
-}
-
-/// Packs the artifact, off the thread that talks; one that is elsewhere stays there.
-async fn content(desk: &Desk, source: &Source, version: &Version) -> Result<Content, Failure> {
-    let base = source.manifest.base();
-    let artifact = base.artifact.filled(&base.app, version);
-    match &artifact {
-        Artifact::Path(_) => {}
-        Artifact::Url { url, sha256 } => {
-            return Ok(Content::There { digest: sha256.to_string(), format: format_of(url) });
-        }
-        Artifact::Image(_) => {
-            let message = format!("{}: no agent can run an `image` yet", source.name);
-            return Err(Failure::usage(message).hint("write `path` or `url` below [artifact]"));
-        }
-    }
-    let folder = tempfile::Builder::new().prefix("rota-").tempdir();
-    let folder = folder.map_err(|error| Failure::internal("cannot make a folder", &error))?;
-    let (dir, out) = (source.dir.clone(), folder.path().to_owned());
-    let packing = tokio::task::spawn_blocking(move || artifact::pack(&artifact, &dir, &out));
-    let packed = match packing.await {
-        Ok(packed) => packed.map_err(|error| not_packed(source, &error))?,
-        Err(error) => return Err(Failure::internal("packing ended early", &error)),
-    };
-    let (size, digest) = (words::bytes(packed.size), packed.digest.short());
-    desk.talk.detail(&format!("packed {size}, sha256 {digest}"));
-    Ok(Content::Here { packed, _folder: folder })
-}
-
-fn not_packed(source: &Source, error: &PackError) -> Failure {
-    Failure::usage(format!("{}: {}", source.name, super::outcome::chain(error)))
-}
-
-/// How the archive behind a URL is packed, by its name.
-fn format_of(url: &str) -> &'static str {
-    let path = url.split(['?', '#']).next().unwrap_or(url);
-    if path.ends_with(".tar.gz") || path.ends_with(".tgz") {
-        "tar.gz"
-    } else if path.ends_with(".tar.zst") {
-        "tar.zst"
-    } else {
-        "tar"
-    }
 }

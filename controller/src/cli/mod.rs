@@ -5,6 +5,7 @@
 
 pub mod args;
 mod checked;
+mod content;
 mod controller;
 mod deploy;
 mod desk;
@@ -19,6 +20,7 @@ mod manifest;
 mod node;
 pub mod outcome;
 mod pool;
+mod progress;
 mod release;
 mod render;
 mod renew;
@@ -27,6 +29,7 @@ mod rollout;
 mod sample;
 mod shell;
 mod status;
+mod story;
 mod table;
 mod talk;
 mod token;
@@ -102,22 +105,47 @@ pub enum Command {
     Plan(deploy::PlanArgs),
     Check(deploy::CheckArgs),
     Status(status::StatusArgs),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  rota rollout status shop/prod -w\n  \
+        rota rollout pause shop/prod -m \"looking at errors\"\n  \
+        rota rollout undo shop --env prod"
+    )]
     Rollout(rollout::RolloutCommand),
     Restart(rollout::RestartArgs),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  rota release ls shop\n  \
+        rota release push --version 1.1.0\n  rota release inspect shop 1.1.0"
+    )]
     Release(release::ReleaseCommand),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  rota node ls --env prod\n  \
+        rota node drain web-01 -m \"new disk\"\n  rota node undrain web-01"
+    )]
     Node(node::NodeCommand),
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  rota edge ls")]
     Edge(edge::EdgeCommand),
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  rota pool ls\n  rota pool inspect shop")]
     Pool(pool::PoolCommand),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  rota env ls\n  \
+        rota env freeze prod --until 2h -m \"database move\"\n  rota env unfreeze prod"
+    )]
     Env(env::EnvCommand),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  rota controller ls\n  \
+        rota controller drain c1 --wait\n  rota controller undrain c1"
+    )]
     Controller(controller::ControllerCommand),
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  rota token create --for agent\n  \
+        rota token create --for operator --role deployer --name alice\n  rota token ls"
+    )]
     Token(token::TokenCommand),
     Login(login::LoginArgs),
     Events(events::EventsArgs),

@@ -27,9 +27,9 @@ enum KnownShell {
     Fish,
 }
 
-/// Print the man page, or write one for every command
+/// Print the manual page, or write one for every command
 #[derive(Debug, Args)]
-#[command(hide = true, after_help = "Examples:\n  rota man\n  rota man --dir target/man")]
+#[command(after_help = "Examples:\n  rota man\n  rota man --dir target/man")]
 pub struct ManArgs {
     /// Write rota.1, rota-deploy.1 and so on there
     #[arg(long)]

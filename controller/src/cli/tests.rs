@@ -30,16 +30,12 @@ fn examples(command: &clap::Command) -> Vec<String> {
     lines.map(|line| line.trim().to_owned()).collect()
 }
 
-/// Calls `see` with every command that does something, and its full name.
-fn each_leaf(command: &clap::Command, name: &str, see: &mut dyn FnMut(&clap::Command, &str)) {
-    let mut leaf = true;
+/// Calls `see` with every command and every group of commands, and its full name.
+fn each(command: &clap::Command, name: &str, see: &mut dyn FnMut(&clap::Command, &str)) {
     for child in command.get_subcommands() {
-        leaf = false;
-        each_leaf(child, &format!("{name} {}", child.get_name()), see);
+        each(child, &format!("{name} {}", child.get_name()), see);
     }
-    if leaf {
-        see(command, name);
-    }
+    see(command, name);
 }
 
 #[test]
@@ -50,7 +46,7 @@ fn clap_finds_nothing_wrong() {
 #[test]
 fn every_command_has_examples_and_every_example_parses() {
     let mut all = examples(&Cli::command());
-    each_leaf(&Cli::command(), "rota", &mut |command, name| {
+    each(&Cli::command(), "rota", &mut |command, name| {
         let own = examples(command);
         assert!(!own.is_empty(), "`{name}` has no example");
         for example in &own {
@@ -69,7 +65,7 @@ fn every_command_has_examples_and_every_example_parses() {
 
 #[test]
 fn every_argument_is_explained() {
-    each_leaf(&Cli::command(), "rota", &mut |command, name| {
+    each(&Cli::command(), "rota", &mut |command, name| {
         for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
             assert!(arg.get_help().is_some(), "`{name}`: {} is not explained", arg.get_id());
         }

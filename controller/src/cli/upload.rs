@@ -3,7 +3,7 @@
 use std::io::SeekFrom;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rota_proto::operator::upload_part::Part;
 use rota_proto::operator::{UploadHeader, UploadPart, UploadReply};
@@ -15,8 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::desk::Desk;
 use super::outcome::Failure;
-use super::table::fit;
-use super::{talk, words};
+use super::progress::{Progress, REDRAW_EVERY};
+use super::words;
 use crate::artifact::Packed;
 use crate::client::{Client, ClientError};
 
@@ -31,9 +31,6 @@ const TRIES_MAX: u32 = 5;
 
 /// Between two tries: a restarted controller is back within a few of these.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Between two drawings of the progress.
-const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// Sends the artifact unless it is there, going on where an interrupted upload ended.
 pub async fn upload(desk: &Desk, client: &mut Client, packed: &Packed) -> Result<(), Failure> {
@@ -83,14 +80,14 @@ async fn send(
     let header = UploadHeader { digest: packed.digest.to_string(), size: packed.size, offset };
     let sent = Arc::new(AtomicU64::new(offset));
     let reading = tokio::spawn(read(file, header, sender, Arc::clone(&sent)));
-    let progress = Progress::new(desk, packed.size, offset);
+    let progress = Progress::new(desk, "uploading", packed.size, offset);
     let mut clock = interval(REDRAW_EVERY);
     let answer = {
         let mut call = std::pin::pin!(client.upload(ReceiverStream::new(receiver)));
         loop {
             tokio::select! {
                 answer = &mut call => break answer,
-                _ = clock.tick() => progress.draw(sent.load(Ordering::Relaxed)),
+                _ = clock.tick() => progress.draw(sent.load(Ordering::Relaxed), packed.size),
             }
         }
     };
@@ -121,73 +118,5 @@ async fn read(
         }
         sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
         part = Part::Data(piece);
-    }
-}
-
-/// A line that grows on a terminal; elsewhere one line says what is sent.
-struct Progress {
-    live: bool,
-    size: u64,
-    offset: u64,
-    began: Instant,
-}
-
-impl Progress {
-    fn new(desk: &Desk, size: u64, offset: u64) -> Self {
-        let live = desk.talk.live();
-        if !live {
-            let from = match offset {
-                0 => String::new(),
-                offset => format!(", going on at {}", words::bytes(offset)),
-            };
-            desk.talk.say(&format!("uploading {}{from}", words::bytes(size)));
-        }
-        Self { live, size, offset, began: Instant::now() }
-    }
-
-    fn draw(&self, sent: u64) {
-        if !self.live {
-            return;
-        }
-        let line = in_words(sent, self.size, sent - self.offset, self.began.elapsed());
-        let line = fit(&line, talk::terminal_size().0.saturating_sub(1));
-        talk::write_side(&format!("\r{line}\x1b[K"));
-    }
-
-    fn end(&self) {
-        if self.live {
-            talk::write_side("\r\x1b[K");
-        }
-    }
-}
-
-/// `uploading  45.1 MiB of 100.0 MiB  45 %  12.3 MiB/s`.
-fn in_words(sent: u64, size: u64, moved: u64, took: Duration) -> String {
-    let percent = (sent * 100).checked_div(size).unwrap_or(100);
-    let (sent, size) = (words::bytes(sent), words::bytes(size));
-    // The first moments say nothing about the pace.
-    let pace = u128::from(moved) * 1000 / took.as_millis().max(1);
-    let pace = if took < Duration::from_millis(300) {
-        String::new()
-    } else {
-        format!("  {}/s", words::bytes(u64::try_from(pace).unwrap_or(u64::MAX)))
-    };
-    format!("uploading  {sent} of {size}  {percent} %{pace}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_in_words() {
-        for (sent, size, moved, ms, words) in [
-            (0, 1024, 0, 0, "uploading  0 B of 1.0 KiB  0 %"),
-            (512, 1024, 512, 1000, "uploading  512 B of 1.0 KiB  50 %  512 B/s"),
-            (1024, 1024, 512, 500, "uploading  1.0 KiB of 1.0 KiB  100 %  1.0 KiB/s"),
-            (0, 0, 0, 0, "uploading  0 B of 0 B  100 %"),
-        ] {
-            assert_eq!(in_words(sent, size, moved, Duration::from_millis(ms)), words);
-        }
     }
 }

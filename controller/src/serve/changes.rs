@@ -16,7 +16,7 @@ use crate::access::{Action, Caller, now, rfc3339};
 use crate::engine::{AgentKey, Answer, Ask, Asked};
 use crate::errors::{Sort, status};
 use crate::view::{ErrorView, NewTokenView};
-use asked::{bad_name, controller, env, start_of, verb_of};
+use asked::{bad_name, controller, env, invited, start_of, verb_of};
 
 pub(super) use asked::digest;
 pub(super) use release::{artifact, push, upload};
@@ -73,7 +73,7 @@ pub(super) async fn apply(
         }
         Wanted::CreateToken(wanted) => {
             service.access.permit(caller, Action::Tokens, None, &wanted.kind).await?;
-            let target = format!("{} {}", wanted.kind, wanted.name).trim_end().to_owned();
+            let target = invited(&wanted);
             let answer = create_token(service, caller.identity.name(), &wanted).await;
             let done = Done { what: "token create", target, message: "" };
             write_down(service, caller, done, &answer).await;

@@ -36,6 +36,8 @@ pub struct Script {
     pub reads: BTreeMap<String, String>,
     /// What each call of Follow in turn delivers; all but the last then break off.
     pub follows: Vec<Vec<String>>,
+    /// What Follow delivers of `events?…`, beside the script of the rollout.
+    pub events: Vec<String>,
     /// Between two documents of a followed stream, for people who watch.
     pub pace: Duration,
     /// The answer to Start, PushRelease and Apply.
@@ -44,6 +46,8 @@ pub struct Script {
     pub refusals: Vec<String>,
     /// An error in place of every answer.
     pub refusal: Option<ErrorView>,
+    /// Every artifact is there already.
+    pub complete: bool,
     /// The first upload breaks off after this many bytes.
     pub upload_breaks_after: Option<usize>,
 }
@@ -253,6 +257,11 @@ impl Operator for Service {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let ReadRequest { path, after } = request.into_inner();
         self.note(format!("follow {path} after {after}"));
+        if path.starts_with("events?") && !self.script.events.is_empty() {
+            let told = self.script.events.clone().into_iter().map(|json| Ok(Document { json }));
+            let stream = tokio_stream::iter(told).chain(tokio_stream::pending());
+            return Ok(Response::new(Box::pin(stream)));
+        }
         let turn = {
             let mut seen = self.seen.lock().unwrap();
             seen.follows += 1;
@@ -281,7 +290,7 @@ impl Operator for Service {
     ) -> Result<Response<UploadReply>, Status> {
         self.note(format!("upload state {}", request.into_inner().digest.len()));
         let have = self.seen.lock().unwrap().uploaded.len() as u64;
-        Ok(Response::new(UploadReply { have, complete: false }))
+        Ok(Response::new(UploadReply { have, complete: self.script.complete }))
     }
 
     async fn upload(

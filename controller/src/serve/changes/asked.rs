@@ -1,6 +1,8 @@
 //! What operators' requests say, checked here once: afterwards the types vouch. Nothing is done here.
 
-use rota_proto::operator::{ControllerVerb, EnvVerb, Kind as WireKind, RolloutVerb, StartRequest};
+use rota_proto::operator::{
+    ControllerVerb, CreateToken, EnvVerb, Kind as WireKind, RolloutVerb, StartRequest,
+};
 use rota_rollout::names::{AppName, BadName, Digest, EnvName, Revision, Timestamp};
 use rota_rollout::rollout::Kind;
 use rota_rollout::verbs::Verb;
@@ -136,4 +138,15 @@ fn until(text: &str) -> Result<Timestamp, ErrorView> {
         return Err(bad("it is past already".to_owned()));
     }
     Ok(Timestamp(millis))
+}
+
+/// Whom a token is for: `operator vera as viewer in prod`.
+pub(super) fn invited(wanted: &CreateToken) -> String {
+    let mut words = vec![wanted.kind.clone()];
+    for (before, word) in [("", &wanted.name), ("as ", &wanted.role), ("in ", &wanted.env)] {
+        if !word.is_empty() {
+            words.push(format!("{before}{word}"));
+        }
+    }
+    words.join(" ")
 }
