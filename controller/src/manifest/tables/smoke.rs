@@ -106,7 +106,8 @@ fn regex(entry: &Entry, reader: &mut Reader) -> Option<String> {
         Ok(_) => Some(text.to_owned()),
         Err(bad) => {
             let message = format!("`matches` is not a regular expression: {}", last_line(&bad));
-            let hint = "see https://docs.rs/regex-lite/latest/regex_lite/#syntax; for plain text use `contains`";
+            let hint = "see https://docs.rs/regex-lite/latest/regex_lite/#syntax; for plain text \
+                        use `contains`";
             reader.note(Finding::value(entry, message).hint(hint));
             None
         }
