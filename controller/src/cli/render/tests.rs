@@ -102,7 +102,7 @@ fn pools_and_their_members() {
 POOL  ENV   EDGES  IN  OF   REQUESTS  FAILED  CUT
 shop  prod  lb-01   1   2  1 234 567       0    2
 ";
-    assert_eq!(pools(&vec![shop.clone()], &pipe()), expected);
+    assert_eq!(pools(std::slice::from_ref(&shop), &pipe()), expected);
     let expected = "\
 pool:         shop
 environment:  prod
