@@ -92,8 +92,48 @@ async fn a_rollout_is_followed_to_its_end() {
     assert_eq!(ran.exit, 0);
     assert_eq!(
         fake.seen.lock().unwrap().calls,
-        ["start kind 1 shop prod 1.1.0 why", "follow rollouts/shop/prod/14 after 0"]
+        [
+            "start kind 1 shop prod 1.1.0 why",
+            "read events?app=shop&env=prod",
+            "follow rollouts/shop/prod/14 after 0"
+        ]
     );
+}
+
+/// Documents skip what passes quickly; events do not.
+#[tokio::test]
+async fn each_event_of_a_rollout_is_a_line() {
+    let event = |seq: u64, rollout: &str, node: Option<&str>, text: &str| {
+        json!({ "seq": seq, "at": "2026-11-24T03:45:00.000Z", "app": "shop", "env": "prod",
+            "rollout": rollout, "node": node, "kind": "rollout", "text": text })
+    };
+    let (id, other) = ("shop/prod/14", "shop/prod/13");
+    let first = [event(1, other, None, "completed"), event(2, id, None, "started by alice")];
+    let then = [
+        event(3, id, Some("web-01"), "drain: 14 in flight"),
+        event(4, other, Some("web-01"), "of another"),
+        event(5, id, Some("web-01"), "stop"),
+    ];
+    let last = event(6, id, None, "completed after 12.4s");
+    let all: Vec<&Value> = first.iter().chain(&then).chain([&last]).collect();
+    let opening = "shop/prod/14  deploy of 1.1.0 (was 1.0.3): 2 nodes, rolling\n";
+    for (line, earlier) in [(START, true), ("rollout status shop/prod/14 -w", false)] {
+        let reads =
+            BTreeMap::from([("events?app=shop&env=prod".to_owned(), json!(all).to_string())]);
+        // What was read at the beginning is not told again, and what is read at the end is not missed.
+        let events = vec![json!(then).to_string(), event(7, id, None, "after all").to_string()];
+        let pace = Duration::from_millis(300);
+        let views = vec![vec![under_way(), completed()]];
+        let fake = Fake::start(Script { reads, events, pace, ..Script::rollout(views) }).await;
+        let ran = fake.run(line).await;
+        let told = if earlier {
+            "shop/prod/14  started by alice\nweb-01  drain: 14 in flight\nweb-01  stop\n\
+             shop/prod/14  completed after 12.4s\nshop/prod/14  after all\n"
+        } else {
+            "web-01  drain  14 in flight\nshop/prod/14  after all\n"
+        };
+        assert_eq!(ran.stderr, format!("{opening}{told}"), "{line}");
+    }
 }
 
 #[tokio::test]
@@ -162,7 +202,11 @@ async fn the_latest_rollout_is_pinned_before_it_is_followed() {
     assert_eq!(fake.run("rollout status shop/prod -w").await.exit, 0);
     assert_eq!(
         fake.seen.lock().unwrap().calls,
-        ["read rollouts/shop/prod", "follow rollouts/shop/prod/14 after 0"]
+        [
+            "read rollouts/shop/prod",
+            "read events?app=shop&env=prod",
+            "follow rollouts/shop/prod/14 after 0"
+        ]
     );
 }
 
@@ -393,6 +437,7 @@ async fn deploy_uploads_pushes_starts_and_follows() {
             "upload from 300000",
             "push 1.1.0 as tar.zst",
             "start kind 1 shop prod 1.1.0 faster",
+            "read events?app=shop&env=prod",
             "follow rollouts/shop/prod/14 after 0"
         ]
     );

@@ -16,7 +16,7 @@ use crate::view::{
 };
 
 /// Events that one answer has at the most.
-const EVENTS_SHOWN_MAX: usize = 500;
+pub const EVENTS_SHOWN_MAX: usize = 500;
 
 /// Every node that the reader sees.
 pub fn nodes(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
@@ -202,6 +202,10 @@ pub fn events_after(state: &State, query: &str, after: u64, reader: Reader<'_>) 
             && env.is_none_or(|env| event.env.as_deref() == Some(env))
             && event.env.as_deref().is_none_or(|env| reader.sees(env))
     };
+    if after > 0 {
+        // A follower comes for the rest at once.
+        return state.events.iter().filter(fits).take(EVENTS_SHOWN_MAX).cloned().collect();
+    }
     let mut found: Vec<EventView> =
         state.events.iter().rev().filter(fits).take(EVENTS_SHOWN_MAX).cloned().collect();
     found.reverse();

@@ -40,13 +40,16 @@ pub async fn audit(desk: &Desk, _: &AuditArgs) -> Result<Exit, Failure> {
 /// A document of an event log: one event, or several.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Events {
+pub enum Events {
+    /// Several.
     Many(Vec<EventView>),
+    /// One.
     One(Box<EventView>),
 }
 
 impl Events {
-    fn list(self) -> Vec<EventView> {
+    /// All of them.
+    pub fn list(self) -> Vec<EventView> {
         match self {
             Self::Many(events) => events,
             Self::One(event) => vec![*event],
@@ -111,7 +114,7 @@ fn print(desk: &Desk, json: &str) -> Result<u64, Failure> {
 }
 
 /// The number of the last event of a document; 0 when it has none.
-fn newest(json: &str) -> u64 {
+pub fn newest(json: &str) -> u64 {
     let events = serde_json::from_str::<Events>(json).map(Events::list).unwrap_or_default();
     events.iter().map(|event| event.seq).max().unwrap_or(0)
 }

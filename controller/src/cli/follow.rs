@@ -11,9 +11,10 @@ use super::desk::Desk;
 use super::ending;
 use super::live::{self, Frame, Painter};
 use super::outcome::{Exit, Failure};
+use super::story::{Since, Story};
 use super::table::Ink;
 use super::talk::{self, Format, Talk};
-use super::watch::Watch;
+use super::watch::{self, Watch};
 use crate::client::{self, Client, ClientError};
 use crate::view::RolloutView;
 
@@ -141,8 +142,9 @@ pub fn ctrl_c() -> Result<Signal, Failure> {
 }
 
 /// Follows one rollout: draws it, and says how it ended.
-pub async fn rollout(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Failure> {
+pub async fn rollout(desk: &Desk, id: &str, since: Since, max_hold: Span) -> Result<Exit, Failure> {
     let mut pressed = ctrl_c()?;
+    let mut story = Story::begin(desk, id, since).await;
     let mut feed = feed(desk.client()?, format!("rollouts/{id}"), 0, |_| 0);
     let mut screen = Screen::new(&desk.talk);
     let mut watch = Watch::new(max_hold);
@@ -155,7 +157,7 @@ pub async fn rollout(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Fail
             fed = feed.recv() => match fed {
                 Some(Feed::Document(json)) => {
                     screen.notice.clear();
-                    screen.news(&watch.see(talk::now(), talk::parse(&json)?));
+                    screen.news(&news(&mut watch, &mut story, talk::parse(&json)?));
                     newest = json;
                 }
                 Some(Feed::Lost(cause)) => screen.lost(&cause),
@@ -165,6 +167,7 @@ pub async fn rollout(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Fail
                 }
                 None => return Err(Failure::new("internal", "the stream's task ended early")),
             },
+            lines = Story::next(&mut story, watch.view()) => screen.news(&lines),
             _ = clock.tick() => {}
         }
         screen.draw(&watch);
@@ -178,7 +181,29 @@ pub async fn rollout(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Fail
     let Some(view) = watch.view() else {
         return Err(Failure::new("internal", "a verdict without a view"));
     };
+    if let Some(story) = story {
+        screen.news(&story.rest(desk, view).await);
+    }
     finish(desk, view, &newest, exit)
+}
+
+/// What a document has to tell beside the events: how it stood at the first look, and who has it since.
+fn news(watch: &mut Watch, story: &mut Option<Story>, view: RolloutView) -> Vec<String> {
+    let Some(story) = story else { return watch.see(talk::now(), view) };
+    let owner = watch.view().map(|last| last.controller.clone());
+    let mut lines = watch.see(talk::now(), view);
+    match (owner, watch.view()) {
+        (None, Some(view)) => {
+            let before = story.opening(view);
+            if !before.is_empty() {
+                lines.truncate(1);
+                lines.extend(before);
+            }
+            lines
+        }
+        (Some(owner), Some(view)) => watch::takeover(&owner, view).into_iter().collect(),
+        (_, None) => lines,
+    }
 }
 
 /// Prints the outcome: words, or the document with `-o json`.

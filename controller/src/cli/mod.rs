@@ -28,6 +28,7 @@ mod rollout;
 mod sample;
 mod shell;
 mod status;
+mod story;
 mod table;
 mod talk;
 mod token;

@@ -7,6 +7,7 @@ use rota_rollout::names::{AppName, EnvName, NodeName, Span, Version};
 use super::args::{self, RolloutRef};
 use super::desk::Desk;
 use super::outcome::{Exit, Failure};
+use super::story::Since;
 use super::{follow, render, talk};
 use crate::view::{RolloutView, StartedView};
 
@@ -218,7 +219,7 @@ pub async fn run(desk: &Desk, command: RolloutCommand) -> Result<Exit, Failure> 
         RolloutCommand::Ls(args) => ls(desk, &args).await,
         RolloutCommand::Status(args) if args.watch => {
             let id = exactly(desk, &args.id).await?;
-            follow::rollout(desk, &id, args.max_hold).await
+            follow::rollout(desk, &id, Since::Now, args.max_hold).await
         }
         RolloutCommand::Status(args) => {
             desk.show(&format!("rollouts/{}", args.id), render::rollout).await
@@ -370,5 +371,5 @@ pub async fn start(desk: &Desk, request: StartRequest, args: &FollowArgs) -> Res
         }
         return Ok(Exit::Done);
     }
-    follow::rollout(desk, &id, args.max_hold).await
+    follow::rollout(desk, &id, Since::ItsStart, args.max_hold).await
 }

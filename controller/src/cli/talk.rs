@@ -123,7 +123,8 @@ impl Talk {
         }
     }
 
-    fn talks(&self) -> bool {
+    /// Does anybody read what goes on?
+    pub fn talks(&self) -> bool {
         let machine = self.format == Format::Json && !io::stderr().is_terminal();
         !self.quiet && (!machine || self.verbose)
     }

@@ -163,15 +163,15 @@ fn news(last: Option<&RolloutView>, view: &RolloutView) -> Vec<String> {
             lines.push(format!("{}  waits: {}", view.id, words::clean(&hold.text)));
         }
     }
-    if let Some(last) = last.filter(|last| handed_over(last, view)) {
-        lines.push(format!("{}  {} took over from {}", view.id, view.controller, last.controller));
-    }
+    lines.extend(last.and_then(|last| takeover(&last.controller, view)));
     lines
 }
 
-fn handed_over(last: &RolloutView, view: &RolloutView) -> bool {
-    let known = !last.controller.is_empty() && !view.controller.is_empty();
-    known && last.controller != view.controller
+/// Another controller has it than before.
+pub fn takeover(before: &str, view: &RolloutView) -> Option<String> {
+    let known = !before.is_empty() && !view.controller.is_empty();
+    (known && before != view.controller)
+        .then(|| format!("{}  {} took over from {before}", view.id, view.controller))
 }
 
 fn opening(view: &RolloutView) -> String {

@@ -164,12 +164,16 @@ impl Follower {
                 let state = self.api.engine.read();
                 fleet::events_after(&state, &query, after, Reader::Operator(&self.caller))
             };
+            let more = events.len() == fleet::EVENTS_SHOWN_MAX;
             if let Some(last) = events.last() {
                 after = last.seq;
                 match serde_json::to_string(&events) {
                     Ok(json) => self.send(Ok(Document { json })).await,
                     Err(error) => return tracing::error!(%error, "events cannot be written"),
                 }
+            }
+            if more && !self.out.is_closed() {
+                continue;
             }
             if !self.wait(&mut changed).await {
                 return;

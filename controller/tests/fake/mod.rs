@@ -33,6 +33,8 @@ pub struct Script {
     pub reads: BTreeMap<String, String>,
     /// What each call of Follow in turn delivers; all but the last then break off.
     pub follows: Vec<Vec<String>>,
+    /// What Follow delivers of `events?…`, beside the script of the rollout.
+    pub events: Vec<String>,
     /// Between two documents of a followed stream, for people who watch.
     pub pace: Duration,
     /// The answer to Start, PushRelease and Apply.
@@ -244,6 +246,11 @@ impl Operator for Service {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let ReadRequest { path, after } = request.into_inner();
         self.note(format!("follow {path} after {after}"));
+        if path.starts_with("events?") && !self.script.events.is_empty() {
+            let told = self.script.events.clone().into_iter().map(|json| Ok(Document { json }));
+            let stream = tokio_stream::iter(told).chain(tokio_stream::pending());
+            return Ok(Response::new(Box::pin(stream)));
+        }
         let turn = {
             let mut seen = self.seen.lock().unwrap();
             seen.follows += 1;
