@@ -138,12 +138,10 @@ pub struct Failed {
 /// How the once-per-release job ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Once {
-    /// This node knows that it never began.
-    NotStarted { why: String },
     /// It ended by itself.
     Exited { code: i32, output: Vec<u8> },
-    /// This node ended it, for this cause.
-    Killed { cause: String, output: Vec<u8> },
+    /// It could not begin, or this node ended it.
+    Failed { cause: String, output: Vec<u8> },
     /// A crash came between; nobody knows.
     Unknown { output: Vec<u8> },
 }

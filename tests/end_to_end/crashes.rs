@@ -68,7 +68,7 @@ fn roll_and_kill(farm: &mut Farm, version: &str, app: App<'_>, deed: Deed) -> BT
 fn agents_die_at_every_journaled_step(order: &str, expected: &[&str]) {
     let mut farm = Farm::start(MOMENTS).unwrap();
     let strategy = format!(
-        "batch = 4\nmonitor = \"100ms\"\norder = \"{order}\"\n\
+        "batch = 4\nmonitor = \"500ms\"\norder = \"{order}\"\n\
          on_failure = \"continue\"\nmax_unavailable = 8"
     );
     let good = App { strategy: &strategy, ..App::default() };

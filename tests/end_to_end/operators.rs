@@ -184,6 +184,14 @@ fn a_once_job_that_hangs_says_so_and_what_it_printed() {
     assert!(!said.contains("124"), "{said}");
 }
 
+#[test]
+fn a_once_job_that_cannot_begin_has_failed() {
+    let farm = Farm::start(1).unwrap();
+    let strategy = "[once]\ncommand = [\"./nope\"]";
+    let said = deploy(&farm, "1.0.0", App { strategy, ..App::default() }, 3);
+    assert!(said.contains("once-per-release job") && said.contains("./nope"), "{said}");
+}
+
 /// Fails on this node only.
 fn but_not_on(node: &str, strategy: &str) -> String {
     let smoke = format!("command = [\"sh\", \"-c\", \"test {{node}} != {node}\"]");

@@ -55,3 +55,16 @@ fn every_world_keeps_its_promises() {
     println!("{sum:#?}");
     assert!(wrong.is_empty(), "{} of {seeds} worlds failed:\n{wrong:#?}", wrong.len());
 }
+
+/// Seeds that failed once, and what they found. A world that has changed since may find it no more; it costs little.
+const FAILED_ONCE: [(u64, &str); 1] =
+    [(3805, "an operator skipped an offline node that our update had taken out: it was forgotten")];
+
+#[test]
+fn seeds_that_failed_once_do_not_fail_again() {
+    for (seed, found) in FAILED_ONCE {
+        if let Err(wrong) = run(seed, false) {
+            panic!("{found}: {wrong}");
+        }
+    }
+}

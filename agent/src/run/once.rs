@@ -60,14 +60,15 @@ async fn carry_out(means: &Means, job: &Job) -> Once {
     let nobody = Instance { label: String::new(), token: 0, port: 0 };
     let start = means.start_spec(&job.release, &nobody);
     match command::run(&means.launcher, &start, &job.command, job.timeout).await {
-        Err(error) => Once::NotStarted { why: chain(&error) },
+        // A job that cannot begin failed: to say that it never began would have it ordered again, for ever.
+        Err(error) => Once::Failed { cause: chain(&error), output: Vec::new() },
         Ok(ended) => match ended.exit {
             Some(Exit::Code(code)) => Once::Exited { code, output: ended.output },
             Some(Exit::Signal(number)) => Once::Exited { code: 128 + number, output: ended.output },
             Some(Exit::Unknown) => Once::Unknown { output: ended.output },
             None => {
                 let cause = format!("it did not end within {:?} and was killed", job.timeout);
-                Once::Killed { cause, output: ended.output }
+                Once::Failed { cause, output: ended.output }
             }
         },
     }

@@ -103,17 +103,16 @@ fn failed(failed: &Failed) -> proto::Failed {
 }
 
 /// What `timeout` answers for a command that it ended: for controllers that read no cause.
-const KILLED: i32 = 124;
+const FAILED: i32 = 124;
 
 fn once(once: &Once) -> proto::OnceEnded {
     let (exit_code, output, cause) = match once {
-        Once::NotStarted { why } => (0, why.as_bytes(), ""),
         Once::Exited { code, output } => (*code, output.as_slice(), ""),
-        Once::Killed { cause, output } => (KILLED, output.as_slice(), cause.as_str()),
+        Once::Failed { cause, output } => (FAILED, output.as_slice(), cause.as_str()),
         Once::Unknown { output } => (0, output.as_slice(), ""),
     };
     proto::OnceEnded {
-        started: !matches!(once, Once::NotStarted { .. }),
+        started: true,
         known: !matches!(once, Once::Unknown { .. }),
         exit_code,
         output: tail(output),

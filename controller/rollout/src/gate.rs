@@ -320,7 +320,8 @@ fn start(draft: &Draft, ready: Vec<NodeName>) -> Next {
     Next::Hold(Hold::Offline { nodes: offline })
 }
 
-/// As many of these as the batch's size and the capacity allow, in order.
+/// As many of these as the batch's size and the capacity allow, in order. One that is watched after its join has its
+/// place already: it is turned round in it.
 pub(crate) fn admit(draft: &Draft, candidates: &[NodeName], batch: usize) -> Vec<NodeName> {
     let spec = draft.spec();
     let size = spec.strategy.batch_size(batch, spec.targets);
@@ -328,20 +329,20 @@ pub(crate) fn admit(draft: &Draft, candidates: &[NodeName], batch: usize) -> Vec
     let mut spare = limit(draft, batch).saturating_sub(down(draft));
     // Who is down may come back by itself before its drain begins: so never more at once than may be out, even of
     // those.
-    if spec.strategy.order == StartOrder::StopFirst {
-        slots = slots.min(limit(draft, batch).saturating_sub(draft.tally().updating));
-    }
+    let mut moves = match spec.strategy.order {
+        StartOrder::StopFirst => limit(draft, batch).saturating_sub(draft.tally().updating),
+        StartOrder::StartFirst => usize::MAX,
+    };
     let mut starting = Vec::new();
     for name in candidates {
-        if slots == 0 {
-            break;
-        }
-        let costs = draft.node(name).is_some_and(|node| takes_out(draft, node));
-        if costs && spare == 0 {
+        let Some(node) = draft.node(name) else { continue };
+        let (costs, has_place) = (takes_out(draft, node), node.phase.is_running());
+        if moves == 0 || (slots == 0 && !has_place) || (spare == 0 && costs) {
             continue;
         }
         spare -= usize::from(costs);
-        slots -= 1;
+        slots -= usize::from(!has_place);
+        moves -= 1;
         starting.push(name.clone());
     }
     starting

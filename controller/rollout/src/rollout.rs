@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::Hold;
 use crate::names::{Attempt, NodeName, Release, RolloutId, Span, Timestamp};
-use crate::node::{Node, Phase, Skip};
+use crate::node::{Node, Phase, Serving, Skip};
 use crate::open::Batches;
 use crate::strategy::Strategy;
 
@@ -221,9 +221,21 @@ impl Tally {
 }
 
 fn is_skipped_offline(node: &Node) -> bool {
-    // Skipped by the strategy, or by an operator because of it.
-    !node.observed.online
-        && matches!(node.phase, Phase::Skipped { why: Skip::Offline | Skip::ByOperator })
+    // What an operator skips may have been taken out by us before it went offline.
+    let not_by_us = node.attempt == Attempt(0) || node.observed.serving == Serving::In;
+    match node.phase {
+        Phase::Skipped { why: Skip::Offline } => true,
+        Phase::Skipped { why: Skip::ByOperator } => !node.observed.online && not_by_us,
+        Phase::Skipped { why: Skip::AlreadyCurrent | Skip::Drained | Skip::NotMeant }
+        | Phase::Waiting
+        | Phase::Preparing { .. }
+        | Phase::Ready
+        | Phase::Updating { .. }
+        | Phase::Monitoring { .. }
+        | Phase::Done
+        | Phase::Failed { .. }
+        | Phase::RolledBack => false,
+    }
 }
 
 impl Rollout {

@@ -63,7 +63,7 @@ pub fn allow(rollout: &Rollout, verb: &Verb) -> Result<(), Refusal> {
     if let Stage::Ended { .. } = rollout.head.stage {
         let hint = match verb {
             Verb::Rollback => {
-                format!("`rota rollout undo {}/{}` starts a rollout back", id.app, id.env)
+                format!("`rota rollout undo {} --env {}` starts a rollout back", id.app, id.env)
             }
             Verb::Pause
             | Verb::Resume

@@ -76,6 +76,11 @@ fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
     }
     let mut text = render::rollouts(rollouts, page);
     for rollout in rollouts {
+        // Whole, where the table had to shorten it.
+        if let Some(by) = &rollout.paused {
+            writeln!(text, "{} is paused by {}", rollout.id, words::clean(by))
+                .expect("strings take everything");
+        }
         if let Some(hold) = rollout.hold.as_ref().filter(|hold| !hold.hint.is_empty()) {
             writeln!(text, "hint: {}: {}", rollout.id, words::clean(&hold.hint))
                 .expect("strings take everything");

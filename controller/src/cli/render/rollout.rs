@@ -30,7 +30,7 @@ pub fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
 /// Why it does not move; else why it was started.
 fn why(rollout: &RolloutView) -> String {
     match (&rollout.paused, &rollout.hold) {
-        (Some(by), _) => format!("paused by {by}"),
+        (Some(by), _) => format!("by {by}"),
         (None, Some(hold)) => hold.text.clone(),
         (None, None) => rollout.message.clone(),
     }

@@ -82,6 +82,18 @@ controller c2 is lost
 }
 
 #[test]
+fn who_paused_what_and_why() {
+    let mut paused = rollout("paused", &["a done", "b pending"]);
+    paused.paused = Some("alice: looking at errors".to_owned());
+    let expected = "\
+ID            RELEASE         STATE   NODES  STARTED  WHY
+shop/prod/14  1.0.3 -> 1.1.0  paused    1/2  42s ago  by alice: looking at errors
+shop/prod/14 is paused by alice: looking at errors
+";
+    assert_eq!(rollouts(&[paused], &pipe()), expected);
+}
+
+#[test]
 fn an_empty_installation() {
     let expected = "\
 nothing is deployed yet: `rota deploy` starts
