@@ -33,6 +33,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// The same release, whatever else is said of it?
+    pub fn is_release_of(&self, other: &Spec) -> bool {
+        (&self.version, &self.digest) == (&other.version, &other.digest)
+    }
+
     /// The name of the release's folder: `VERSION-DIGEST12`.
     pub fn folder(&self) -> String {
         format!("{}-{}", self.version, &self.digest[..12])

@@ -129,7 +129,7 @@ impl Fleet {
     }
 
     async fn roll(&mut self, runs: usize) -> Result<(), Trouble> {
-        let mut shop = Shop::open(&self.farm, "\"10%\"")?;
+        let mut shop = Shop::open(&self.farm, "batch = \"10%\"")?;
         let (mut alone, mut cpu, mut followed) = <(Samples, Samples, Samples)>::default();
         let mut revision = 0;
         for run in 0..=runs {

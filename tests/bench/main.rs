@@ -12,6 +12,7 @@ mod overhead;
 mod process;
 mod proxy;
 mod shop;
+mod soak;
 mod table;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,9 @@ usage: bench NAME [--FLAG VALUE]..
   fleet         one controller with many simulated agents, each with a session of its own
                   --agents 1000  --runs 3  --rota PATH (another build of the controller)
   proxy         the built-in proxy beside HAProxy, in front of the same backend
-                  --connections 64  --seconds 4  --runs 3";
+                  --connections 64  --seconds 4  --runs 3
+  soak          rollouts without a pause under load: how many requests fail?
+                  --requests 1000000  --clients 16";
 
 /// The flags of one bench.
 struct Flags {
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
     let done = match name.as_str() {
         "overhead" => overhead::run(rest),
         "proxy" => proxy::run(rest),
+        "soak" => soak::run(rest),
         "fleet" => fleet::run(rest),
         "agent-memory" => memory::run(rest),
         other => Err(format!("there is no bench `{other}`\n{USAGE}").into()),

@@ -43,7 +43,7 @@ pub fn run(args: &[String]) -> Result<(), Trouble> {
         Ok(())
     };
     row(&mut table, "enrolled, no app yet")?;
-    let mut shop = Shop::open(&farm, "1")?;
+    let mut shop = Shop::open(&farm, "batch = 1")?;
     shop.roll(&farm)?;
     row(&mut table, "with an app")?;
     let each = updates.div_ceil(ROWS);

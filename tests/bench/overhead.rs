@@ -66,7 +66,7 @@ impl Field {
     fn prepare(programs: &Programs, nodes: usize) -> Result<Self, Trouble> {
         let farm = Farm::of(programs.clone(), nodes)?;
         let bare = Bare::start(&programs.app, nodes)?;
-        let shop = Shop::open(&farm, "1")?;
+        let shop = Shop::open(&farm, "batch = 1")?;
         let mut field = Self { farm, bare, shop, nodes };
         for _ in 0..WARM_UP {
             field.deploy(&mut Measured::default())?;

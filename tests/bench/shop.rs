@@ -26,18 +26,26 @@ pub struct Rolled {
 }
 
 impl Shop {
-    /// Writes both releases into the farm's folder; nothing is pushed yet. `batch` is that of the strategy.
-    pub fn open(farm: &Farm, batch: &str) -> Result<Self, Trouble> {
+    /// Writes both releases into the farm's folder; nothing is pushed yet.
+    pub fn open(farm: &Farm, strategy: &str) -> Result<Self, Trouble> {
         let manifest = |version: &str| -> Result<PathBuf, Trouble> {
             let folder = farm.path(&format!("app-{version}"));
             std::fs::create_dir_all(folder.join("dist"))?;
             std::fs::copy(&farm.programs.app, folder.join("dist/sample-app"))?;
             std::fs::write(folder.join("dist/release"), version)?; // another digest for each
-            let path = folder.join("rota.toml");
-            std::fs::write(&path, format!("{MANIFEST}batch = {batch}\n"))?;
-            Ok(path)
+            Ok(folder.join("rota.toml"))
         };
-        Ok(Self { manifests: [manifest(VERSIONS[0])?, manifest(VERSIONS[1])?], round: 0 })
+        let shop = Self { manifests: [manifest(VERSIONS[0])?, manifest(VERSIONS[1])?], round: 0 };
+        shop.follow(strategy)?;
+        Ok(shop)
+    }
+
+    /// From now on it is rolled out like this.
+    pub fn follow(&self, strategy: &str) -> Result<(), Trouble> {
+        for path in &self.manifests {
+            std::fs::write(path, format!("{MANIFEST}{strategy}\n"))?;
+        }
+        Ok(())
     }
 
     /// Rolls the other release out, and waits until the rollout completed.

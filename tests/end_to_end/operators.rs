@@ -4,7 +4,7 @@ use std::fs;
 
 use rota_tests::farm::{App, ENV, Farm};
 
-use super::{begin, deploy, run, versions};
+use super::{all_run, begin, deploy, run, versions};
 
 const FAST: App<'_> =
     App { args: &[], health: "", traffic: "", strategy: "batch = 1\nmonitor = \"0s\"" };
@@ -38,6 +38,11 @@ fn nodes_that_were_away_catch_up_when_they_are_back() {
     run(&farm, &["node", "drain", "web-01"], 0);
     farm.nodes[2].kill().unwrap();
     farm.wait("/api/v1/nodes/web-03", |node| node["state"] == "offline").unwrap();
+    farm.controller.kill().unwrap();
+    farm.restart_controller().unwrap();
+    let node = farm.wait("/api/v1/nodes/web-03", serde_json::Value::is_object).unwrap();
+    assert_eq!(node["state"], "offline", "a new start of the controller brings nobody back");
+    farm.wait("/api/v1/edges", |edges| edges[0]["state"] == "ready").unwrap();
     let app = App { strategy: "batch = 1\nmonitor = \"0s\"\nmax_unavailable = 3", ..FAST };
     let said = deploy(&farm, "1.1.0", app, 0);
     assert!(said.contains("completed"), "{said}");
@@ -272,4 +277,42 @@ fn words_about_pauses_freezes_and_what_nobody_knows() {
     let tokens = run(&farm, &["token", "ls"], 0);
     assert!(tokens.contains("no token can be used now"), "{tokens}");
     assert!(!run(&farm, &["audit", "-o", "json"], 0).contains("edge \""));
+}
+
+#[test]
+fn the_only_controller_is_drained_when_it_is_meant() {
+    let farm = Farm::start(2).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let refused = run(&farm, &["controller", "drain", "c1"], 1);
+    assert!(refused.contains("the only one") && refused.contains("--force"), "{refused}");
+    assert_eq!(farm.read("/readyz").unwrap(), "ready\n");
+    begin(&farm, "1.1.0", App { strategy: "batch = 1\nmonitor = \"500ms\"", ..FAST });
+    // It finishes what it runs, and says when it is idle.
+    run(&farm, &["controller", "drain", "c1", "--force", "--wait"], 0);
+    assert_eq!(farm.rollout(|_| true).unwrap()["state"], "completed");
+    assert_eq!(farm.read("/readyz").unwrap(), "draining\n");
+    let manifest = farm.write_app(FAST).unwrap();
+    let deploy = ["deploy", "-f", manifest.to_str().unwrap(), "--version", "1.2.0", "--env", ENV];
+    let refused = run(&farm, &deploy, 1);
+    assert!(refused.contains("is drained and takes nothing new"), "{refused}");
+    run(&farm, &["controller", "undrain", "c1"], 0);
+    run(&farm, &deploy, 0);
+}
+
+#[test]
+fn the_way_back_is_kept_and_found() {
+    let farm = Farm::start(1).unwrap();
+    for version in ["1.0.0", "1.1.0"] {
+        deploy(&farm, version, FAST, 0); // the same bytes, and yet two releases
+    }
+    run(&farm, &["restart", "shop", "--env", ENV], 0);
+    let refused = run(&farm, &["release", "rm", "shop", "1.0.0", "--yes"], 1);
+    assert!(refused.contains("the way back"), "{refused}");
+    let mut back = std::process::Command::new(&farm.programs.agent);
+    let back = back.args(["rollback", "shop", "--data"]).arg(farm.path("web-01")).output().unwrap();
+    assert!(String::from_utf8_lossy(&back.stdout).contains("1.0.0"), "{back:?}");
+    all_run(&farm, "1.0.0", 1);
+    run(&farm, &["rollout", "start", "shop", "--release", "1.1.0", "--env", ENV], 0);
+    run(&farm, &["rollout", "undo", "shop", "--env", ENV], 0);
+    all_run(&farm, "1.0.0", 1);
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use rota_tests::farm::{App, ENV, Farm, count};
 use rota_tests::load::{Client, Load, connect, read_head};
 
-use super::{CLIENTS, deploy, run, versions};
+use super::{CLIENTS, begin, deploy, run, versions};
 
 /// Rolls forward and back under load, in both orders, and loses no request.
 fn rolls_without_losing_a_request(order: &str) {
@@ -101,7 +101,8 @@ fn what_outlives_the_drain_timeout_is_cut_and_counted() {
         traffic: "drain_timeout = \"500ms\"",
         ..App::default()
     };
-    deploy(&farm, "1.0.0", app, 0);
+    // The operator's newest word counts, not the 30 s that the first release would wait.
+    deploy(&farm, "1.0.0", App { traffic: "", ..app }, 0);
     let mut sockets: Vec<_> = (0..6).map(|_| websocket(&farm)).collect();
     assert!(sockets.iter_mut().all(echoes), "all are open");
     let load = Load::start(farm.pool().unwrap(), CLIENTS);
@@ -130,4 +131,28 @@ fn a_drain_that_may_not_cut_fails_and_the_node_rejoins() {
     assert!(sockets.iter_mut().all(echoes), "nobody was cut");
     assert_eq!(versions(&farm, "1.0.0"), 2);
     farm.wait("/api/v1/pools/shop", |pool| count(&pool["members"], "state", "in") == 2).unwrap();
+}
+
+#[test]
+fn nothing_is_stopped_without_the_edges_word() {
+    let mut farm = Farm::start(2).unwrap();
+    let simple = App { strategy: "batch = 1\nmonitor = \"0s\"", ..App::default() };
+    deploy(&farm, "1.0.0", simple, 0);
+    let slow = |_| Client { path: "/slow?ms=700", keep_alive: true };
+    let load = Load::of(farm.pool().unwrap(), (0..6).map(slow));
+    let app = App {
+        strategy: "batch = 1\nmonitor = \"0s\"\n[hooks]\nbefore_drain = [\"sleep\", \"1\"]",
+        traffic: "drain_timeout = \"300ms\"",
+        ..simple
+    };
+    begin(&farm, "1.1.0", app);
+    farm.rollout(|view| view["nodes"][0]["step"] == "drain").unwrap();
+    // The agent of the edge dies while the hook runs; its proxy goes on sending requests to the node.
+    farm.edge.kill().unwrap();
+    farm.rollout(|view| view["nodes"][0]["restoring"] == true).unwrap();
+    farm.edge = farm.start_edge().unwrap();
+    let view = farm.rollout(|view| view["nodes"][0]["state"] == "restored").unwrap();
+    assert_eq!(view["evidence"]["cut"], 0, "{view}");
+    assert_eq!(load.stop().1, 0, "nobody noticed");
+    assert_eq!(versions(&farm, "1.0.0"), 2);
 }

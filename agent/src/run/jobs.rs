@@ -1,5 +1,7 @@
 //! Carries out the machine's jobs. Each is harmless when it is repeated; each ends with what came of it.
 
+mod moves;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,17 +16,9 @@ use crate::order::Rollout;
 use crate::report::{Failed, Left, Measured, Step, What as Say};
 use crate::runtime::Running;
 use crate::smoke;
-use crate::spec::{Driver, OnDrainTimeout, Port, Spec, Via};
-use crate::traffic::Observed;
-use crate::traffic::client::Member;
-use crate::traffic::drain::{Kernel, Leaving, Mover, TrafficError};
+use crate::spec::{Driver, Port, Spec, Via};
+use crate::traffic::drain::{Kernel, Mover};
 use crate::update::{Did, HookSet, Instance, Job};
-
-/// How long every edge may take to read a member back as in: its health check must pass there too.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long the edges may take to end and count what is cut.
-const CUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an edge may take to forget a member. It is out already; nothing depends on it.
 const FORGET_TIMEOUT: Duration = Duration::from_secs(2);
@@ -274,94 +268,6 @@ impl Desk {
     fn mover(&self) -> Mover<'_> {
         Mover { edges: &self.means.edges, connections: &Kernel }
     }
-
-    async fn join(&self, spec: &Spec, instance: &Instance) -> Outcome {
-        match &spec.traffic.via {
-            Via::None => Ok(Did::Ok),
-            Via::Edge(_) => {
-                let Some((member, desired)) = self.means.member(spec, instance) else {
-                    return Ok(Did::Ok);
-                };
-                let joined = self.mover().join(&member, &desired, JOIN_TIMEOUT).await;
-                joined.map(|_| Did::Ok).map_err(|error| Trouble::of(&error))
-            }
-            Via::Endpoint | Via::Command => Err(Trouble::from(not_here(spec))),
-        }
-    }
-
-    async fn drain(&self, spec: &Spec, instance: &Instance, must: bool) -> Outcome {
-        if instance.port == 0 {
-            return Ok(nothing_in_flight()); // it has not listened anywhere yet, so nobody could join it
-        }
-        let leaving = match &spec.traffic.via {
-            Via::None => Leaving::Kernel { port: instance.port },
-            Via::Edge(_) => match self.means.member(spec, instance) {
-                Some((member, app)) => Leaving::Edges { member, app },
-                None => return Ok(nothing_in_flight()),
-            },
-            Via::Endpoint | Via::Command => return Err(Trouble::from(not_here(spec))),
-        };
-        let mover = self.mover();
-        let drained = tokio::select! {
-            drained = mover.drain(&leaving, spec.traffic.drain_timeout) => drained,
-            never = self.tell_progress(&leaving) => never,
-        };
-        match drained {
-            Ok(drained) => Ok(Did::Drained {
-                in_flight_at_start: drained.in_flight_at_start,
-                cut: drained.cut,
-            }),
-            Err(error) if must || spec.traffic.on_drain_timeout == OnDrainTimeout::Cut => {
-                self.cut(&leaving, error).await
-            }
-            Err(error) => Err(Trouble::of(&error)),
-        }
-    }
-
-    /// The deadline passed: what is still in flight is ended and counted. An edge that cannot be reached cannot count;
-    /// then what it last said was in flight is what we cut.
-    async fn cut(&self, leaving: &Leaving, late: TrafficError) -> Outcome {
-        let TrafficError::NotDrained { in_flight_at_start, in_flight, waiting, .. } = late else {
-            return Err(Trouble::of(&late));
-        };
-        let direct = waiting.connections as u64;
-        let by_edges = match leaving {
-            Leaving::Kernel { .. } => 0,
-            Leaving::Edges { member, app } => {
-                match self.mover().cut(member, app, CUT_TIMEOUT).await {
-                    Ok(cut) => cut,
-                    Err(error) => {
-                        tracing::warn!(app = self.app, %error, "not every edge confirmed the cut");
-                        in_flight
-                    }
-                }
-            }
-        };
-        Ok(Did::Drained { in_flight_at_start, cut: by_edges + direct })
-    }
-
-    /// Tells how many requests the drain still waits for, whenever an edge says so. Never ends by itself.
-    async fn tell_progress<T>(&self, leaving: &Leaving) -> T {
-        let mut seen = self.means.edges.watch();
-        let mut last = None;
-        loop {
-            if let Leaving::Edges { member, .. } = leaving {
-                let in_flight = in_flight(&seen.borrow_and_update(), member);
-                if last != Some(in_flight) && (in_flight > 0 || last.is_some()) {
-                    last = Some(in_flight);
-                    let app = self.app.clone();
-                    self.means.tell(Happened::Draining { app, in_flight }).await;
-                }
-            }
-            if seen.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-}
-
-fn nothing_in_flight() -> Did {
-    Did::Drained { in_flight_at_start: 0, cut: 0 }
 }
 
 /// What this version cannot do is refused while the old release still serves.
@@ -378,12 +284,6 @@ fn not_built(spec: &Spec) -> Result<(), Trouble> {
 
 fn not_here(spec: &Spec) -> String {
     format!("[traffic] via {:?} is not built into this agent yet", spec.traffic.via)
-}
-
-/// Requests of a member that are in flight, over all edges.
-fn in_flight(seen: &crate::traffic::client::Seen, member: &Member) -> u64 {
-    let members = seen.values().filter_map(|edge| edge.members.get(member));
-    members.filter(|member| member.observed != Observed::Absent).map(|m| m.in_flight).sum()
 }
 
 /// The first change for the worse.

@@ -238,7 +238,7 @@ impl Machine {
     /// The new instance is the current one; the old release becomes the previous one.
     pub(crate) fn settle_on_new(&mut self) {
         let Work::Update(update) = std::mem::take(&mut self.app.work) else { return };
-        if let Some(old) = update.back.filter(|old| old.digest != update.order.spec.digest) {
+        if let Some(old) = update.back.filter(|old| !old.is_release_of(&update.order.spec)) {
             self.app.previous = Some(old);
         }
         self.app.current = Some(Settled::new(update.order.spec, update.facts.new, Side::In));

@@ -481,6 +481,18 @@ fn a_reboot_at_each_step() {
 }
 
 #[test]
+fn a_term_heard_with_anything_refuses_older_orders() {
+    let mut node = Node::serving();
+    node.hear(What::Heard { rollout: ORDER.to_owned(), term: 4 });
+    check(node.said(), "");
+    node.ordered(|_| ());
+    check(node.said(), "say 1 stale, newest 4");
+    node.hear(What::Heard { rollout: ORDER.to_owned(), term: 2 });
+    node.ordered(|order| order.term = 4);
+    assert!(node.said().contains("fetch"), "the term that was heard is obeyed");
+}
+
+#[test]
 fn repeated_stale_and_newer_orders() {
     let mut node = Node::serving();
     node.ordered(|_| ()).ok(1);

@@ -94,6 +94,7 @@ impl Turn<'_> {
         let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
         self.written(written);
         self.admit(&id, &start, found, Admitted { from, who: who.to_owned() });
+        self.edges_moved();
         self.step(&id, What::Started);
         Ok(json!({ "id": id.to_string() }))
     }
@@ -245,7 +246,7 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
         let given = given.manifest.resolve(&start.env);
         (resolved.strategy, resolved.target) = (given.strategy, given.target);
     }
-    if start.only.is_some() {
+    if start.only.is_some() || start.kind == Kind::Undo {
         resolved.strategy.approve_after.clear(); // the release was approved when it came
     }
     let targets = targets(state, start, &resolved);

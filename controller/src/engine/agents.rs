@@ -212,6 +212,7 @@ impl Turn<'_> {
             agent.online = false;
             agent.session = None;
             agent.record.last_seen = agent.heard;
+            agent.record.offline = true;
             let written = self.batch.put(store_key(&key), &agent.record);
             self.written(written);
             self.event_of_agent(&key, "went silent: offline");
@@ -229,7 +230,7 @@ impl Turn<'_> {
             .rollouts
             .iter()
             .filter_map(|(id, active)| {
-                let offline = state.edges_offline(&id.env, active.record.pool.as_deref()?);
+                let offline = state.edges_away(&id.env, active.record.pool.as_deref()?);
                 (offline != active.rollout.head.edges_offline).then(|| (id.clone(), offline))
             })
             .collect();
@@ -310,5 +311,6 @@ fn record(hello: &rota_proto::agent::Hello, peer: &str, old: Option<&AgentRecord
         drained: old.is_some_and(|old| old.drained),
         apps,
         last_seen: rota_rollout::names::Timestamp(0),
+        offline: false,
     }
 }

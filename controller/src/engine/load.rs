@@ -49,7 +49,12 @@ pub async fn state(store: &dyn Store, name: &str, at: Timestamp) -> Result<State
             let record = AgentRecord::decode(&entry)?;
             let name: NodeName = parsed(&entry, &entry.key[prefix.len()..])?;
             let key = if edge { AgentKey::Edge(name) } else { AgentKey::Node(name) };
-            let agent = Agent { record, session: None, heard: at, online: true, pools: Vec::new() };
+            // Who was here gets the time to come back; who was away already is still away.
+            let (online, heard) = match record.offline {
+                true => (false, record.last_seen),
+                false => (true, at),
+            };
+            let agent = Agent { record, session: None, heard, online, pools: Vec::new() };
             state.agents.insert(key, agent);
         }
     }

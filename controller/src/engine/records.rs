@@ -66,6 +66,9 @@ pub struct AgentRecord {
     pub apps: Vec<AppRecord>,
     /// When it last said Hello or went silent.
     pub last_seen: Timestamp,
+    /// It was silent for too long, and has not come back.
+    #[serde(default)]
+    pub offline: bool,
 }
 
 impl AgentRecord {

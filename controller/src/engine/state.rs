@@ -221,6 +221,15 @@ impl State {
         there.map(|(name, _)| name.clone()).collect()
     }
 
+    /// The edges of one pool that cannot be asked now, be it for a moment.
+    pub fn edges_away(&self, env: &EnvName, pool: &str) -> Vec<NodeName> {
+        let there = self.edges().filter(|(_, edge)| {
+            let serves = edge.record.pools.iter().any(|it| it.pool == pool);
+            edge.record.env == env.as_str() && serves && edge.session.is_none()
+        });
+        there.map(|(name, _)| name.clone()).collect()
+    }
+
     /// The edges of one pool.
     pub fn edges_of(&self, env: &EnvName, pool: &str) -> Vec<Edge> {
         let mut edges = self.directory(env.as_str()).edges;

@@ -3,6 +3,7 @@
 use rota_proto::agent::from_agent;
 use rota_rollout::names::Timestamp;
 
+use super::state::AgentKey;
 use super::{Batch, Input, State};
 use crate::errors::Sort;
 use crate::store::StoreError;
@@ -49,6 +50,9 @@ impl Turn<'_> {
                 {
                     agent.session = None;
                     agent.heard = self.at;
+                    if let AgentKey::Edge(_) = key {
+                        self.edges_moved();
+                    }
                 }
             }
             Input::Banned(banned) => {
@@ -68,6 +72,7 @@ impl Turn<'_> {
     /// Deadlines, silent agents, freezes that end.
     pub(super) fn tick(&mut self) {
         self.notice_silence();
+        self.edges_moved();
         self.thaw();
         self.wake_rollouts();
         self.catch_up();

@@ -169,11 +169,13 @@ impl Turn<'_> {
     /// Who still needs a release?
     fn user_of(&self, app: &AppName, release: &rota_rollout::Release) -> Option<String> {
         for ((of, env), fleet) in self.state.fleets.iter().filter(|((of, _), _)| of == app) {
-            let mut newest = fleet.currents.iter().rev().map(|current| &current.release);
-            if newest.next() == Some(release) {
+            let current = fleet.currents.last().map(|current| &current.release);
+            if current == Some(release) {
                 return Some(format!("current in {env}"));
             }
-            if newest.next() == Some(release) {
+            // As an undo looks for it: revisions that brought the same release again lie between.
+            let mut earlier = fleet.currents.iter().rev().map(|it| Some(&it.release));
+            if earlier.find(|it| *it != current) == Some(Some(release)) {
                 return Some(format!("the way back in {env}"));
             }
             let running = self.state.running(of, env);

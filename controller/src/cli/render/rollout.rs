@@ -136,8 +136,11 @@ fn output(node: &NodeProgress, lines: &[String]) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    let attempt =
-        if node.attempt > 1 { format!(" in attempt {}", node.attempt) } else { String::new() };
+    let attempt = if node.attempt > 1 && node.state != "rolled_back" {
+        format!(" in attempt {}", node.attempt)
+    } else {
+        String::new()
+    };
     let mut text = format!("\n{} printed{attempt}:\n", node.name);
     for line in lines {
         writeln!(text, "  | {line}").expect("strings take everything");

@@ -1,6 +1,6 @@
 //! Which release a rollout is to end on: the one that is named, the current one, or an earlier one.
 
-use rota_rollout::names::Release;
+use rota_rollout::names::{NodeName, Release};
 use rota_rollout::rollout::Kind;
 
 use super::Start;
@@ -62,9 +62,13 @@ fn undo_target(state: &State, start: &Start) -> Result<Release, ErrorView> {
         });
     }
     let last = currents.last();
-    let newest_became_current =
-        last.is_some_and(|last| fleet.is_some_and(|fleet| fleet.revision == last.revision));
-    let found = if newest_became_current {
+    // After a rollout that left some nodes elsewhere, the way back is to what is current.
+    let all_on_current = last.is_none_or(|last| {
+        let elsewhere =
+            |name: &NodeName| state.runs(name, app).is_some_and(|runs| runs != last.release);
+        !state.nodes().any(|(name, node)| node.record.env == env.as_str() && elsewhere(name))
+    });
+    let found = if all_on_current {
         currents.iter().rev().find(|c| Some(&c.release) != last.map(|last| &last.release))
     } else {
         last
