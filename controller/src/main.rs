@@ -32,9 +32,12 @@ fn main() -> ExitCode {
         Command::Serve(args) => match runtime.block_on(serve(&cli.global, args)) {
             Ok(()) => Exit::Done,
             Err(error) => {
-                let failure = Failure::internal("the controller stopped", &error);
+                let failure = match error {
+                    ServeError::NotHere(why) => Failure::usage(why),
+                    error => Failure::internal("the controller cannot go on", &error),
+                };
                 cli::complain(&cli.global, &failure);
-                Exit::Refused
+                failure.exit
             }
         },
         command => runtime.block_on(cli::run(cli.global, command)),

@@ -41,6 +41,9 @@ pub enum ServeError {
     /// Something that comes with a later version.
     #[error("{0}")]
     NotHere(String),
+    /// A mistake of ours, told in the log.
+    #[error("the engine has ended: see the log above")]
+    Ended,
     /// The data directory.
     #[error("cannot use the data directory {}", .dir.display())]
     Data {
@@ -130,7 +133,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         ended = &mut serving => ended.map_err(ServeError::from),
         _ = stopped => Ok(()),
         _ = engine => {
-            Err(ServeError::NotHere("the engine has ended: see the log above".to_owned()))
+            Err(ServeError::Ended)
         }
     };
     for task in [banning, sweeping] {
