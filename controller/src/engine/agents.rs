@@ -87,7 +87,10 @@ impl Turn<'_> {
             directory: Some(self.state.directory_for(key, env)),
             standing: Some(Standing { drained }),
             now_ms: self.at.0,
-            spread_ms: self.state.agents.len() as u64 * HANDSHAKE_MS,
+            spread_ms: match key {
+                AgentKey::Node(_) => self.state.agents.len() as u64 * HANDSHAKE_MS,
+                AgentKey::Edge(_) => HANDSHAKE_MS, // few, and every rollout waits for them
+            },
         };
         self.batch.send(key.clone(), message(to_agent::Message::Welcome(welcome)));
     }
