@@ -38,6 +38,8 @@ fn nodes_that_were_away_catch_up_when_they_are_back() {
     run(&farm, &["node", "drain", "web-01"], 0);
     farm.nodes[2].kill().unwrap();
     farm.wait("/api/v1/nodes/web-03", |node| node["state"] == "offline").unwrap();
+    // What is answered is durable, and so is everything before it.
+    run(&farm, &["node", "label", "web-02", "seen=yes"], 0);
     farm.controller.kill().unwrap();
     farm.restart_controller().unwrap();
     let node = farm.wait("/api/v1/nodes/web-03", serde_json::Value::is_object).unwrap();
