@@ -11,7 +11,19 @@ use crate::store::{
 };
 
 #[derive(Default)]
-pub(crate) struct Memory(Mutex<State>);
+pub(crate) struct Memory {
+    state: Mutex<State>,
+    /// Whoever writes to this keeps commits waiting.
+    pub disk: tokio::sync::RwLock<Disk>,
+}
+
+/// What commits meet.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(crate) enum Disk {
+    #[default]
+    Writes,
+    Full,
+}
 
 #[derive(Default)]
 struct State {
@@ -63,7 +75,7 @@ impl Store for Memory {
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         // Another task may run between a read and the commit that follows, as with a real store.
         tokio::task::yield_now().await;
-        Ok(self.0.lock().unwrap().entries.get(key).cloned())
+        Ok(self.state.lock().unwrap().entries.get(key).cloned())
     }
 
     async fn scan(
@@ -72,14 +84,17 @@ impl Store for Memory {
         after: &str,
         limit: usize,
     ) -> Result<(Vec<Entry>, StoreRevision), StoreError> {
-        let state = self.0.lock().unwrap();
+        let state = self.state.lock().unwrap();
         let found = state.entries.values();
         let found = found.filter(|e| e.key.starts_with(prefix) && e.key.as_str() > after);
         Ok((found.take(limit).cloned().collect(), state.revision))
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
-        let mut state = self.0.lock().unwrap();
+        if *self.disk.read().await == Disk::Full {
+            return Err(StoreError::Unavailable("the disk is full".to_owned()));
+        }
+        let mut state = self.state.lock().unwrap();
         if !txn.compares.iter().all(|compare| state.holds(compare)) {
             return Ok(Outcome::Refused);
         }
@@ -93,7 +108,7 @@ impl Store for Memory {
         prefix: &str,
         since: StoreRevision,
     ) -> Result<mpsc::Receiver<Change>, StoreError> {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         let (to, changes) = mpsc::channel(1024);
         for (at, change) in &state.history {
             if *at > since && key_of(change).starts_with(prefix) {

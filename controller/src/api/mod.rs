@@ -85,8 +85,19 @@ fn name<T: std::str::FromStr<Err = rota_rollout::names::BadName>>(
 }
 
 impl Api {
-    /// One document.
+    /// One document, of what is durable.
     pub async fn read(&self, path: &str, reader: Reader<'_>) -> Result<Value, ErrorView> {
+        loop {
+            let mark = self.engine.mark();
+            let seen = self.look(path, reader).await;
+            if self.engine.is_durable(mark).await {
+                return seen;
+            }
+        }
+    }
+
+    /// One document, of what may become durable a moment later.
+    async fn look(&self, path: &str, reader: Reader<'_>) -> Result<Value, ErrorView> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match parts.as_slice() {

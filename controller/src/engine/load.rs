@@ -203,7 +203,8 @@ pub fn replace(state: &mut State, fresh: State) {
     let sessions = std::mem::take(&mut state.agents);
     let (name, advertise) = (std::mem::take(&mut state.name), std::mem::take(&mut state.advertise));
     let (draining, banned) = (state.draining, std::mem::take(&mut state.banned));
-    *state = State { name, advertise, draining, banned, ..fresh };
+    let turn = state.turn;
+    *state = State { name, advertise, draining, banned, turn, ..fresh };
     for (key, old) in sessions {
         if let Some(agent) = state.agents.get_mut(&key) {
             agent.session = old.session;

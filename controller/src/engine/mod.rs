@@ -2,13 +2,14 @@
 //!
 //! One task owns every decision. It takes all inputs that wait, lets the pure core step for each, commits what changed
 //! in one transaction that is fenced by our terms, and only then sends orders, acknowledgements and answers. Readers
-//! look at the same [`State`] through [`Handle::read`]; they never wait for the store.
+//! look at the same [`State`] through [`Handle::read`], and tell what they saw once [`Handle::is_durable`] says so.
 
 pub mod admission;
 mod agents;
 mod batch;
 mod carry;
 mod evidence;
+mod handle;
 mod late;
 mod load;
 mod meter;
@@ -18,7 +19,7 @@ pub mod state;
 mod turn;
 mod verbs;
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rota_proto::agent::{FromAgent, ToAgent, to_agent};
@@ -27,6 +28,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use admission::{Given, Start};
 pub use batch::{Answer, Batch};
+pub use handle::Handle;
+use handle::Settled;
 pub use load::{Ended, history, load_ended};
 pub use meter::Measure;
 pub use own::Service;
@@ -81,48 +84,13 @@ pub struct Hello {
     pub out: mpsc::Sender<ToAgent>,
 }
 
-/// The way to the engine, for everything that listens.
-#[derive(Clone)]
-pub struct Handle {
-    inputs: mpsc::Sender<Input>,
-    state: Arc<RwLock<State>>,
-    changed: watch::Receiver<u64>,
-}
-
-impl Handle {
-    /// The state as it is. Never held over an await.
-    pub fn read(&self) -> RwLockReadGuard<'_, State> {
-        // A panic in the engine ends the process; what it left is still the newest that we know.
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Rises whenever something that people may look at has changed.
-    pub fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.clone()
-    }
-
-    /// Tells the engine. `false`: it has ended.
-    pub async fn tell(&self, input: Input) -> bool {
-        self.inputs.send(input).await.is_ok()
-    }
-
-    /// Asks on behalf of an operator; the answer comes when it is durable.
-    pub async fn ask(&self, asked: Asked) -> Answer {
-        let (reply, answer) = oneshot::channel();
-        let ended = || Sort::Unreachable.error("this controller is stopping", "ask another one");
-        if !self.tell(Input::Asked(Box::new(asked), reply)).await {
-            return Err(ended());
-        }
-        answer.await.unwrap_or_else(|_| Err(ended()))
-    }
-}
-
 /// The engine.
 pub struct Engine {
     store: Arc<dyn Store>,
     state: Arc<RwLock<State>>,
     inputs: mpsc::Receiver<Input>,
     changed: watch::Sender<u64>,
+    settled: watch::Sender<Settled>,
     started: Timestamp,
     measure: Box<dyn Fn(Measure) + Send + Sync>,
 }
@@ -141,8 +109,9 @@ impl Engine {
         let state = Arc::new(RwLock::new(state));
         let (to_engine, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
         let (changed, watching) = watch::channel(0);
-        let handle = Handle { inputs: to_engine, state: Arc::clone(&state), changed: watching };
-        let engine = Self { store, state, inputs, changed, started: now(), measure };
+        let (settled, settling) = watch::channel(Settled::default());
+        let handle = Handle::new(to_engine, Arc::clone(&state), watching, settling);
+        let engine = Self { store, state, inputs, changed, settled, started: now(), measure };
         Ok((engine, handle))
     }
 
@@ -201,6 +170,7 @@ impl Engine {
         let mut batch = Batch::default();
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.turn += 1;
             let mut turn = Turn { state: &mut state, batch: &mut batch, at, started: self.started };
             for input in inputs {
                 turn.take(input);
@@ -211,9 +181,18 @@ impl Engine {
         }
         let reclaims = std::mem::take(&mut batch.reclaims);
         self.commit(batch).await;
+        self.settle(false);
         for (id, newest) in reclaims {
             self.reclaim(id, newest).await;
         }
+    }
+
+    /// Tells readers that the state as it is may be shown; `lost`: it is another one than they saw.
+    fn settle(&self, lost: bool) {
+        let turn = self.state.read().unwrap_or_else(PoisonError::into_inner).turn;
+        self.settled.send_modify(|settled| {
+            *settled = Settled { turn, lost: settled.lost + u64::from(lost) };
+        });
     }
 
     /// Makes a turn durable, then says what may be said.
@@ -300,6 +279,7 @@ impl Engine {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.store_down = Some(why.to_owned());
         }
+        self.settle(true);
         self.changed.send_modify(|version| *version += 1);
         for (reply, answer) in batch.answers {
             let refused = answer.and_then(|_| {
@@ -329,6 +309,7 @@ impl Engine {
             send(&mut state, &key, message(to_agent::Message::Goodbye(goodbye)));
         }
         drop(state);
+        self.settle(true);
         self.changed.send_modify(|version| *version += 1);
         tracing::info!("the store answers again");
     }

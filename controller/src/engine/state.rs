@@ -101,6 +101,8 @@ pub struct State {
     pub events: VecDeque<EventView>,
     /// The number of the next event.
     pub next_event: u64,
+    /// Counts the engine's turns. Readers may see one that is not durable yet.
+    pub turn: u64,
     /// Why the store does not answer.
     pub store_down: Option<String>,
     /// This controller takes no new rollouts.

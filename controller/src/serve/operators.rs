@@ -167,10 +167,14 @@ impl Follower {
         loop {
             changed.mark_unchanged();
             let began = Instant::now();
+            let mark = self.api.engine.mark();
             let events = {
                 let state = self.api.engine.read();
                 fleet::events_after(&state, &query, after, Reader::Operator(&self.caller))
             };
+            if !self.api.engine.is_durable(mark).await {
+                continue;
+            }
             let more = events.len() == fleet::EVENTS_SHOWN_MAX;
             if let Some(last) = events.last() {
                 after = last.seq;
