@@ -6,6 +6,7 @@ mod crashes;
 mod failures;
 mod operators;
 mod security;
+mod strategies;
 mod traffic;
 
 use std::process::Output;
