@@ -242,12 +242,20 @@ fn serve_edge(edge: Edge, listener: tokio::net::TcpListener, own: &Arc<Own>, lin
     });
     tokio::spawn(async move {
         let mut moved = edge.moved();
+        let mut counts = told.counts();
+        let mut answered = 0;
         loop {
+            let asked = *counts.borrow_and_update();
+            if asked != answered {
+                edge.count().await;
+                answered = asked;
+            }
             let views = edge.views();
             let pools = views.iter().map(|(pool, view)| wire::pool_state(pool, view));
-            told.pools(proto::EdgeState { pools: pools.collect() });
-            if moved.changed().await.is_err() {
-                return;
+            told.pools(proto::EdgeState { pools: pools.collect(), counted: answered });
+            tokio::select! {
+                moved = moved.changed() => if moved.is_err() { return },
+                asked = counts.changed() => if asked.is_err() { return },
             }
         }
     });

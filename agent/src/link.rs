@@ -114,6 +114,8 @@ struct Shared {
     waiting: watch::Sender<Waiting>,
     inventory: watch::Sender<Arc<Vec<App>>>,
     pools: watch::Sender<proto::EdgeState>,
+    /// How often controllers asked this edge to count anew.
+    counts: watch::Sender<u64>,
     /// What this edge refused; the first session that is free tells it.
     refusals: (mpsc::Sender<Refusal>, tokio::sync::Mutex<mpsc::Receiver<Refusal>>),
     /// The newest directory that any controller sent.
@@ -138,6 +140,7 @@ pub fn start(setup: Setup, own: Arc<Own>) -> (Link, mpsc::Receiver<Event>) {
         waiting: watch::Sender::new(Waiting::default()),
         inventory: watch::Sender::new(Arc::default()),
         pools: watch::Sender::new(proto::EdgeState::default()),
+        counts: watch::Sender::new(0),
         refusals: (refusals, tokio::sync::Mutex::new(refused)),
         directory: watch::Sender::new(None),
         targets: watch::Sender::new(targets),
@@ -173,6 +176,11 @@ impl Link {
             *known = state;
             news
         });
+    }
+
+    /// How often controllers asked this edge to count anew; `counted` of the state that answers says which it answers.
+    pub fn counts(&self) -> watch::Receiver<u64> {
+        self.shared.counts.subscribe()
     }
 
     /// Where this edge puts what it refused.

@@ -193,6 +193,8 @@ pub trait Balancer: fmt::Debug + Send + Sync {
     async fn apply(&self, change: Change) -> Result<Member, BalancerError>;
     /// The pool as read back, and every change. Never older than what `apply` returned.
     fn view(&self) -> watch::Receiver<Arc<View>>;
+    /// Reads the counters anew, where they are not always new. Who does not answer keeps what it said last.
+    async fn count(&self) {}
 }
 
 /// A node asked for what it may not: for the controllers' audit log.

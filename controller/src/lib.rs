@@ -15,3 +15,4 @@ pub mod serve_args;
 pub mod store;
 pub mod view;
 pub mod wire;
+pub mod words;

@@ -3,16 +3,18 @@
 //! `/api/v1`, the `Read` and `Follow` calls and `-o json` all print these; the CLI's tables are drawn from them.
 
 mod answer;
+mod evidence;
 mod fleet;
 mod record;
 mod rollout;
 
 pub use answer::{AppliedView, ErrorView, NewTokenView, StartedView};
+pub use evidence::{Evidence, evidence_line, took, wrapped};
 pub use fleet::{
     AppView, CareView, ControllerView, EdgeView, EnvView, FleetView, FreezeView, MemberView,
     NodeView, PoolView, StatusView,
 };
 pub use record::{AuditView, EventView, ReleaseView, TokenView};
 pub use rollout::{
-    BatchView, Evidence, HistoryEntry, HoldView, NodeProgress, PlanView, RolloutView, SkippedView,
+    BatchView, HistoryEntry, HoldView, NodeProgress, PlanView, RolloutView, SkippedView,
 };

@@ -87,7 +87,8 @@ async fn a_rollout_is_followed_to_its_end() {
     assert_eq!(
         ran.stdout,
         "shop/prod/14 completed: 2 of 2 nodes run 1.1.0 (was 1.0.3)\n  took 12.4 s; at least \
-         1 of 2 in traffic; 120 931 requests, 0 failed, 0 cut\n"
+         1 of 2 in traffic; 120 931 requests, 0 failed, 0 cut\n  \
+         out of traffic: web-01 812 ms, web-02 812 ms\n"
     );
     assert_eq!(ran.exit, 0);
     assert_eq!(

@@ -156,11 +156,13 @@ struct Session<'a> {
     welcomed: bool,
     /// Within what time to come back when it ends.
     spread: Duration,
+    /// The controller wants this edge to count anew: the n-th time that any wants it, and the controller's number.
+    asked: Option<(u64, u64)>,
 }
 
 impl<'a> Session<'a> {
     fn new(shared: &'a Shared, address: &'a str) -> Self {
-        Self { shared, address, claimed: None, welcomed: false, spread: SPREAD }
+        Self { shared, address, claimed: None, welcomed: false, spread: SPREAD, asked: None }
     }
 
     /// Gives back what the session held; says whether it had been welcomed.
@@ -238,7 +240,7 @@ impl<'a> Session<'a> {
                 Some(refusal) = self.shared.refused() => {
                     sender.send(from_agent::Message::Refusal(wire::refused(refusal))).await?;
                 }
-                changed = pools.changed(), if !pools_told => {
+                changed = pools.changed(), if !pools_told || self.asked.is_some() => {
                     gone(changed)?;
                     self.say_pools(&mut pools, &sender).await?;
                     pools_told = true;
@@ -287,7 +289,7 @@ impl<'a> Session<'a> {
     }
 
     async fn hear(
-        &self,
+        &mut self,
         name: &str,
         message: to_agent::Message,
         sender: &Sender,
@@ -296,6 +298,10 @@ impl<'a> Session<'a> {
             to_agent::Message::Welcome(_) => return Err(Ended::OutOfOrder),
             to_agent::Message::Goodbye(goodbye) => return Err(Ended::Goodbye(goodbye.reason)),
             to_agent::Message::Directory(directory) => self.learn(name, directory).await,
+            to_agent::Message::Count(count) => {
+                self.shared.counts.send_modify(|counts| *counts += 1);
+                self.asked = Some((*self.shared.counts.borrow(), count.number));
+            }
             to_agent::Message::Standing(standing) => {
                 self.shared.tell(Event::Standing(wire::standing(Some(standing)))).await;
             }
@@ -332,14 +338,16 @@ impl<'a> Session<'a> {
     }
 
     async fn say_pools(
-        &self,
+        &mut self,
         pools: &mut watch::Receiver<proto::EdgeState>,
         sender: &Sender,
     ) -> Result<(), Ended> {
-        let state = pools.borrow_and_update().clone();
+        let mut state = pools.borrow_and_update().clone();
         if state.pools.is_empty() {
             return Ok(()); // not an edge
         }
+        let answered = self.asked.take_if(|(wanted, _)| state.counted >= *wanted);
+        state.counted = answered.map_or(0, |(_, number)| number);
         sender.send(from_agent::Message::Edge(state)).await
     }
 }

@@ -87,6 +87,13 @@ impl Edge {
         self.moved.subscribe()
     }
 
+    /// Reads every pool's counters anew.
+    pub async fn count(&self) {
+        for balancer in self.pools.values() {
+            balancer.count().await;
+        }
+    }
+
     /// All pools as read back.
     pub fn views(&self) -> Vec<(String, Arc<View>)> {
         let pools = self.pools.iter();

@@ -254,4 +254,10 @@ impl Balancer for Proxy {
     fn view(&self) -> watch::Receiver<Arc<View>> {
         self.view.subscribe()
     }
+
+    async fn count(&self) {
+        if let Err(error) = self.read_back().await {
+            warn!(pool = self.pool, "the proxy did not count: {error}");
+        }
+    }
 }

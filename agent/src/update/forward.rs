@@ -99,6 +99,8 @@ impl Machine {
         let at_rest = self.app.work == Work::Idle; // else it is not where it belongs yet
         let old_in = instance.is_some() && side == Side::In && !self.app.drained && at_rest;
         let facts = Facts { old_in, old: instance, ..Facts::default() };
+        // What an earlier failure left out of traffic is out from the first step on.
+        let out_already = old.is_some() && !old_in && !self.app.drained;
         self.app.watching = None;
         self.notes
             .push(format!("update to {} begins, attempt {}", order.spec.version, order.attempt));
@@ -110,7 +112,7 @@ impl Machine {
             facts,
             phase: Phase::Forward(Fetch),
             action: 0,
-            left_traffic_at: None,
+            left_traffic_at: out_already.then_some(self.at),
             measured: Measured::default(),
         }));
         self.enter(Fetch);

@@ -34,7 +34,12 @@ pub enum Mend {
 impl Machine {
     /// An update failed: put things right again.
     pub(crate) fn fail(&mut self, failure: Failure) {
-        let Work::Update(update) = &self.app.work else { return };
+        let at = self.at;
+        let Work::Update(update) = &mut self.app.work else { return };
+        if update.facts.new_in && !update.facts.old_in {
+            update.left_traffic_at.get_or_insert(at); // it served already, and does no more
+        }
+        let update = &*update;
         self.notes.push(format!("{:?} failed: {}", failure.step, failure.cause));
         let (rollout, attempt) = (update.order.rollout.clone(), update.order.attempt);
         if update.facts.touched {

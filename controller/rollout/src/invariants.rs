@@ -48,6 +48,9 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
         wrong.push(format!("open are {:?}, counted {:?}", rollout.open(), counted.open()));
     }
     for (name, node) in rollout.nodes() {
+        if rollout.is_ended() && node.out_since.is_some() {
+            wrong.push(format!("it ended and still measures how long {name} is out of traffic"));
+        }
         if node.phase == Phase::Done
             && !is_given_up(&rollout.head.stage)
             && node.runs.as_ref() != Some(&spec.to)

@@ -1,5 +1,6 @@
 //! One node of a rollout: its phases and the table of their transitions.
 
+mod clock;
 mod report;
 
 use std::fmt;
@@ -27,6 +28,12 @@ pub struct Node {
     pub runs: Option<Release>,
     /// What its updates measured, summed over the attempts.
     pub measured: Measured,
+    /// Of these, what the attempts before the newest measured.
+    #[serde(default)]
+    pub earlier: Measured,
+    /// Since when it is out of traffic without an update that would measure it.
+    #[serde(default)]
+    pub out_since: Option<Timestamp>,
     /// Why it was taken back, when it had failed: its phase does not say it any more.
     #[serde(default)]
     pub broke: Option<Cause>,
@@ -318,6 +325,8 @@ impl Node {
             previous: runs.clone(),
             runs,
             measured: Measured::default(),
+            earlier: Measured::default(),
+            out_since: None,
             broke: None,
         }
     }

@@ -1,14 +1,16 @@
 //! Rollouts as people and programs see them.
 
 use rota_rollout::Rollout;
-use rota_rollout::names::NodeName;
+use rota_rollout::names::{NodeName, Timestamp};
 use rota_rollout::node::{Cause, Left, Node, Phase, StepName};
-use rota_rollout::rollout::{Kind, Once, Stage};
+use rota_rollout::rollout::{Kind, Once, Outcome, Stage};
 
 use crate::access::rfc3339;
 use crate::engine::records::EvidenceRecord;
 use crate::engine::{Active, Ended, State};
-use crate::view::{BatchView, Evidence, HistoryEntry, HoldView, NodeProgress, RolloutView};
+use crate::view::{
+    BatchView, Evidence, HistoryEntry, HoldView, NodeProgress, RolloutView, evidence_line,
+};
 
 /// A rollout that runs here.
 pub fn of_active(state: &State, active: &Active) -> RolloutView {
@@ -17,6 +19,9 @@ pub fn of_active(state: &State, active: &Active) -> RolloutView {
     view.term = active.term;
     for progress in &mut view.nodes {
         progress.in_flight = in_flight(state, active, &progress.name);
+    }
+    if active.last_words.is_some() {
+        not_yet_over(&mut view, &active.rollout);
     }
     if let Some(why) = &state.store_down
         && view.finished_at.is_none()
@@ -31,6 +36,19 @@ pub fn of_active(state: &State, active: &Active) -> RolloutView {
         });
     }
     view
+}
+
+/// Nothing moves any more, but its edges have not said their last word: it is over when its evidence is whole.
+fn not_yet_over(view: &mut RolloutView, rollout: &Rollout) {
+    let back = matches!(rollout.head.stage, Stage::Ended { outcome: Outcome::RolledBack, .. });
+    view.state = if back { "rolling_back" } else { "rolling" }.to_owned();
+    (view.finished_at, view.duration_ms) = (None, None);
+    (view.evidence.duration_ms, view.evidence.text) = (None, None);
+}
+
+/// A rollout whose evidence is whole.
+pub fn closed(active: &Active) -> RolloutView {
+    view(&active.rollout, &active.evidence)
 }
 
 /// The same in a list of many: without its nodes, of which there may be thousands.
@@ -65,6 +83,7 @@ fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
     let spec = &rollout.spec;
     let nodes: Vec<NodeProgress> =
         rollout.nodes().iter().map(|(name, node)| progress(rollout, name, node)).collect();
+    let duration = ended(rollout).map(|at| at.since(spec.started).0);
     let mut view = RolloutView {
         id: spec.id.to_string(),
         app: spec.id.app.to_string(),
@@ -88,12 +107,17 @@ fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
             cut: nodes.iter().map(|node| node.cut).sum(),
             failed_requests: evidence.failed,
             requests: evidence.requests,
+            duration_ms: duration,
+            longest_out_of_traffic_ms: nodes.iter().map(|n| n.out_of_traffic_ms).max().unwrap_or(0),
+            text: None,
         },
         nodes,
         started_at: rfc3339(spec.started),
         finished_at: finished(rollout),
+        duration_ms: duration,
     };
     view.on_release = view.count_on_release();
+    view.evidence.text = duration.map(|_| evidence_line(&view, spec.started));
     view
 }
 
@@ -106,8 +130,13 @@ fn kind(kind: Kind) -> &'static str {
 }
 
 fn finished(rollout: &Rollout) -> Option<String> {
+    ended(rollout).map(rfc3339)
+}
+
+/// When it ended.
+fn ended(rollout: &Rollout) -> Option<Timestamp> {
     match rollout.head.stage {
-        Stage::Ended { at, .. } => Some(rfc3339(at)),
+        Stage::Ended { at, .. } => Some(at),
         Stage::Preparing
         | Stage::Once(_)
         | Stage::Rolling

@@ -1,13 +1,13 @@
 //! How a rollout ended or stopped, in words: the outcome, its evidence, and for a stop its causes,
 //! what stands now and what to do.
 
-use rota_rollout::names::{Span, Timestamp};
+use rota_rollout::names::Timestamp;
 
 use super::outcome::{Exit, Failure};
 use super::table::state_words;
 use super::watch;
 use super::words;
-use crate::view::{Evidence, NodeProgress, RolloutView};
+use crate::view::{NodeProgress, RolloutView, evidence_line, wrapped};
 
 /// Failed nodes whose causes are printed; `rota rollout inspect` shows all.
 const CAUSES_MAX: usize = 3;
@@ -17,6 +17,9 @@ const OUTPUT_LINES_MAX: usize = 12;
 
 /// Columns of one line of output; a minified stack trace must not fill the screen.
 const OUTPUT_COLUMNS_MAX: usize = 200;
+
+/// The columns that the evidence fits into, wherever it is read.
+pub const EVIDENCE_COLUMNS: usize = 80;
 
 /// The outcome in one line, for whatever state it is in.
 pub fn headline(view: &RolloutView) -> String {
@@ -48,27 +51,9 @@ pub fn headline(view: &RolloutView) -> String {
     }
 }
 
-/// What was measured, in one line.
-pub fn evidence(view: &RolloutView, now: Timestamp) -> String {
-    let Evidence { least_in_traffic, targets, cut, failed_requests, requests } = &view.evidence;
-    let mut parts = Vec::new();
-    if let Some(took) = took(view, now) {
-        parts.push(format!("took {}", words::span(took)));
-    }
-    parts.push(format!("at least {least_in_traffic} of {targets} in traffic"));
-    let requests = words::count(*requests, "request");
-    let (failed, cut) = (words::thousands(*failed_requests), words::thousands(*cut));
-    parts.push(format!("{requests}, {failed} failed, {cut} cut"));
-    parts.join("; ")
-}
-
-/// How long it took, or takes up to now.
-pub fn took(view: &RolloutView, now: Timestamp) -> Option<Span> {
-    let end = match &view.finished_at {
-        Some(end) => words::moment(end)?,
-        None => now,
-    };
-    Some(end.since(words::moment(&view.started_at)?))
+/// What was measured, in lines that fit.
+pub fn evidence(view: &RolloutView, now: Timestamp, columns: usize) -> Vec<String> {
+    wrapped(&evidence_line(view, now), columns)
 }
 
 /// What stands now: who runs what, in one line.
@@ -228,11 +213,13 @@ pub fn ending(view: &RolloutView, exit: Exit, now: Timestamp) -> Result<String, 
             "none" => String::new(),
             names => format!("  skipped: {names}\n"),
         };
-        return Ok(format!("{}\n{skipped}  {}\n", headline(view), evidence(view, now)));
+        let lines = evidence(view, now, EVIDENCE_COLUMNS - 2);
+        let evidence: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+        return Ok(format!("{}\n{skipped}{evidence}", headline(view)));
     }
     let mut stands = causes(view);
     stands.push(standing(view));
-    stands.push(evidence(view, now));
+    stands.extend(evidence(view, now, EVIDENCE_COLUMNS - 2));
     stands.retain(|line| !line.is_empty());
     let waits = exit == Exit::Stopped && watch::exit_of(view).is_none();
     let kind = if waits { "held".to_owned() } else { view.state.clone() };

@@ -35,7 +35,6 @@ mod talk;
 mod token;
 mod upload;
 mod watch;
-mod words;
 
 use std::ffi::OsString;
 
@@ -43,6 +42,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::serve_args::ServeArgs;
+use crate::words;
 use desk::Desk;
 use outcome::{Exit, Failure};
 use talk::{Format, Talk};

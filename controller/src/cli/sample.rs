@@ -97,10 +97,12 @@ pub fn with_nodes(state: &str, nodes: Vec<NodeProgress>) -> RolloutView {
             cut: 0,
             failed_requests: 0,
             requests: 120_931,
+            ..Evidence::default()
         },
         nodes,
         started_at: "2026-11-24T03:45:00.000Z".to_owned(),
         finished_at: ended.then(|| "2026-11-24T03:45:12.480Z".to_owned()),
+        duration_ms: ended.then_some(12_480),
     };
     view.on_release = view.count_on_release();
     view

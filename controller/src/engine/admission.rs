@@ -200,10 +200,12 @@ impl Turn<'_> {
             fence: 0,
             wakes: Default::default(),
             step_since: Default::default(),
+            last_words: None,
             known: Default::default(),
         };
         self.batch.admitted.push(id.clone());
         self.state.rollouts.insert(id.clone(), active);
+        self.ask_to_count(id);
     }
 }
 

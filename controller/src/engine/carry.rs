@@ -150,9 +150,6 @@ impl Turn<'_> {
                 late: late(&active.rollout),
             }),
         });
-        if over.is_some() {
-            results.push(self.batch.put(format!("{prefix}evidence"), &active.evidence));
-        }
         for result in results {
             self.written(result);
         }
@@ -161,6 +158,7 @@ impl Turn<'_> {
         }
         if let Some(over) = over {
             self.remember_end(id, over);
+            self.ask_last_words(id);
         }
         moved
     }

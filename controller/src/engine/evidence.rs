@@ -1,50 +1,142 @@
-//! What the edges counted while rollouts ran.
+//! What the edges counted while rollouts ran, and the last word about a rollout that is over.
+//!
+//! Edges count since their proxies started; a rollout remembers what each had counted when it began, and takes the
+//! difference. When it ends, the edges are asked to count once more: until they have, or for [`LAST_WORD_MAX`], the
+//! rollout still shows as it was before its end. Then its evidence is closed: stored, told, and the same for ever.
 
-use rota_proto::agent::{EdgeState, PoolState};
-use rota_rollout::names::RolloutId;
+use std::collections::BTreeSet;
 
-use super::Turn;
-use super::records::keys;
-use super::state::AgentKey;
+use rota_proto::agent::{Count, EdgeState, PoolState, to_agent};
+use rota_rollout::names::{NodeName, RolloutId, Span, Timestamp};
+
+use super::carry::NewEvent;
+use super::records::{Counted, EvidenceRecord, keys};
+use super::state::{Active, AgentKey};
+use super::{Turn, message};
+
+/// So long the end of a rollout waits for its edges' last word. They answer within milliseconds; one that does not is
+/// an older version, or about to be found offline.
+const LAST_WORD_MAX: Span = Span(400);
 
 /// How much a counter rose; a smaller number means that the edge's proxy started anew.
 fn rise(before: u64, now: u64) -> u64 {
     if now >= before { now - before } else { now }
 }
 
+impl EvidenceRecord {
+    /// Takes in what an edge has counted by now. The first word of an edge is where its counting begins.
+    fn count(&mut self, edge: &NodeName, pool: &PoolState) -> bool {
+        let now = Counted { requests: pool.requests, failed: pool.failed };
+        let before = self.counted.insert(edge.clone(), now);
+        if let Some(before) = before {
+            self.requests += rise(before.requests, now.requests);
+            self.failed += rise(before.failed, now.failed);
+        }
+        before != Some(now)
+    }
+}
+
 impl Turn<'_> {
-    /// An edge says how its pools stand: the difference goes to the rollouts that run there.
+    /// An edge says how its pools stand: what it counted goes to the rollouts that run there.
     pub(super) fn edge_state(&mut self, key: &AgentKey, edge: EdgeState) {
+        let AgentKey::Edge(name) = key else { return };
         let Some(agent) = self.state.agents.get_mut(key) else { return };
         let env = agent.record.env.clone();
-        let before = std::mem::replace(&mut agent.pools, edge.pools.clone());
+        agent.pools.clone_from(&edge.pools);
         self.batch.touched = true;
-        for pool in &edge.pools {
-            let old = before.iter().find(|old| old.pool == pool.pool);
-            let Some(old) = old else { continue }; // the first word of a session: nothing to compare with
-            self.count(&env, old, pool);
-        }
-    }
-
-    fn count(&mut self, env: &str, old: &PoolState, new: &PoolState) {
-        let (requests, failed) = (rise(old.requests, new.requests), rise(old.failed, new.failed));
-        if requests == 0 && failed == 0 {
-            return;
-        }
-        let served = |id: &RolloutId, pool: &Option<String>| {
-            id.env.as_str() == env && pool.as_deref() == Some(new.pool.as_str())
-        };
         let mut written = Vec::new();
+        let mut complete = Vec::new();
         for (id, active) in &mut self.state.rollouts {
-            if served(id, &active.record.pool) && !active.rollout.is_ended() {
-                active.evidence.requests += requests;
-                active.evidence.failed += failed;
+            let served = |pool: &&PoolState| Some(&pool.pool) == active.record.pool.as_ref();
+            let Some(pool) = edge.pools.iter().find(served).filter(|_| id.env.as_str() == env)
+            else {
+                continue;
+            };
+            if active.evidence.count(name, pool) {
                 let key = format!("{}evidence", keys::rollout(id));
                 written.push(self.batch.put(key, &active.evidence));
+            }
+            if let Some(awaited) = &mut active.last_words
+                && edge.counted >= awaited.number
+                && awaited.edges.remove(name)
+                && awaited.edges.is_empty()
+            {
+                complete.push(id.clone());
             }
         }
         for result in written {
             self.written(result);
         }
+        for id in complete {
+            self.close_evidence(&id);
+        }
     }
+
+    /// The edges of a rollout's pool that can be asked are asked what they have counted by now.
+    pub(super) fn ask_to_count(&mut self, id: &RolloutId) -> BTreeSet<NodeName> {
+        let Some(active) = self.state.rollouts.get(id) else { return BTreeSet::new() };
+        let pool = active.record.pool.as_deref();
+        let here = self.state.edges().filter(|(_, edge)| {
+            let serves = edge.record.pools.iter().any(|it| Some(it.pool.as_str()) == pool);
+            edge.record.env == id.env.as_str() && serves && edge.session.is_some()
+        });
+        let edges: BTreeSet<NodeName> = here.map(|(name, _)| name.clone()).collect();
+        for edge in &edges {
+            let count = to_agent::Message::Count(Count { number: self.at.0 });
+            self.batch.send(AgentKey::Edge(edge.clone()), message(count));
+        }
+        edges
+    }
+
+    /// A rollout has just ended: its edges say their last word.
+    pub(super) fn ask_last_words(&mut self, id: &RolloutId) {
+        let (number, until) = (self.at.0, self.at.after(LAST_WORD_MAX));
+        let edges = self.ask_to_count(id);
+        let Some(active) = self.state.rollouts.get_mut(id) else { return };
+        let nobody = edges.is_empty();
+        active.wakes.insert(until);
+        active.last_words = Some(LastWords { number, edges, until });
+        if nobody {
+            self.close_evidence(id);
+        }
+    }
+
+    /// Nobody waits for ever for an edge that says nothing.
+    pub(super) fn close_overdue(&mut self) {
+        let at = self.at;
+        let late = |active: &Active| active.last_words.as_ref().is_some_and(|it| it.until <= at);
+        let rollouts = self.state.rollouts.iter().filter(|(_, active)| late(active));
+        let ids: Vec<RolloutId> = rollouts.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.close_evidence(&id);
+        }
+    }
+
+    /// The last word: stored, and told in the line that everybody will read.
+    fn close_evidence(&mut self, id: &RolloutId) {
+        let Some(active) = self.state.rollouts.get_mut(id) else { return };
+        active.last_words = None;
+        active.evidence.counted.clear();
+        let written =
+            self.batch.put(format!("{}evidence", keys::rollout(id)), &active.evidence);
+        let view = crate::api::rollouts::closed(active);
+        self.written(written);
+        self.event(NewEvent {
+            app: Some(id.app.to_string()),
+            env: Some(id.env.to_string()),
+            rollout: Some(id.to_string()),
+            ..NewEvent::new("rollout", crate::view::evidence_line(&view, self.at))
+        });
+    }
+}
+
+/// The edges whose last word a rollout that is over waits for.
+#[derive(Debug)]
+pub struct LastWords {
+    /// The number of the question.
+    pub number: u64,
+    /// Who has not answered.
+    pub edges: BTreeSet<NodeName>,
+    /// Then nobody waits any more.
+    pub until: Timestamp,
 }

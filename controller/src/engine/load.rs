@@ -138,6 +138,7 @@ pub async fn claim(
             fence,
             wakes: BTreeSet::new(),
             step_since: BTreeMap::new(),
+            last_words: None,
             known: BTreeMap::new(),
         })),
         Outcome::Refused => Ok(None), // somebody else was faster

@@ -255,7 +255,7 @@ impl Engine {
         let ended: Vec<_> = state
             .rollouts
             .iter()
-            .filter(|(_, active)| active.rollout.is_ended())
+            .filter(|(_, active)| active.rollout.is_ended() && active.last_words.is_none())
             .map(|(id, _)| id.clone())
             .collect();
         for id in ended {

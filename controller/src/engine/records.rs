@@ -221,6 +221,19 @@ pub struct EvidenceRecord {
     pub requests: u64,
     /// Of these, failed at an edge.
     pub failed: u64,
+    /// While it runs: what each edge had counted when it was last heard. Over restarts of the controller nothing of it
+    /// is lost.
+    #[serde(default)]
+    pub counted: BTreeMap<NodeName, Counted>,
+}
+
+/// What an edge counted since its proxy started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Requests served.
+    pub requests: u64,
+    /// Of these, failed there.
+    pub failed: u64,
 }
 
 impl Record for ReleaseRecord {}

@@ -11,6 +11,7 @@ use rota_rollout::node::{Observed, Serving};
 use tokio::sync::mpsc;
 
 use super::carry::Known;
+use super::evidence::LastWords;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, ReleaseRecord, SpecRecord,
 };
@@ -76,6 +77,8 @@ pub struct Active {
     pub wakes: BTreeSet<Timestamp>,
     /// When each node entered the step that it is in.
     pub step_since: BTreeMap<NodeName, Timestamp>,
+    /// It is over, and its edges were asked what they have counted.
+    pub last_words: Option<LastWords>,
     /// Releases as nodes are told of them.
     pub known: BTreeMap<Version, Known>,
 }

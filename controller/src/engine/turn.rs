@@ -75,6 +75,7 @@ impl Turn<'_> {
         self.edges_moved();
         self.thaw();
         self.wake_rollouts();
+        self.close_overdue();
         self.catch_up();
     }
 

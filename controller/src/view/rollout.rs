@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Evidence;
+
 /// One rollout, as `rota rollout status` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RolloutView {
@@ -47,6 +49,9 @@ pub struct RolloutView {
     pub started_at: String,
     /// RFC 3339; absent while it runs.
     pub finished_at: Option<String>,
+    /// From its start to its end; absent while it runs.
+    #[serde(default)]
+    pub duration_ms: Option<u64>,
 }
 
 impl RolloutView {
@@ -128,21 +133,6 @@ impl NodeProgress {
     pub fn doing(&self) -> Option<&str> {
         if self.restoring { Some("restore") } else { self.step.as_deref() }
     }
-}
-
-/// What was measured during a rollout.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// The fewest targets in traffic at any moment.
-    pub least_in_traffic: usize,
-    /// All targets.
-    pub targets: usize,
-    /// In-flight requests that we ended.
-    pub cut: u64,
-    /// Requests that an edge answered with an error of its own, or that broke off.
-    pub failed_requests: u64,
-    /// Requests that the edges served meanwhile.
-    pub requests: u64,
 }
 
 /// One line of an app's history in an environment.

@@ -95,6 +95,7 @@ fn update(draft: &mut Draft, nodes: &[NodeName]) {
         let span = draft.spec().limits.update;
         let deadline = draft.deadline(span);
         let attempt = node.attempt;
+        node.begins_at(draft.at);
         node.phase = Phase::Updating { direction, step: None, deadline, takes_out };
         draft.set(name, node);
         draft.note_on(name, format!("ordered: {to}, attempt {attempt}"));
@@ -169,6 +170,12 @@ fn end(draft: &mut Draft, outcome: Outcome) {
     draft.head.stage = Stage::Ended { outcome, at: draft.at };
     for name in draft.names(|node| node.attempt > Attempt(0)) {
         draft.order(Order::Settle { node: name });
+    }
+    for name in draft.names(|node| node.out_since.is_some()) {
+        if let Some(mut node) = draft.node(&name).cloned() {
+            node.is_back(draft.at);
+            draft.set(&name, node);
+        }
     }
     let took = draft.at.since(draft.spec().started);
     draft.note(format!("{} after {took}", outcome_text(outcome)));

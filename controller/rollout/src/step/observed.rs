@@ -21,6 +21,9 @@ pub(super) fn observe(
         renew(draft, &mut node);
     }
     node.observed = observed;
+    if observed.serving == Serving::In && observed.online {
+        node.is_back(draft.at);
+    }
     if !node.phase.is_running() {
         node.runs.clone_from(runs);
     }

@@ -51,14 +51,12 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
             node.measured.in_flight_at_drain = node.measured.in_flight_at_drain.max(*in_flight);
         }
         Report::Joined(measured) | Report::Done(measured) => {
-            if !matches!(node.phase, Phase::Monitoring { .. }) {
-                node.measured = node.measured.plus(*measured);
-            }
+            node.measures(*measured);
             node.runs = destination(&draft.spec().to, node, direction);
             serves_again(node);
         }
         Report::Failed(failure) => {
-            node.measured = node.measured.plus(failure.measured);
+            node.measures(failure.measured);
             match failure.left {
                 Left::Restored => {
                     serves_again(node);
@@ -69,12 +67,18 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
                     };
                     node.runs = back;
                 }
-                Left::Out | Left::Unknown => node.observed.serving = Serving::Out,
+                Left::Out | Left::Unknown => falls_out(draft, node),
                 Left::Untouched => {}
             }
         }
-        Report::Broken { .. } => node.observed.serving = Serving::Out,
+        Report::Broken { .. } => falls_out(draft, node),
     }
+}
+
+/// It does not serve, and no update measures for how long.
+fn falls_out(draft: &Draft, node: &mut Node) {
+    node.observed.serving = Serving::Out;
+    node.is_left_out(draft.at);
 }
 
 /// It says that it is back in traffic, before the fleet has seen it; unless an operator keeps it out.

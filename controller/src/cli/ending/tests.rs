@@ -21,6 +21,7 @@ fn completed() {
 shop/prod/14 completed: 2 of 3 nodes run 1.1.0 (was 1.0.3)
   skipped: web-03
   took 12.4 s; at least 2 of 3 in traffic; 120 931 requests, 0 failed, 0 cut
+  out of traffic: web-01 812 ms, web-02 812 ms
 ";
     check(&view, Exit::Done, expected);
     let mut restart = rollout("completed", &["web-01 done"]);
@@ -28,6 +29,7 @@ shop/prod/14 completed: 2 of 3 nodes run 1.1.0 (was 1.0.3)
     let expected = "\
 shop/prod/14 completed: 1 of 1 node restarted on 1.1.0
   took 12.4 s; at least 0 of 1 in traffic; 120 931 requests, 0 failed, 0 cut
+  out of traffic: web-01 812 ms
 ";
     check(&restart, Exit::Done, expected);
 }
@@ -58,6 +60,7 @@ error: rollout shop/prod/14 is held: 1 of 6 nodes failed its smoke test and the 
     | panic: oops
   web-1 and web-2 run 1.1.0; web-3 is back on 1.0.3; web-4 to web-6 were not touched
   took 42.0 s; at least 5 of 6 in traffic; 120 931 requests, 0 failed, 0 cut
+  out of traffic: web-1 812 ms, web-2 812 ms
 hint: `rota rollout resume shop/prod/14` goes on
 ";
     check(&held(view, "failures", text, hint), Exit::Stopped, expected);

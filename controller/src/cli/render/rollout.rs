@@ -72,8 +72,14 @@ pub fn rollout(rollout: &RolloutView, page: &Page) -> String {
     for node in ending::failed(rollout) {
         text.push_str(&output(node, &ending::output_tail(node)));
     }
-    writeln!(text, "\n{}", ending::evidence(rollout, page.now)).expect("strings take everything");
+    text.push_str(&evidence(rollout, page));
     text
+}
+
+/// What was measured, below everything else.
+fn evidence(view: &RolloutView, page: &Page) -> String {
+    let lines = ending::evidence(view, page.now, ending::EVIDENCE_COLUMNS);
+    lines.iter().fold("\n".to_owned(), |text, line| text + line + "\n")
 }
 
 /// The table of the nodes.
@@ -168,7 +174,7 @@ pub fn rollout_in_full(view: &RolloutView, page: &Page) -> String {
         let lines: Vec<String> = printed.lines().map(words::clean).collect();
         text.push_str(&output(node, &lines));
     }
-    writeln!(text, "\n{}", ending::evidence(view, page.now)).expect("strings take everything");
+    text.push_str(&evidence(view, page));
     text
 }
 

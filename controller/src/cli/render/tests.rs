@@ -210,6 +210,7 @@ web-02 printed:
   | panic: oops
 
 took 42.0 s; at least 2 of 3 in traffic; 120 931 requests, 0 failed, 0 cut
+out of traffic: web-01 812 ms
 ";
     assert_eq!(rollout(&view, &pipe()), expected);
     let full = rollout_in_full(&view, &pipe());
