@@ -117,8 +117,7 @@ impl Turn<'_> {
         let Some(active) = self.state.rollouts.get_mut(id) else { return };
         active.last_words = None;
         active.evidence.counted.clear();
-        let written =
-            self.batch.put(format!("{}evidence", keys::rollout(id)), &active.evidence);
+        let written = self.batch.put(format!("{}evidence", keys::rollout(id)), &active.evidence);
         let view = crate::api::rollouts::closed(active);
         self.written(written);
         self.event(NewEvent {

@@ -142,7 +142,8 @@ impl Simulated {
                 to_agent::Message::Welcome(_)
                 | to_agent::Message::Ack(_)
                 | to_agent::Message::Directory(_)
-                | to_agent::Message::Standing(_),
+                | to_agent::Message::Standing(_)
+                | to_agent::Message::Count(_),
             )
             | None => Ok(()),
         }

@@ -106,7 +106,10 @@ pub const LAYERS: &[Layers] = &[
     Layers {
         root: "controller/src/",
         upwards: &[
-            (&["context", "manifest", "serve_args", "store", "view", "words"], "know nobody of ours"),
+            (
+                &["context", "manifest", "serve_args", "store", "view", "words"],
+                "know nobody of ours",
+            ),
             (&["artifact", "errors"], "what is packed; how everything is refused"),
             (&["access", "client"], "who may; the way to a controller"),
             (&["api", "engine", "wire"], "the loop, what can be read of it, and its border"),

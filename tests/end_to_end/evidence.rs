@@ -1,0 +1,99 @@
+//! What a rollout says of itself at its end: the same for everybody, for ever, and true.
+
+use rota_tests::farm::{App, ENV, Farm};
+use rota_tests::load::Load;
+use serde_json::Value;
+
+use super::{CLIENTS, begin, deploy, run};
+
+const FAST: App<'_> =
+    App { args: &[], health: "", traffic: "", strategy: "batch = 1\nmonitor = \"0s\"" };
+
+/// The event that says what was measured in the newest rollout.
+fn told(farm: &Farm, id: &str) -> String {
+    let line = |events: &Value| {
+        let events = events.as_array().map(Vec::as_slice).unwrap_or_default();
+        let of = |event: &&Value| event["rollout"] == id;
+        let mut texts = events.iter().filter(of).filter_map(|event| event["text"].as_str());
+        texts.rfind(|text| text.starts_with("took ")).map(str::to_owned)
+    };
+    line(&farm.wait("/api/v1/events", |events| line(events).is_some()).unwrap()).unwrap()
+}
+
+/// Requests that the clients saw answered while a deploy ran, and those that its evidence says.
+fn counted(farm: &Farm, load: &Load, version: &str) -> (u64, Value) {
+    let before = load.so_far().0;
+    deploy(farm, version, FAST, 0);
+    let seen = load.so_far().0 - before;
+    (seen, farm.rollout(|view| view["state"] == "completed").unwrap())
+}
+
+#[test]
+fn the_last_word_is_whole_and_the_same_for_everybody() {
+    let mut farm = Farm::start(2).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let load = Load::start(farm.pool().unwrap(), CLIENTS);
+    let (seen, view) = counted(&farm, &load, "1.1.0");
+    assert_eq!(load.stop().1, 0);
+    let requests = view["evidence"]["requests"].as_u64().unwrap();
+    // The command line takes longer than the rollout, by its own start and the upload.
+    assert!(requests > 0 && requests <= seen + CLIENTS as u64, "{requests} of {seen}: {view}");
+    let line = view["evidence"]["text"].as_str().unwrap();
+    assert_eq!(told(&farm, "shop/prod/2"), line);
+    for part in ["took ", "at least 1 of 2 in traffic", " requests, 0 failed, 0 cut", "web-02 "] {
+        assert!(line.contains(part), "{part:?} is not in: {line}");
+    }
+    assert_eq!(view["duration_ms"], view["evidence"]["duration_ms"], "{view}");
+    assert!(view["duration_ms"].as_u64().unwrap() > 0, "{view}");
+    for node in view["nodes"].as_array().unwrap() {
+        let out = node["out_of_traffic_ms"].as_u64().unwrap();
+        assert!(out > 0 && out <= view["duration_ms"].as_u64().unwrap(), "{node}");
+    }
+    let printed = run(&farm, &["rollout", "status", "shop/prod/2", "-w", "-q"], 0);
+    let joined = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (first, _) = line.split_once("; out of traffic").unwrap();
+    assert!(joined.contains(first), "{first:?} is not in: {joined}");
+    farm.controller.kill().unwrap();
+    farm.restart_controller().unwrap();
+    let again = farm.rollout(|view| view["state"] == "completed").unwrap();
+    assert_eq!(again, view, "a restart forgets nothing");
+}
+
+#[test]
+fn what_was_served_while_no_controller_looked_is_counted_too() {
+    let mut farm = Farm::start(2).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let load = Load::start(farm.pool().unwrap(), CLIENTS);
+    let app = App { strategy: "batch = 1\nmonitor = \"0s\"\napprove_after = [1]", ..FAST };
+    begin(&farm, "1.1.0", app);
+    farm.rollout(|view| view["hold"]["kind"] == "approval").unwrap();
+    let before = load.so_far().0;
+    farm.controller.kill().unwrap();
+    while load.so_far().0 < before + 500 {
+        std::thread::yield_now();
+    }
+    farm.restart_controller().unwrap();
+    farm.rollout(|view| view["hold"]["kind"] == "approval").unwrap();
+    run(&farm, &["rollout", "promote", "shop/prod"], 0);
+    let view = farm.rollout(|view| view["state"] == "completed").unwrap();
+    assert!(view["evidence"]["requests"].as_u64().unwrap() >= 500, "{view}");
+    assert_eq!(load.stop().1, 0);
+}
+
+#[test]
+fn a_node_that_was_left_for_inspection_is_out_until_it_is_back() {
+    let farm = Farm::start(2).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let strategy = "batch = 1\nmonitor = \"0s\"\non_node_failure = \"leave\"";
+    let app = App { args: &["--broken-page"], strategy, ..FAST };
+    deploy(&farm, "1.1.0", app, 3);
+    let first = farm.rollout(|view| view["nodes"][0]["left"] == "out").unwrap();
+    let before = first["nodes"][0]["out_of_traffic_ms"].as_u64().unwrap();
+    run(&farm, &["rollout", "status", "shop/prod", "-w", "--max-hold", "2s"], 3);
+    run(&farm, &["rollout", "rollback", "shop/prod", "--yes"], 0);
+    run(&farm, &["rollout", "undo", "shop", "--env", ENV], 0);
+    let path = "/api/v1/rollouts/shop/prod/2";
+    let view = farm.wait(path, |view| !view["finished_at"].is_null()).unwrap();
+    let out = view["nodes"][0]["out_of_traffic_ms"].as_u64().unwrap();
+    assert!(out > before, "{before} at its failure, {out} at the end: {view}");
+}
