@@ -3,6 +3,7 @@
 pub mod farm;
 pub mod load;
 pub mod moments;
+pub mod pages;
 pub mod processes;
 
 /// Why the fleet does not do what it should.
