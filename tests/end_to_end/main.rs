@@ -10,6 +10,7 @@ mod operators;
 mod security;
 mod strategies;
 mod traffic;
+mod way_back;
 
 use std::process::Output;
 

@@ -147,6 +147,7 @@ fn ask_for(strategy: &mut Strategy, asked: &str) {
                 strategy.approve_after = numbers.collect();
             }
             "spread_by" => strategy.spread_by = Some(value.to_owned()),
+            "rehearse_rollback" => strategy.rehearse_rollback = value == "true",
             "deadline" => strategy.deadline = Deadline::After(span(value)),
             other => panic!("there is no `{other}` in a strategy"),
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rota_agent::update::{Direction as AgentDirection, UpdateOrder};
 use rota_rollout::names::{NodeName, Release, Timestamp};
 use rota_rollout::node::{Direction, Observed, Phase, Serving};
+use rota_rollout::rehearsal::Rehearsal;
 use rota_rollout::rollout::{Change, Kind};
 use rota_rollout::strategy::{OnNodeFailure, StartOrder};
 use rota_rollout::{Event, Order, Rollout, What};
@@ -278,8 +279,12 @@ impl World {
         }
         let state = active.rollout.state();
         let to = self.index_of(&active.rollout.spec.to);
+        let rehearsal = active.rollout.head.rehearsal;
         self.note(|| format!("rollout {revision} ended: {state}"));
         *self.story.outcomes.entry(state).or_default() += 1;
+        if let Rehearsal::Shown { .. } = rehearsal {
+            self.deed("way back rehearsed");
+        }
         if current {
             self.store.current = to;
         }

@@ -172,5 +172,6 @@ pub fn strategy(rng: &mut Rng) -> Strategy {
         } else {
             Deadline::None
         },
+        rehearse_rollback: rng.percent(25),
     }
 }

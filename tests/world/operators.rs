@@ -191,6 +191,12 @@ impl World {
                 2 => Verb::Abort,
                 _ => Verb::Retry(Vec::new()),
             },
+            Hold::Rehearsal { .. } => match self.rng.range(0, 3) {
+                0 => Verb::Resume,
+                1 => Verb::Rollback,
+                2 => Verb::Abort,
+                _ => Verb::Retry(Vec::new()),
+            },
             Hold::RollbackFailed { .. } => match self.rng.range(0, 2) {
                 0 => Verb::Resume,
                 1 => Verb::Abort,

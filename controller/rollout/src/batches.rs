@@ -60,7 +60,10 @@ pub fn plan(targets: &[Target], strategy: &Strategy, to: &Release, restart: bool
     let least = in_traffic.saturating_sub(most_out(&moving, &batches, strategy, targets));
     Plan {
         refusals: refusals(targets, &moving, strategy),
-        notes: notes(strategy, targets.len()),
+        notes: notes(strategy, targets.len())
+            .into_iter()
+            .chain(rehearsed(&moving, &batches, strategy, to))
+            .collect(),
         would_hold: would_hold(targets, &moving, strategy),
         batches,
         skipped,
@@ -200,6 +203,26 @@ fn notes(strategy: &Strategy, targets: usize) -> Vec<String> {
         say("max_unavailable", amount);
     }
     notes
+}
+
+/// Which batch goes back and forward again before the others, or why none.
+fn rehearsed(
+    moving: &[&Target],
+    batches: &[Vec<NodeName>],
+    strategy: &Strategy,
+    to: &Release,
+) -> Option<String> {
+    let back = |name: &NodeName| {
+        let target = moving.iter().find(|target| target.name == *name);
+        target.is_some_and(|it| it.runs.as_ref().is_some_and(|runs| runs != to))
+    };
+    let first = batches.iter().position(|batch| batch.iter().any(back));
+    strategy.rehearse_rollback.then(|| match first {
+        Some(index) => format!("batch {} is rehearsed: forward, back, forward again", index + 1),
+        None => "the rehearsal of the way back is skipped: no target runs another release, \
+                 so there is nothing to go back to"
+            .to_owned(),
+    })
 }
 
 impl Plan {

@@ -1,161 +1,12 @@
 //! May the next update start, and if not, why not? Waiting is an answer, with its reason.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
 use crate::draft::Draft;
-use crate::names::{NodeName, RolloutId, Span, Timestamp};
+pub use crate::hold::{Hold, list};
+use crate::names::{NodeName, Timestamp};
 use crate::node::{Node, Phase};
+use crate::rehearsal;
 use crate::rollout::Outcome;
 use crate::strategy::{Deadline, Mode, Offline, OnFailure, StartOrder};
-
-/// Names are listed up to this many in a sentence; the rest is counted.
-const NAMES_SHOWN_MAX: usize = 5;
-
-/// Why a rollout does not move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Hold {
-    /// More nodes failed than may.
-    Failures { failed: Vec<NodeName>, targets: usize, limit: usize },
-    /// Nodes could not be taken back.
-    RollbackFailed { nodes: Vec<NodeName> },
-    /// An operator must promote.
-    Approval { batch: usize, batches: usize },
-    /// As many targets are out of traffic as may be.
-    Capacity { down: Vec<NodeName>, limit: usize },
-    /// The nodes in turn are offline.
-    Offline { nodes: Vec<NodeName> },
-    /// The nodes in turn are being updated by another rollout.
-    Busy { nodes: Vec<NodeName> },
-    /// Edges of the pool are offline.
-    Edges { edges: Vec<NodeName> },
-    /// The environment is frozen.
-    Frozen { why: String },
-    /// The rollout's own deadline passed.
-    Deadline { after: Span },
-    /// The once-per-release job failed, or its outcome is not known.
-    Once { node: NodeName, text: String },
-}
-
-/// A list of names for people.
-pub fn list(names: &[NodeName]) -> String {
-    let shown: Vec<&str> = names.iter().take(NAMES_SHOWN_MAX).map(NodeName::as_str).collect();
-    match names.len().saturating_sub(NAMES_SHOWN_MAX) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
-
-fn nodes(count: usize) -> &'static str {
-    if count == 1 { "node" } else { "nodes" }
-}
-
-impl fmt::Display for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failures { failed, targets, limit } => write!(
-                f,
-                "{} of {targets} nodes failed ({}) and the limit is {limit}",
-                failed.len(),
-                list(failed)
-            ),
-            Self::RollbackFailed { nodes } => write!(f, "could not take back {}", list(nodes)),
-            Self::Approval { batch, batches } => {
-                write!(f, "batch {batch} of {batches} is done and waits for an approval")
-            }
-            Self::Capacity { down, limit } => write!(
-                f,
-                "{} {} out of traffic ({}) and the limit is {limit}",
-                down.len(),
-                if down.len() == 1 { "node is" } else { "nodes are" },
-                list(down)
-            ),
-            Self::Offline { nodes: names } => {
-                write!(f, "{} {} offline: {}", names.len(), nodes(names.len()), list(names))
-            }
-            Self::Busy { nodes: names } => {
-                write!(f, "another rollout is updating {}", list(names))
-            }
-            Self::Edges { edges } => write!(
-                f,
-                "{} {} offline ({}): without {} no drain is proven",
-                edges.len(),
-                if edges.len() == 1 { "edge is" } else { "edges are" },
-                list(edges),
-                if edges.len() == 1 { "its word" } else { "their word" },
-            ),
-            Self::Frozen { why } => write!(f, "the environment is frozen: {why}"),
-            Self::Deadline { after } => write!(f, "its deadline of {after} has passed"),
-            Self::Once { node, text } => write!(f, "the once-per-release job on {node}: {text}"),
-        }
-    }
-}
-
-impl Hold {
-    /// The word of the public contract.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Failures { .. } | Self::RollbackFailed { .. } => "failures",
-            Self::Approval { .. } => "approval",
-            Self::Capacity { .. } | Self::Busy { .. } => "capacity",
-            Self::Offline { .. } | Self::Edges { .. } => "offline",
-            Self::Frozen { .. } => "frozen",
-            Self::Deadline { .. } => "deadline",
-            Self::Once { .. } => "once",
-        }
-    }
-
-    /// What would clear it.
-    pub fn hint(&self, id: &RolloutId) -> String {
-        match self {
-            Self::Failures { .. } => format!(
-                "`rota rollout status {id}` shows the cause; then `rota rollout retry {id}`, \
-                 `resume`, `rollback` or `abort`"
-            ),
-            Self::RollbackFailed { .. } => format!(
-                "repair them, then `rota rollout retry {id}`; \
-                 or leave them with `rota rollout abort {id}`"
-            ),
-            Self::Approval { .. } => format!("`rota rollout promote {id}`"),
-            Self::Capacity { .. } => {
-                "it goes on when they serve again: `rota status` shows why they do not".to_owned()
-            }
-            Self::Offline { .. } => {
-                format!("it goes on when they return; or `rota rollout skip {id} NODE`")
-            }
-            Self::Busy { .. } => "it goes on when that rollout is done with them".to_owned(),
-            Self::Edges { edges } => format!(
-                "it goes on when the agent there answers again; an edge that is gone for good: \
-                 `rota node rm {}`",
-                edges.first().map_or("EDGE", NodeName::as_str)
-            ),
-            Self::Frozen { .. } => format!("it goes on after `rota env unfreeze {}`", id.env),
-            Self::Deadline { .. } => format!(
-                "`rota rollout resume {id}` goes on without a deadline; or `rollback` or `abort`"
-            ),
-            Self::Once { .. } => format!(
-                "`rota rollout retry {id}` runs it again; \
-                 `rota rollout abort {id}` ends the rollout"
-            ),
-        }
-    }
-
-    /// The nodes it is about.
-    pub fn nodes(&self) -> &[NodeName] {
-        match self {
-            Self::Failures { failed: nodes, .. }
-            | Self::RollbackFailed { nodes }
-            | Self::Capacity { down: nodes, .. }
-            | Self::Offline { nodes }
-            | Self::Busy { nodes } => nodes,
-            Self::Edges { edges } => edges,
-            Self::Once { node, .. } => std::slice::from_ref(node),
-            Self::Approval { .. } | Self::Frozen { .. } | Self::Deadline { .. } => &[],
-        }
-    }
-}
 
 /// What may happen next.
 #[derive(Debug, PartialEq, Eq)]
@@ -168,6 +19,10 @@ pub(crate) enum Next {
     LeaveDrained(Vec<NodeName>),
     /// The next batch is in turn.
     Advance,
+    /// The batch in turn is to show that it can go back.
+    Rehearse,
+    /// It has shown that, and goes forward again.
+    ForwardAgain,
     /// Something is under way; there is nothing to say.
     UnderWay,
     /// Nothing to do until then.
@@ -193,7 +48,7 @@ pub(crate) fn next(draft: &Draft) -> Next {
     }
     let passed = match draft.spec().strategy.mode {
         Mode::Batches => open.unsettled == 0,
-        Mode::Window => open.unsettled == open.running && (open.unsettled == 0 || !barrier(draft)),
+        Mode::Window => open.unsettled == open.running && (open.unsettled == 0 || !waits(draft)),
     };
     match passed {
         true => pass(draft),
@@ -215,7 +70,7 @@ fn has_more(draft: &Draft) -> bool {
 }
 
 /// The nodes of the batch in turn, and those that came late.
-fn members<'a>(draft: &'a Draft) -> impl Iterator<Item = &'a NodeName> {
+pub(crate) fn members<'a>(draft: &'a Draft) -> impl Iterator<Item = &'a NodeName> {
     let batch = draft.spec().batches.get(draft.head.batch - 1);
     batch.into_iter().flatten().chain(&draft.head.late)
 }
@@ -225,7 +80,7 @@ fn unsettled(draft: &Draft) -> Vec<NodeName> {
     members(draft).filter(open).cloned().collect()
 }
 
-fn failures(draft: &Draft) -> Option<Hold> {
+pub(crate) fn failures(draft: &Draft) -> Option<Hold> {
     let limit = draft.failures_borne();
     let stops = draft.spec().strategy.on_failure != OnFailure::Continue;
     (stops && draft.tally().failed > limit).then(|| Hold::Failures {
@@ -235,7 +90,7 @@ fn failures(draft: &Draft) -> Option<Hold> {
     })
 }
 
-fn stopped(draft: &Draft) -> Option<Hold> {
+pub(crate) fn stopped(draft: &Draft) -> Option<Hold> {
     if let Some(why) = &draft.head.frozen {
         return Some(Hold::Frozen { why: why.clone() });
     }
@@ -252,6 +107,11 @@ fn stopped(draft: &Draft) -> Option<Hold> {
     }
 }
 
+/// Must the batch in turn be done before the window slides on?
+fn waits(draft: &Draft) -> bool {
+    barrier(draft) || rehearsal::is_due(draft)
+}
+
 /// Does an approval stand between the batch in turn and the next?
 fn barrier(draft: &Draft) -> bool {
     let batch = draft.head.batch;
@@ -261,6 +121,9 @@ fn barrier(draft: &Draft) -> bool {
 
 /// The batch in turn is done: may the next one begin?
 fn pass(draft: &Draft) -> Next {
+    if rehearsal::is_due(draft) {
+        return if draft.tally().running > 0 { Next::UnderWay } else { Next::Rehearse };
+    }
     let batches = draft.spec().batches.len();
     let last = draft.head.batch >= batches;
     if last {

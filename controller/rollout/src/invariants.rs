@@ -1,6 +1,7 @@
 //! What must hold after every step, as far as one rollout's own state can show it (design, section 8).
 
-use crate::node::{Phase, Serving};
+use crate::node::{Node, Phase, Serving};
+use crate::rehearsal::Rehearsal;
 use crate::rollout::{Outcome, Rollout, Stage};
 use crate::strategy::StartOrder;
 
@@ -46,6 +47,12 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
     }
     if counted.open() != rollout.open() {
         wrong.push(format!("open are {:?}, counted {:?}", rollout.open(), counted.open()));
+    }
+    if rollout.head.rehearsal == Rehearsal::Due {
+        let early = |node: &Node| node.batch > rollout.head.batch && node.phase.is_running();
+        if rollout.nodes().values().any(early) {
+            wrong.push("a later batch began before the way back was rehearsed".to_owned());
+        }
     }
     for (name, node) in rollout.nodes() {
         if rollout.is_ended() && node.out_since.is_some() {

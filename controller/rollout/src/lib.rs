@@ -10,7 +10,8 @@
 //! - [`node`]: one node's phases and the table of their transitions.
 //! - [`rollout`]: the whole state: head and nodes.
 //! - [`batches`]: targets and strategy make batches.
-//! - [`gate`]: may the next update start, and if not, why not.
+//! - [`gate`]: may the next update start, and if not, why not ([`hold`]).
+//! - [`rehearsal`] and [`rollback`]: the way back, tried early and taken.
 //! - [`step`]: the only place where a rollout changes its mind.
 //! - [`verbs`]: what operators may ask in which state, and the refusals.
 //! - [`invariants`]: what must hold after every step.
@@ -19,11 +20,13 @@ pub mod batches;
 mod draft;
 pub mod event;
 pub mod gate;
+pub mod hold;
 pub mod invariants;
 pub mod names;
 pub mod node;
 pub mod open;
 pub mod order;
+pub mod rehearsal;
 pub mod rollback;
 pub mod rollout;
 pub mod step;

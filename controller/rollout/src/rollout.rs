@@ -8,6 +8,7 @@ use crate::gate::Hold;
 use crate::names::{Attempt, NodeName, Release, RolloutId, Span, Timestamp};
 use crate::node::{Node, Phase, Serving, Skip};
 use crate::open::Batches;
+use crate::rehearsal::Rehearsal;
 use crate::strategy::Strategy;
 
 /// A rollout. `spec` never changes; `head` and `nodes` change only by [`Rollout::apply`].
@@ -102,6 +103,9 @@ pub struct Head {
     pub edges_offline: Vec<NodeName>,
     /// Nodes that returned after their batch was due; they go with the batch in turn.
     pub late: Vec<NodeName>,
+    /// How far the rehearsal of the way back is.
+    #[serde(default)]
+    pub rehearsal: Rehearsal,
     /// The fewest targets in traffic at any moment.
     pub least_in_traffic: usize,
 }
@@ -124,6 +128,8 @@ pub enum Stage {
     Once(Once),
     /// Nodes are updated.
     Rolling,
+    /// The batch in turn goes back, to show that it can.
+    Rehearsing,
     /// Updated nodes go back.
     RollingBack { why: String },
     /// Running updates finish; then it ends.
@@ -296,6 +302,7 @@ impl Rollout {
             | Stage::Preparing
             | Stage::Once(_)
             | Stage::Rolling
+            | Stage::Rehearsing
             | Stage::RollingBack { .. }
             | Stage::Aborting => false,
         }
@@ -319,7 +326,7 @@ impl Rollout {
             _ if self.head.paused.is_some() => "paused",
             _ if self.head.held.is_some() => "held",
             Stage::Preparing | Stage::Once(_) => "preparing",
-            Stage::Rolling | Stage::Aborting => "rolling",
+            Stage::Rolling | Stage::Rehearsing | Stage::Aborting => "rolling",
             Stage::RollingBack { .. } => "rolling_back",
         }
     }
@@ -340,6 +347,7 @@ impl Head {
             frozen: None,
             edges_offline: Vec::new(),
             late: Vec::new(),
+            rehearsal: Rehearsal::NotAsked,
             least_in_traffic: in_traffic,
         }
     }

@@ -7,6 +7,7 @@
 //! - `once`: the once-per-release job.
 //! - `asked`: what operators ask for.
 //! - `overdue`: who should have answered by now.
+//! - `rehearse`: the moves of a rehearsal.
 //! - `go_on`: the next updates, a hold, or the end.
 
 mod asked;
@@ -14,6 +15,7 @@ mod go_on;
 mod observed;
 mod once;
 mod overdue;
+mod rehearse;
 mod reported;
 
 use crate::draft::Draft;
@@ -22,6 +24,7 @@ use crate::event::{Event, What};
 use crate::names::{NodeName, Release, Timestamp};
 use crate::node::{Cause, Direction, Left, Node, Phase, Skip};
 use crate::order::Order;
+use crate::rehearsal::Rehearsal;
 use crate::rollout::{Once, Rollout, Stage};
 use crate::strategy::{Deadline, Offline};
 
@@ -109,6 +112,9 @@ fn react(draft: &mut Draft, what: &What) -> bool {
 fn start(draft: &mut Draft) {
     if let Deadline::After(after) = draft.spec().strategy.deadline {
         draft.wake_at(draft.spec().started.after(after));
+    }
+    if draft.spec().strategy.rehearse_rollback {
+        draft.head.rehearsal = Rehearsal::Due;
     }
     for name in draft.names(|node| node.phase == Phase::Waiting) {
         prepare(draft, &name);

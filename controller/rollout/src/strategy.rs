@@ -37,6 +37,9 @@ pub struct Strategy {
     pub spread_by: Option<String>,
     /// For the whole rollout; when it passes, the rollout holds.
     pub deadline: Deadline,
+    /// The first batch goes forward, back and forward again before the others begin.
+    #[serde(default)]
+    pub rehearse_rollback: bool,
 }
 
 /// Batches or a window.
@@ -266,6 +269,7 @@ impl Default for Strategy {
             approve_after: Vec::new(),
             spread_by: None,
             deadline: Deadline::None,
+            rehearse_rollback: false,
         }
     }
 }

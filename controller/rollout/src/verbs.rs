@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::gate::Hold;
 use crate::names::NodeName;
 use crate::node::{Direction, Left, Node, Phase};
-use crate::rollback;
 use crate::rollout::{Kind, Once, Rollout, Stage};
+use crate::{rehearsal, rollback};
 
 /// What an operator asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +119,12 @@ fn allow_resume(rollout: &Rollout) -> Result<(), Refusal> {
             format!("rollout {id} cannot go on before its once-per-release job succeeded"),
             format!("`rota rollout retry {id}` runs the job again"),
         ),
-        Some(Hold::Failures { .. } | Hold::RollbackFailed { .. } | Hold::Deadline { .. }) => Ok(()),
+        Some(
+            Hold::Failures { .. }
+            | Hold::RollbackFailed { .. }
+            | Hold::Rehearsal { .. }
+            | Hold::Deadline { .. },
+        ) => Ok(()),
         Some(
             hold @ (Hold::Capacity { .. }
             | Hold::Offline { .. }
@@ -176,6 +181,7 @@ fn may_retry(rollout: &Rollout, node: &Node) -> bool {
         Stage::Preparing
         | Stage::Once(_)
         | Stage::Rolling
+        | Stage::Rehearsing
         | Stage::Aborting
         | Stage::Ended { .. } => is_retryable(&node.phase),
     }
@@ -185,6 +191,17 @@ fn allow_retry(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
     let id = &rollout.spec.id;
     if let Stage::Once(Once::Failed { .. } | Once::Unknown { .. }) = rollout.head.stage {
         return Ok(());
+    }
+    let whole = |name: &NodeName, node: &Node| {
+        rehearsal::has_failed_back(node) && !nodes.is_empty() && !nodes.contains(name)
+    };
+    if rollout.head.stage == Stage::Rehearsing
+        && rollout.nodes().iter().any(|(name, node)| whole(name, node))
+    {
+        return refuse(
+            "the way back is rehearsed with all nodes of the batch together",
+            format!("`rota rollout retry {id}` without nodes"),
+        );
     }
     if nodes.is_empty() && !rollout.nodes().values().any(|node| may_retry(rollout, node)) {
         return refuse(format!("no node of rollout {id} has failed"), "");
@@ -215,6 +232,8 @@ fn allow_skip(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
                     format!("wait until it is done: `rota rollout status {id}`"),
                 );
             }
+            // On the way back nobody waits for ever for a node that will not return.
+            Some(Phase::Done) if goes_back(rollout) && is_offline(rollout, name) => {}
             Some(Phase::Done | Phase::RolledBack) => {
                 return refuse(format!("{name} is done already"), "");
             }
@@ -235,6 +254,14 @@ fn allow_skip(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+fn goes_back(rollout: &Rollout) -> bool {
+    matches!(rollout.head.stage, Stage::Rehearsing | Stage::RollingBack { .. })
+}
+
+fn is_offline(rollout: &Rollout, name: &NodeName) -> bool {
+    rollout.nodes().get(name).is_some_and(|node| !node.observed.online)
 }
 
 #[cfg(test)]

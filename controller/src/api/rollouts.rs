@@ -97,6 +97,7 @@ fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
         state: rollout.state().to_owned(),
         hold: hold(rollout),
         paused: rollout.head.paused.clone(),
+        rehearsal: rota_rollout::rehearsal::word(rollout).map(str::to_owned),
         on_release: 0,
         controller: String::new(),
         term: 0,
@@ -140,6 +141,7 @@ fn ended(rollout: &Rollout) -> Option<Timestamp> {
         Stage::Preparing
         | Stage::Once(_)
         | Stage::Rolling
+        | Stage::Rehearsing
         | Stage::RollingBack { .. }
         | Stage::Aborting => None,
     }
@@ -160,7 +162,9 @@ fn batches(rollout: &Rollout) -> Vec<BatchView> {
     let view = |(index, names): (usize, &Vec<NodeName>)| {
         let nodes: Vec<&Node> = names.iter().filter_map(|n| rollout.nodes().get(n)).collect();
         let any = |test: fn(&Phase) -> bool| nodes.iter().any(|node| test(&node.phase));
-        let state = if any(Phase::is_running) {
+        let rehearsed = index + 1 == rollout.head.batch
+            && matches!(rota_rollout::rehearsal::word(rollout), Some("back" | "again"));
+        let state = if any(Phase::is_running) || rehearsed {
             "running"
         } else if any(|phase| matches!(phase, Phase::Failed { .. })) {
             "failed"

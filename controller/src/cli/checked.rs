@@ -176,6 +176,9 @@ fn strategy(strategy: &Strategy) -> String {
         let after: Vec<String> = strategy.approve_after.iter().map(ToString::to_string).collect();
         more(format!("approval after batch {}", after.join(", ")));
     }
+    if strategy.rehearse_rollback {
+        more("the way back rehearsed with the first batch".to_owned());
+    }
     if let Some(label) = &strategy.spread_by {
         more(format!("one {label} at a time"));
     }

@@ -87,6 +87,7 @@ pub fn with_nodes(state: &str, nodes: Vec<NodeProgress>) -> RolloutView {
         state: state.to_owned(),
         hold: None,
         paused: None,
+        rehearsal: None,
         on_release: 0,
         controller: "c1".to_owned(),
         term: 3,

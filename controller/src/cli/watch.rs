@@ -121,7 +121,7 @@ pub fn waiting(view: &RolloutView) -> Option<&HoldView> {
 /// Does a hold of this kind need an operator? The others clear by themselves, so does one of a
 /// newer controller as far as we know.
 fn needs_operator(kind: &str) -> bool {
-    matches!(kind, "failures" | "approval" | "deadline" | "once")
+    matches!(kind, "failures" | "rehearsal" | "fence" | "approval" | "deadline" | "once")
 }
 
 /// The exit code of a rollout that will not move on by itself.

@@ -251,6 +251,9 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
     if start.only.is_some() || start.kind == Kind::Undo {
         resolved.strategy.approve_after.clear(); // the release was approved when it came
     }
+    if start.only.is_some() || start.kind != Kind::Deploy {
+        resolved.strategy.rehearse_rollback = false; // nobody goes back to what he leaves in a hurry
+    }
     let targets = targets(state, start, &resolved);
     let restart = start.kind == Kind::Restart;
     let mut plan = plan(&targets, &resolved.strategy, &release.release(), restart);

@@ -32,6 +32,7 @@ const TABLES: &[(&str, &[&str])] = &[
             "approve_after",
             "spread_by",
             "deadline",
+            "rehearse_rollback",
         ],
     ),
     ("target", &["roles", "labels"]),

@@ -197,6 +197,20 @@ impl Reader {
         None
     }
 
+    /// `true` or `false`.
+    pub(super) fn yes_or_no(&mut self, entry: &Entry) -> Option<bool> {
+        if let Value::Boolean(value) = entry.value {
+            return Some(value);
+        }
+        let hint = match entry.text() {
+            Some(text @ ("true" | "false")) => format!("write {text} without quotes"),
+            Some(_) | None => "write true or false".to_owned(),
+        };
+        let finding = self.wrong_kind(entry, "true or false").hint(hint);
+        self.note(finding);
+        None
+    }
+
     /// A whole number between two others.
     pub(super) fn whole(&mut self, entry: &Entry, least: u32, most: u32) -> Option<u32> {
         let Value::Integer(number) = entry.value else {

@@ -86,6 +86,7 @@ fn every_default() {
             approve_after: Vec::new(),
             spread_by: None,
             deadline: Deadline::None,
+            rehearse_rollback: false,
         },
         target: Target { roles: BTreeSet::new(), labels: BTreeMap::new() },
     };

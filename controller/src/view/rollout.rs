@@ -32,6 +32,9 @@ pub struct RolloutView {
     /// Who paused it, and why: `alice: looking at errors`; absent while it is not paused.
     #[serde(default)]
     pub paused: Option<String>,
+    /// How far the rehearsal of the way back is: `forward|back|again|shown|waived|skipped`; absent when none is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<String>,
     /// How many of its nodes run the release that it moves to.
     #[serde(default)]
     pub on_release: usize,

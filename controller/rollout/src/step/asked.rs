@@ -1,13 +1,13 @@
 //! What operators ask for, once [`crate::verbs`] has allowed it.
 
-use super::{controllers_cause, once, prepare};
+use super::{controllers_cause, once, prepare, rehearse};
 use crate::draft::Draft;
 use crate::gate::Hold;
 use crate::names::NodeName;
 use crate::node::{Direction, Left, Phase, Skip};
-use crate::rollback;
 use crate::rollout::{Once, Stage};
 use crate::verbs::{self, Verb};
+use crate::{rehearsal, rollback};
 
 pub(super) fn asked(draft: &mut Draft, verb: &Verb, who: &str) {
     match verb {
@@ -31,6 +31,10 @@ pub(super) fn asked(draft: &mut Draft, verb: &Verb, who: &str) {
         Verb::Rollback => {
             draft.head.paused = None;
             draft.head.forgiven = 0;
+            // Who could not go back in a rehearsal is asked once more.
+            for name in draft.names(rehearsal::has_failed_back) {
+                ask_back_again(draft, &name);
+            }
             draft.head.stage = Stage::RollingBack { why: format!("{who} asked for it") };
         }
         Verb::Retry(nodes) => retry(draft, nodes),
@@ -52,6 +56,7 @@ fn resume(draft: &mut Draft) {
     match draft.head.held.as_ref().map(|held| &held.hold) {
         Some(Hold::Failures { failed, .. }) => draft.head.forgiven = failed.len(),
         Some(Hold::RollbackFailed { nodes }) => draft.head.forgiven = nodes.len(),
+        Some(Hold::Rehearsal { .. }) => rehearse::waive(draft),
         Some(Hold::Deadline { .. }) => draft.head.deadline_waived = true,
         Some(
             Hold::Approval { .. }
@@ -66,6 +71,17 @@ fn resume(draft: &mut Draft) {
     }
 }
 
+/// Makes a node a candidate of the rollback again, whatever it runs.
+fn ask_back_again(draft: &mut Draft, name: &NodeName) {
+    let Some(mut node) = draft.node(name).filter(|node| node.previous.is_some()).cloned() else {
+        return;
+    };
+    let text = "it is to be taken back once more".to_owned();
+    let cause = controllers_cause(text, Direction::Forward);
+    node.phase = Phase::Failed { cause, left: Left::Unknown };
+    draft.set(name, node);
+}
+
 fn retry(draft: &mut Draft, named: &[NodeName]) {
     if let Stage::Once(Once::Failed { node, attempt, .. } | Once::Unknown { node, attempt }) =
         draft.head.stage.clone()
@@ -73,17 +89,16 @@ fn retry(draft: &mut Draft, named: &[NodeName]) {
         draft.head.stage = once::order(draft, node, attempt.next());
         return;
     }
+    if draft.head.stage == Stage::Rehearsing {
+        rehearse::retry(draft);
+    }
     let all = draft.names(|node| verbs::is_retryable(&node.phase));
     let back = matches!(draft.head.stage, Stage::RollingBack { .. });
     for name in all.into_iter().filter(|name| named.is_empty() || named.contains(name)) {
         let Some(mut node) = draft.node(&name).cloned() else { continue };
         if back {
-            if rollback::is_stuck(draft.spec(), &node) && node.previous.is_some() {
-                // A candidate of the rollback again, whatever it runs.
-                let text = "it is to be taken back once more".to_owned();
-                let cause = controllers_cause(text, Direction::Forward);
-                node.phase = Phase::Failed { cause, left: Left::Unknown };
-                draft.set(&name, node);
+            if rollback::is_stuck(draft.spec(), &node) {
+                ask_back_again(draft, &name);
             }
             continue;
         }

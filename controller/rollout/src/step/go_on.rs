@@ -1,14 +1,14 @@
 //! After everything that moved: starts whatever may start now, and says why nothing does.
 
-use super::{destination, gone, once};
+use super::{destination, gone, once, rehearse};
 use crate::draft::Draft;
 use crate::gate::{self, Hold, Next};
 use crate::names::{Attempt, NodeName};
 use crate::node::{Direction, Phase, Skip};
 use crate::order::Order;
-use crate::rollback;
 use crate::rollout::{Held, Kind, Outcome, Stage};
 use crate::strategy::{Mode, OnFailure};
+use crate::{rehearsal, rollback};
 
 /// Starts whatever may start now, and says why nothing does.
 pub(super) fn go_on(draft: &mut Draft) {
@@ -18,6 +18,7 @@ pub(super) fn go_on(draft: &mut Draft) {
             Stage::Preparing => preparing(draft),
             Stage::Once(once) => once::hold(once),
             Stage::Rolling => gate::next(draft),
+            Stage::Rehearsing => rehearsal::next(draft),
             Stage::RollingBack { .. } => rollback::next(draft),
             Stage::Aborting if draft.tally().running == 0 => Next::End(Outcome::Aborted),
             Stage::Aborting => Next::UnderWay,
@@ -28,6 +29,8 @@ pub(super) fn go_on(draft: &mut Draft) {
             Next::GiveUp(nodes) => give_up(draft, &nodes),
             Next::LeaveDrained(nodes) => leave_drained(draft, &nodes),
             Next::Advance => next_batch(draft),
+            Next::Rehearse => rehearse::begin(draft),
+            Next::ForwardAgain => rehearse::forward_again(draft),
             Next::Hold(hold) => {
                 if !starts_rollback(draft, &hold) {
                     return held(draft, hold);
@@ -75,7 +78,7 @@ fn leave_preparing(draft: &mut Draft) {
 
 fn update(draft: &mut Draft, nodes: &[NodeName]) {
     let direction = match draft.head.stage {
-        Stage::RollingBack { .. } => Direction::Back,
+        Stage::Rehearsing | Stage::RollingBack { .. } => Direction::Back,
         Stage::Preparing
         | Stage::Once(_)
         | Stage::Rolling
@@ -137,7 +140,7 @@ fn starts_rollback(draft: &mut Draft, hold: &Hold) -> bool {
     let turns = matches!(hold, Hold::Failures { .. })
         && draft.spec().strategy.on_failure == OnFailure::Rollback
         && draft.spec().kind != Kind::Restart
-        && matches!(draft.head.stage, Stage::Rolling | Stage::Preparing);
+        && matches!(draft.head.stage, Stage::Rolling | Stage::Rehearsing | Stage::Preparing);
     if turns {
         draft.note(format!("rolling back: {hold}"));
         draft.head.forgiven = 0;

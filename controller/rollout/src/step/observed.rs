@@ -40,7 +40,7 @@ pub(super) fn observe(
         | Phase::Failed { .. }
         | Phase::RolledBack => false,
     };
-    let rolling = matches!(draft.head.stage, Stage::Preparing | Stage::Rolling);
+    let rolling = matches!(draft.head.stage, Stage::Preparing | Stage::Rolling | Stage::Rehearsing);
     if returned && rolling {
         draft.note_on(name, "returned: it catches up");
         node.phase = Phase::Waiting;

@@ -60,6 +60,14 @@ fn states() -> Vec<(&'static str, Rollout, &'static str)> {
             }),
             "pause resume abort retry skip",
         ),
+        (
+            "rehearsal failed",
+            story(Strategy { rehearse_rollback: true, ..one_by_one() }, |s| {
+                s.done("n1");
+                s.fail("n1", Left::Out);
+            }),
+            "pause resume abort rollback retry skip",
+        ),
         ("aborting", story(one_by_one(), |s| drop(s.ask(Verb::Abort))), ""),
         (
             "completed",

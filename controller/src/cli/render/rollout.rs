@@ -112,6 +112,9 @@ fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
     if let Some((index, all)) = watch::batch(rollout) {
         write!(state, ", batch {index} of {all}").expect("strings take everything");
     }
+    if let Some(rehearsal) = rollout.rehearsal.as_deref().and_then(rehearsal) {
+        write!(state, ", {rehearsal}").expect("strings take everything");
+    }
     let owner = match rollout.finished_at {
         Some(_) => String::new(),
         None => format!("{} (term {})", rollout.controller, rollout.term),
@@ -135,6 +138,17 @@ fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
             ("controller", owner),
         ],
     )
+}
+
+/// What the rehearsal of the way back is at; `None` when there is nothing more to say.
+fn rehearsal(word: &str) -> Option<&'static str> {
+    match word {
+        "forward" => Some("the way back is rehearsed next"),
+        "back" => Some("rehearsal: the way back"),
+        "again" => Some("rehearsal: forward again"),
+        "waived" => Some("without a way back that was rehearsed"),
+        _ => None,
+    }
 }
 
 /// A node's output, indented.

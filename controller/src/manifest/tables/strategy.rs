@@ -57,6 +57,9 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Strategy {
         let span = reader.duration(entry, Span::ZERO)?;
         Some(if span == Span::ZERO { Deadline::None } else { Deadline::After(span) })
     });
+    set(&mut strategy.rehearse_rollback, table.get("rehearse_rollback"), |entry| {
+        reader.yes_or_no(entry)
+    });
     strategy
 }
 
