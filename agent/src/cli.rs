@@ -9,10 +9,10 @@ const EXAMPLES: &str = "\
 Examples:
   The first start of a node (the token is needed once):
     rota-agent run --data /var/lib/rota-agent --controller c1.example:7400 \\
-        --token rota-agent-… --name web-01 --env prod --role web --label zone=a
+        --token rota_a1_secret --name web-01 --env prod --role web --label zone=a
   A load-balancer host with the built-in proxy:
     rota-agent run --data /var/lib/rota-agent --controller c1.example:7400 \\
-        --token rota-edge-… --name lb-01 --env prod --edge shop=proxy@0.0.0.0:8080
+        --token rota_e1_secret --name lb-01 --env prod --edge shop=proxy@0.0.0.0:8080
   With a file:
     rota-agent run --config /etc/rota/agent.toml
   On the node, also with no controller:
@@ -83,7 +83,7 @@ pub fn wants_json(line: &[std::ffi::OsString]) -> bool {
         || words.windows(2).any(|pair| matches!(pair, ["-o" | "--output", "json"]))
 }
 
-/// Flags of `run`. Every one is also a key of agent.toml and a variable ROTA_AGENT_….
+/// Flags of `run`. Every one is also a key of agent.toml and a variable ROTA_AGENT_...
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
     /// A file with the same settings; flags and environment win over it.

@@ -40,6 +40,10 @@ fn main() -> ExitCode {
                 failure.exit
             }
         },
+        Command::Complete(args) => {
+            cli::complete::run(runtime, &cli.global, args);
+            Exit::Done
+        }
         command => runtime.block_on(cli::run(cli.global, command)),
     };
     exit.into()

@@ -562,7 +562,7 @@ async fn what_needs_no_controller() {
         ("deploy --help", "Examples:"),
         ("completions bash", "_rota"),
         ("completions zsh", "#compdef rota"),
-        ("completions fish", "complete -c rota"),
+        ("completions fish", "complete --command rota"),
         ("man", ".TH rota 1"),
     ] {
         let ran = Ran::of(rota(home.path(), line).output().await.unwrap());

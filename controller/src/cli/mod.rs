@@ -5,6 +5,7 @@
 
 pub mod args;
 mod checked;
+pub mod complete;
 mod content;
 mod controller;
 mod deploy;
@@ -16,6 +17,7 @@ mod events;
 mod follow;
 mod live;
 mod login;
+mod man;
 mod manifest;
 mod node;
 pub mod outcome;
@@ -152,6 +154,8 @@ pub enum Command {
     Audit(events::AuditArgs),
     Serve(ServeArgs),
     Completions(shell::CompletionsArgs),
+    #[command(hide = true)]
+    Complete(complete::CompleteArgs),
     Man(shell::ManArgs),
 }
 
@@ -241,6 +245,7 @@ async fn carry_out(desk: &Desk, command: Command) -> Result<Exit, Failure> {
         Command::Events(args) => events::events(desk, args).await,
         Command::Audit(args) => events::audit(desk, &args).await,
         Command::Serve(_) => Err(Failure::new("internal", "`rota serve` is started by main")),
+        Command::Complete(_) => Err(Failure::new("internal", "`rota complete` is run by main")),
         Command::Completions(args) => shell::completions(desk, &args),
         Command::Man(args) => shell::man(desk, &args),
     }

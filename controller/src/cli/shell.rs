@@ -3,27 +3,35 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
-use clap_complete::Shell;
 
-use super::Cli;
 use super::desk::Desk;
 use super::outcome::{Exit, Failure};
+use super::{Cli, complete, man};
 
 /// Print completions for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota completions bash\n  rota completions zsh\n  \
-    rota completions fish\n\nFor bash, now and for good: \
-    rota completions bash > /etc/bash_completion.d/rota")]
+    rota completions fish\n\nFor good:\n  \
+    bash  rota completions bash > /etc/bash_completion.d/rota\n  \
+    zsh   rota completions zsh > /usr/local/share/zsh/site-functions/_rota\n  \
+    fish  rota completions fish > ~/.config/fish/completions/rota.fish\n\n\
+    Names of apps, environments, rollouts, nodes, releases and so on come from the controller of\n\
+    the context, and are left out when it does not answer within ROTA_COMPLETION_TIMEOUT \
+    (500ms).")]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
     shell: KnownShell,
 }
 
+/// The shells that are helped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum KnownShell {
+pub enum KnownShell {
+    /// GNU bash.
     Bash,
+    /// Zsh.
     Zsh,
+    /// Fish.
     Fish,
 }
 
@@ -38,30 +46,22 @@ pub struct ManArgs {
 
 /// Carries out `rota completions`.
 pub fn completions(desk: &Desk, args: &CompletionsArgs) -> Result<Exit, Failure> {
-    let shell = match args.shell {
-        KnownShell::Bash => Shell::Bash,
-        KnownShell::Zsh => Shell::Zsh,
-        KnownShell::Fish => Shell::Fish,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "rota", &mut script);
-    desk.talk.data(&String::from_utf8_lossy(&script))?;
+    desk.talk.data(complete::script(args.shell))?;
     Ok(Exit::Done)
 }
 
 /// Carries out `rota man`.
 pub fn man(desk: &Desk, args: &ManArgs) -> Result<Exit, Failure> {
     if let Some(dir) = &args.dir {
-        let failed = |error| Failure::internal("cannot write the man pages", &error);
-        std::fs::create_dir_all(dir).map_err(failed)?;
-        clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
+        man::write_all(Cli::command(), dir)
+            .map_err(|error| Failure::internal("cannot write the man pages", &error))?;
         desk.talk.say(&format!("man pages are in {}", dir.display()));
         return Ok(Exit::Done);
     }
-    let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command())
-        .render(&mut page)
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let page = man::page(&command)
         .map_err(|error| Failure::internal("cannot draw the man page", &error))?;
-    desk.talk.data(&String::from_utf8_lossy(&page))?;
+    desk.talk.data(&page)?;
     Ok(Exit::Done)
 }

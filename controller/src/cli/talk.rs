@@ -58,6 +58,11 @@ impl Talk {
         }
     }
 
+    /// For whoever must not say a word: only what is asked for goes out.
+    pub fn silent() -> Self {
+        Self { format: Format::Table, quiet: true, verbose: false, colour: false }
+    }
+
     /// The reader of stdout.
     pub fn page(&self) -> Page {
         self.page_of(io::stdout().is_terminal())
@@ -81,8 +86,7 @@ impl Talk {
 
     /// Prints data; a reader that went away has seen enough.
     pub fn data(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        match write_data(text) {
             Ok(()) => Ok(()),
             Err(gone) if gone.kind() == io::ErrorKind::BrokenPipe => Err(reader_gone()),
             Err(error) => Err(Failure::internal("cannot write to stdout", &error)),
@@ -182,6 +186,13 @@ fn wrapped(failure: &Failure, columns: Option<usize>) -> String {
 /// Not an error of ours: `rota events | head` ends like this.
 fn reader_gone() -> Failure {
     Failure { exit: Exit::Done, ..Failure::new("internal", "the reader of stdout went away") }
+}
+
+/// Writes data.
+pub fn write_data(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 /// Writes talk. When stderr is gone there is nobody left to tell, so its errors are dropped.
