@@ -98,18 +98,26 @@ fn part_is_wrong(base: &str, part: &str) -> Option<String> {
     Manifest::parse(&whole, "rota.toml").err().map(|problems| problems.to_string())
 }
 
-/// `strategy.batch = 1` or `strategy.batch` in the prose: with a value, or only the key.
+/// `strategy.batch = 1` or `strategy.batch` in the prose as a part of a manifest, and whether its value counts.
 fn manifest_code(code: &str) -> Option<(String, bool)> {
     let (table, rest) = code.split_once('.')?;
-    let ours = TABLES.contains(&table) && rest.starts_with(|c: char| c.is_ascii_lowercase());
-    let bare = rest.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
-    match (ours, bare, rest.contains(" = ")) {
-        (false, _, _) | (_, false, false) => None,
-        (true, true, _) if table == "smoke" => Some((format!("[[smoke]]\n{rest} = 1"), false)),
-        (true, true, _) => Some((format!("{code} = 1"), false)),
-        (true, false, true) if table == "smoke" => Some((format!("[[smoke]]\n{rest}"), true)),
-        (true, false, true) => Some((code.to_owned(), true)),
+    let (key, value) = match rest.split_once(" = ") {
+        Some((key, value)) => (key, Some(value)),
+        None => (rest, None),
+    };
+    let is_key = !key.is_empty() && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+    if !TABLES.contains(&table) || !(is_key || value.is_some()) {
+        return None;
     }
+    let line = format!("{key} = {}", value.unwrap_or("1"));
+    // What a table must have beside it.
+    let part = match (table, key) {
+        ("smoke", "http" | "command") => format!("[[smoke]]\n{line}"),
+        ("smoke", _) => format!("[[smoke]]\nhttp = \"/\"\n{line}"),
+        ("once", "timeout") => format!("[once]\ncommand = [\"true\"]\n{line}"),
+        (_, _) => format!("{table}.{line}"),
+    };
+    Some((part, value.is_some()))
 }
 
 #[test]
@@ -153,8 +161,11 @@ fn checked(rota: &Path, file: &Path, manifest: &str) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(super::text(&output)) }
 }
 
-/// What is wrong with a command line of ours; `None` also if it is not ours.
+/// What is wrong with a command line of ours; `None` also if it is not ours, or only names a command.
 fn command_is_wrong(line: &str) -> Option<String> {
+    if names_a_command(line) {
+        return None;
+    }
     let words = match words(line) {
         Ok(words) => words,
         Err(wrong) => return Some(wrong),
@@ -168,7 +179,7 @@ fn command_is_wrong(line: &str) -> Option<String> {
         }
         _ => None,
     };
-    told.filter(|_| !names_a_command(line)).map(|told| format!("`{line}`: {told}"))
+    told.map(|told| format!("`{line}`: {told}"))
 }
 
 /// Only a command's name, such as `rota rollout undo`.
@@ -255,9 +266,13 @@ macro_rules! pages {
 }
 
 pages! {
+    consoles_of_ansible "ansible"
+    consoles_of_aws_codedeploy "aws-codedeploy"
     consoles_of_docker_swarm "docker-swarm"
+    consoles_of_kamal "kamal"
     consoles_of_kubernetes "kubernetes"
     consoles_of_nomad "nomad"
+    consoles_of_octopus_deploy "octopus-deploy"
 }
 
 #[test]
