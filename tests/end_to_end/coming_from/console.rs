@@ -182,7 +182,7 @@ impl Stage {
             ["the", "app", "is", "good"] => self.mood(""),
             ["the", "app", "is", mood] => self.mood(&format!("--{mood}")),
             [node, "goes", "away"] => {
-                self.farm.nodes[number(node) - 1].kill().unwrap();
+                self.farm.nodes[number(node) - 1].terminate().unwrap();
                 is(&self.farm, node, "offline");
             }
             [node, "is", "back"] => {
