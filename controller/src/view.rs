@@ -12,7 +12,7 @@ pub use answer::{AppliedView, ErrorView, NewTokenView, StartedView};
 pub use evidence::{Evidence, evidence_line, took, wrapped};
 pub use fleet::{
     AppView, CareView, ControllerView, EdgeView, EnvView, FleetView, FreezeView, MemberView,
-    NodeView, PoolView, StatusView,
+    NodeView, PoolView, StatusView, WindowView,
 };
 pub use record::{AuditView, EventView, ReleaseView, TokenView};
 pub use rollout::{

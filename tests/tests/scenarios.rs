@@ -8,6 +8,8 @@
 //!     > n1 failed smoke restored: 500  a report; `n1#2` is one of attempt 2
 //!     > n1 is offline                  what the fleet says of a node now
 //!     > ann asks retry n1              a verb
+//!     > ann breaks the glass: resume   a verb with --break-glass
+//!     > closed: outside the windows    the windows of the environment; `opened`
 //!     > at 90s                         the clock, since the start
 
 use std::collections::BTreeMap;
@@ -19,9 +21,14 @@ use rota_rollout::event::OnceResult;
 use rota_rollout::names::{Attempt, NodeName, Release, Revision, RolloutId, Span, Timestamp};
 use rota_rollout::node::{Failure, Left, Measured, Observed, Phase, Report, Serving, StepName};
 use rota_rollout::rollout::{Change, Head, Kind, Limits, Rollout, Spec};
+use rota_rollout::shut::Closed;
 use rota_rollout::strategy::{Amount, Deadline, Strategy, Tolerance};
-use rota_rollout::verbs::{Verb, allow};
+use rota_rollout::verbs::{Refusal, Verb, allow, with_glass};
 use rota_rollout::{Event, Order, Step, What, invariants, outstanding, step};
+
+fn refused(refusal: &Refusal) -> String {
+    format!("  refused: {}\n  hint: {}\n", refusal.reason, refusal.hint)
+}
 
 /// When every story begins.
 const START: Timestamp = Timestamp(1_000_000);
@@ -217,6 +224,18 @@ impl Story {
             }
             ["frozen:", ..] => What::Frozen(Some(line["frozen: ".len()..].to_owned())),
             ["thawed"] => What::Frozen(None),
+            ["closed:", ..] => {
+                let text = line["closed: ".len()..].to_owned();
+                What::Closed(Some(Closed { text, opens: self.at.after(Span::seconds(3600)) }))
+            }
+            ["opened"] => What::Closed(None),
+            [who, "breaks", "the", "glass:", verb, ref nodes @ ..] => {
+                let nodes = nodes.iter().map(|node| node.parse().expect("a node")).collect();
+                return match with_glass(&self.rollout, verb_of(verb, nodes)) {
+                    Ok(verbs) => verbs.into_iter().map(|verb| self.asked(verb, who)).collect(),
+                    Err(refusal) => refused(&refusal),
+                };
+            }
             ["edges", "offline:", ref edges @ ..] => {
                 let names = edges.iter().map(|edge| edge.parse().expect("an edge"));
                 What::EdgesOffline(names.collect())
@@ -229,7 +248,7 @@ impl Story {
                 let nodes = nodes.iter().map(|node| node.parse().expect("a node")).collect();
                 let verb = verb_of(verb, nodes);
                 if let Err(refusal) = allow(&self.rollout, &verb) {
-                    return format!("  refused: {}\n  hint: {}\n", refusal.reason, refusal.hint);
+                    return refused(&refusal);
                 }
                 What::Asked { verb, who: who.to_owned() }
             }
@@ -248,6 +267,15 @@ impl Story {
             }
             [] => panic!("an empty line happens"),
         };
+        self.steps(what, line)
+    }
+
+    fn asked(&mut self, verb: Verb, who: &str) -> String {
+        let line = verb.to_string();
+        self.steps(What::Asked { verb, who: who.to_owned() }, &line)
+    }
+
+    fn steps(&mut self, what: What, line: &str) -> String {
         let made = step(&self.rollout, &Event { at: self.at, what });
         self.rollout.apply(made.changes.clone());
         let wrong = invariants::violations(&self.rollout);

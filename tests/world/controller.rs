@@ -93,6 +93,10 @@ impl World {
             if self.active(ctl, revision).is_some_and(|a| a.rollout.head.frozen != frozen) {
                 self.step(ctl, revision, What::Frozen(frozen));
             }
+            let closed = self.store.closed.clone();
+            if self.active(ctl, revision).is_some_and(|a| a.rollout.head.closed != closed) {
+                self.step(ctl, revision, What::Closed(closed));
+            }
             let edges = self.store.edges_offline.clone();
             if self.active(ctl, revision).is_some_and(|a| a.rollout.head.edges_offline != edges) {
                 self.step(ctl, revision, What::EdgesOffline(edges));

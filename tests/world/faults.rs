@@ -118,6 +118,7 @@ impl World {
             }
         }
         self.freeze(None);
+        self.window(None);
         self.edge_goes(false);
     }
 }

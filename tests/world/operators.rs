@@ -4,9 +4,10 @@ use rota_agent::update::What as AgentWhat;
 use rota_rollout::What;
 use rota_rollout::batches::{Target, plan};
 use rota_rollout::gate::Hold;
-use rota_rollout::names::{Revision, RolloutId};
+use rota_rollout::names::{Revision, RolloutId, Span};
 use rota_rollout::rollout::{Head, Kind, Rollout, Spec};
-use rota_rollout::verbs::{Verb, allow};
+use rota_rollout::shut::Closed;
+use rota_rollout::verbs::{Verb, allow, with_glass};
 
 use super::controller::Active;
 use super::link::Down;
@@ -28,7 +29,7 @@ impl World {
                 None => self.deploy(ctl),
             };
         }
-        match (self.rng.range(0, 11), running) {
+        match (self.rng.range(0, 12), running) {
             (0 | 1, Some(revision)) => self.ask_anything(ctl, revision),
             (2 | 3, Some(revision)) => self.answer(ctl, revision),
             (4, Some(_)) if self.rng.percent(15) => self.supersede(ctl),
@@ -41,6 +42,11 @@ impl World {
                 self.freeze(Some("a holiday".to_owned()));
                 let thaw = self.rng.range(1_000, 60_000);
                 self.after(thaw, Ev::Unfreeze);
+            }
+            (9, _) if self.rng.percent(25) => {
+                let opens = self.rng.range(1_000, 60_000);
+                self.window(Some(opens));
+                self.after(opens, Ev::WindowOpens);
             }
             (7, _) if self.rng.percent(10) => {
                 let node = self.rng.index(self.nodes.len());
@@ -110,7 +116,9 @@ impl World {
             message: String::new(),
         };
         self.note(|| format!("rollout {revision} to {to}: {:?} {:?}", spec.strategy, spec.batches));
-        let rollout = Rollout::new(spec, Head::new(planned.in_traffic), planned.nodes(&targets));
+        let mut head = Head::new(planned.in_traffic);
+        head.closed.clone_from(&self.store.closed);
+        let rollout = Rollout::new(spec, head, planned.nodes(&targets));
         self.store.rollouts.insert(revision, Kept { rollout: rollout.clone(), term: 1 });
         if let Some(controller) = self.controllers.get_mut(&ctl) {
             let active = Active { rollout, term: 1, wakes: Default::default() };
@@ -160,6 +168,7 @@ impl World {
             6 if self.rng.percent(40) => Verb::Rollback,
             7 => Verb::Retry(Vec::new()),
             8 => Verb::Retry(named(self)),
+            9 if self.rng.percent(30) => return self.break_glass(ctl, revision),
             _ => Verb::Skip(named(self)),
         };
         self.ask(ctl, revision, verb);
@@ -208,7 +217,11 @@ impl World {
             Hold::Once { .. } => Verb::Abort,
             Hold::Offline { nodes } if self.rng.percent(30) => Verb::Skip(nodes.clone()),
             Hold::Offline { .. } | Hold::Capacity { .. } | Hold::Busy { .. } => return,
+            Hold::Frozen { .. } | Hold::Closed(_) if self.rng.percent(30) => {
+                return self.break_glass(ctl, revision);
+            }
             Hold::Frozen { .. } => return self.freeze(None),
+            Hold::Closed(_) => return self.window(None),
             Hold::Edges { .. } => return self.edge_goes(false),
         };
         self.ask(ctl, revision, verb);
@@ -239,6 +252,40 @@ impl World {
         for revision in revisions {
             self.step(ctl, revision, What::EdgesOffline(self.store.edges_offline.clone()));
         }
+    }
+
+    /// The windows of the environment close for so long, or open.
+    pub fn window(&mut self, opens_in: Option<u64>) {
+        let Some(ctl) = self.live.filter(|ctl| self.is_running(*ctl)) else {
+            return self.after(1_000, Ev::WindowOpens);
+        };
+        self.deed("windows closed or opened");
+        self.store.closed = opens_in.map(|ms| Closed {
+            text: "outside the windows".to_owned(),
+            opens: self.clock().after(Span(ms)),
+        });
+        let Some(controller) = self.controllers.get(&ctl) else { return };
+        let revisions: Vec<u64> = controller.rollouts.keys().copied().collect();
+        for revision in revisions {
+            self.step(ctl, revision, What::Closed(self.store.closed.clone()));
+        }
+    }
+
+    /// Some verb that takes `--break-glass`.
+    fn break_glass(&mut self, ctl: u64, revision: u64) {
+        let verb = match self.rng.index(3) {
+            0 => Verb::Rollback,
+            1 => Verb::Retry(Vec::new()),
+            _ => Verb::Resume,
+        };
+        let Some(active) = self.active(ctl, revision) else { return };
+        let Ok(verbs) = with_glass(&active.rollout, verb) else { return };
+        self.deed("glass broken");
+        let deadly = std::mem::take(&mut self.deadly); // one commit in truth
+        for verb in verbs {
+            self.step(ctl, revision, What::Asked { verb, who: "op: why".to_owned() });
+        }
+        self.deadly = deadly;
     }
 
     pub fn freeze(&mut self, why: Option<String>) {

@@ -6,6 +6,7 @@ use rota_rollout::Rollout;
 use rota_rollout::names::NodeName;
 use rota_rollout::node::Node;
 use rota_rollout::rollout::{Change, Head};
+use rota_rollout::shut::Closed;
 
 /// What nodes said of themselves, as the controllers keep it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub struct Store {
     /// Counts the operators' wishes.
     pub wishes: u64,
     pub frozen: Option<String>,
+    pub closed: Option<Closed>,
     /// Edges that no controller hears now.
     pub edges_offline: Vec<NodeName>,
     pub current: Option<usize>,

@@ -2,6 +2,7 @@
 
 use rota_agent::update::{App, Instance, Left, Said, Side, What, Work};
 use rota_rollout::batches::{Plan, Target};
+use rota_rollout::node::Direction;
 use rota_rollout::strategy::{OnNodeFailure, Strategy};
 use rota_rollout::{Hold, invariants};
 use rota_rollout::{Order, Rollout};
@@ -36,12 +37,22 @@ impl World {
         let head = &active.rollout.head;
         let starts = orders.iter().any(|order| matches!(order, Order::Update { .. }));
         let now_held = head.held.as_ref().map(|held| held.hold.clone());
-        let stopped =
-            head.paused.is_some() || head.frozen.is_some() || !head.edges_offline.is_empty();
+        let forward = |order: &Order| {
+            matches!(order, Order::Update { direction: Direction::Forward, .. })
+                || matches!(order, Order::Once { .. })
+        };
+        let closed = head.closed.is_some() && orders.iter().any(forward);
+        let shut = (head.frozen.is_some() || closed) && head.break_glass.is_none();
+        let once = orders.iter().any(|order| matches!(order, Order::Once { .. }));
+        if once && (head.frozen.is_some() || head.closed.is_some()) && head.break_glass.is_none() {
+            wrong.push("the once-per-release job starts while frozen or closed".to_owned());
+        }
+        let stopped = head.paused.is_some() || shut || !head.edges_offline.is_empty();
         if starts && (stopped || (was_held.is_some() && now_held == was_held)) {
             wrong.push(format!(
-                "an update starts while paused {:?}, frozen {:?}, edges offline {:?}, held {:?}",
-                head.paused, head.frozen, head.edges_offline, head.held
+                "an update starts while paused {:?}, frozen {:?}, closed {:?}, edges offline {:?}, \
+                 held {:?}",
+                head.paused, head.frozen, head.closed, head.edges_offline, head.held
             ));
         }
         if let Some(kept) = self.store.rollouts.get(&revision)

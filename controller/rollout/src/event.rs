@@ -2,6 +2,7 @@
 
 use crate::names::{Attempt, NodeName, Release, Timestamp};
 use crate::node::{Observed, Report};
+use crate::shut::Closed;
 use crate::verbs::Verb;
 
 /// Something happened.
@@ -28,6 +29,8 @@ pub enum What {
     Asked { verb: Verb, who: String },
     /// The environment was frozen (and why), or is no longer.
     Frozen(Option<String>),
+    /// The environment's windows closed, or opened.
+    Closed(Option<Closed>),
     /// The edges of its pool that are offline now; empty: all are here.
     EdgesOffline(Vec<NodeName>),
     /// The clock moved; a deadline may have passed.

@@ -6,6 +6,7 @@ use crate::names::{NodeName, Timestamp};
 use crate::node::{Node, Phase};
 use crate::rehearsal;
 use crate::rollout::Outcome;
+use crate::shut;
 use crate::strategy::{Deadline, Mode, Offline, OnFailure, StartOrder};
 
 /// What may happen next.
@@ -91,8 +92,8 @@ pub(crate) fn failures(draft: &Draft) -> Option<Hold> {
 }
 
 pub(crate) fn stopped(draft: &Draft) -> Option<Hold> {
-    if let Some(why) = &draft.head.frozen {
-        return Some(Hold::Frozen { why: why.clone() });
+    if let Some(hold) = shut::forward(&draft.head) {
+        return Some(hold);
     }
     if !draft.head.edges_offline.is_empty() {
         return Some(Hold::Edges { edges: draft.head.edges_offline.clone() });

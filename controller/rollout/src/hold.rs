@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{NodeName, RolloutId, Span};
+use crate::shut::Closed;
 
 /// Names are listed up to this many in a sentence; the rest is counted.
 const NAMES_SHOWN_MAX: usize = 5;
@@ -32,6 +33,8 @@ pub enum Hold {
     Edges { edges: Vec<NodeName> },
     /// The environment is frozen.
     Frozen { why: String },
+    /// The environment's windows are closed.
+    Closed(Closed),
     /// The rollout's own deadline passed.
     Deadline { after: Span },
     /// The once-per-release job failed, or its outcome is not known.
@@ -89,6 +92,7 @@ impl fmt::Display for Hold {
                 if edges.len() == 1 { "its word" } else { "their word" },
             ),
             Self::Frozen { why } => write!(f, "the environment is frozen: {why}"),
+            Self::Closed(closed) => f.write_str(&closed.text),
             Self::Deadline { after } => write!(f, "its deadline of {after} has passed"),
             Self::Once { node, text } => write!(f, "the once-per-release job on {node}: {text}"),
         }
@@ -104,7 +108,7 @@ impl Hold {
             Self::Approval { .. } => "approval",
             Self::Capacity { .. } | Self::Busy { .. } => "capacity",
             Self::Offline { .. } | Self::Edges { .. } => "offline",
-            Self::Frozen { .. } => "frozen",
+            Self::Frozen { .. } | Self::Closed(_) => "frozen",
             Self::Deadline { .. } => "deadline",
             Self::Once { .. } => "once",
         }
@@ -138,7 +142,15 @@ impl Hold {
                  `rota node rm {}`",
                 edges.first().map_or("EDGE", NodeName::as_str)
             ),
-            Self::Frozen { .. } => format!("it goes on after `rota env unfreeze {}`", id.env),
+            Self::Frozen { .. } => format!(
+                "it goes on after `rota env unfreeze {}`; \
+                 or now, by `rota rollout resume {id} --break-glass -m WHY`",
+                id.env
+            ),
+            Self::Closed(_) => format!(
+                "it goes on by itself then; \
+                 or now, by `rota rollout resume {id} --break-glass -m WHY`"
+            ),
             Self::Deadline { .. } => format!(
                 "`rota rollout resume {id}` goes on without a deadline; or `rollback` or `abort`"
             ),
@@ -160,7 +172,10 @@ impl Hold {
             | Self::Busy { nodes } => nodes,
             Self::Edges { edges } => edges,
             Self::Once { node, .. } => std::slice::from_ref(node),
-            Self::Approval { .. } | Self::Frozen { .. } | Self::Deadline { .. } => &[],
+            Self::Approval { .. }
+            | Self::Frozen { .. }
+            | Self::Closed(_)
+            | Self::Deadline { .. } => &[],
         }
     }
 }

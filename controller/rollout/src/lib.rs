@@ -12,6 +12,7 @@
 //! - [`batches`]: targets and strategy make batches.
 //! - [`gate`]: may the next update start, and if not, why not ([`hold`]).
 //! - [`rehearsal`] and [`rollback`]: the way back, tried early and taken.
+//! - [`shut`]: freezes and windows of the environment.
 //! - [`step`]: the only place where a rollout changes its mind.
 //! - [`verbs`]: what operators may ask in which state, and the refusals.
 //! - [`invariants`]: what must hold after every step.
@@ -29,6 +30,7 @@ pub mod order;
 pub mod rehearsal;
 pub mod rollback;
 pub mod rollout;
+pub mod shut;
 pub mod step;
 pub mod strategy;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::gate::{self, Hold, Next};
 use crate::names::NodeName;
 use crate::node::{Direction, Left, Node, Phase};
 use crate::rollout::{Outcome, Spec};
+use crate::shut;
 use crate::strategy::OnNodeFailure;
 
 /// May the next node go back? Nodes that were not touched are not restarted, and no approval is asked.
@@ -25,8 +26,8 @@ pub(crate) fn next(draft: &Draft) -> Next {
         let outcome = if stuck.is_empty() { Outcome::RolledBack } else { Outcome::Failed };
         return Next::End(outcome);
     };
-    if let Some(why) = &draft.head.frozen {
-        return Next::Hold(Hold::Frozen { why: why.clone() });
+    if let Some(hold) = shut::back(&draft.head) {
+        return Next::Hold(hold);
     }
     if !draft.head.edges_offline.is_empty() {
         return Next::Hold(Hold::Edges { edges: draft.head.edges_offline.clone() });

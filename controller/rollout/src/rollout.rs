@@ -9,6 +9,7 @@ use crate::names::{Attempt, NodeName, Release, RolloutId, Span, Timestamp};
 use crate::node::{Node, Phase, Serving, Skip};
 use crate::open::Batches;
 use crate::rehearsal::Rehearsal;
+use crate::shut::Closed;
 use crate::strategy::Strategy;
 
 /// A rollout. `spec` never changes; `head` and `nodes` change only by [`Rollout::apply`].
@@ -98,6 +99,12 @@ pub struct Head {
     pub deadline_waived: bool,
     /// Why the environment is frozen.
     pub frozen: Option<String>,
+    /// The environment's windows are closed.
+    #[serde(default)]
+    pub closed: Option<Closed>,
+    /// Who broke the glass, and why: no freeze and no window holds it any more.
+    #[serde(default)]
+    pub break_glass: Option<String>,
     /// Edges of its pool that are offline: without their word no drain is proven.
     #[serde(default)]
     pub edges_offline: Vec<NodeName>,
@@ -345,6 +352,8 @@ impl Head {
             forgiven: 0,
             deadline_waived: false,
             frozen: None,
+            closed: None,
+            break_glass: None,
             edges_offline: Vec::new(),
             late: Vec::new(),
             rehearsal: Rehearsal::NotAsked,

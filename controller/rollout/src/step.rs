@@ -103,6 +103,7 @@ fn react(draft: &mut Draft, what: &What) -> bool {
         What::OnceEnded { node, attempt, result } => once::ended(draft, node, *attempt, result),
         What::Asked { verb, who } => asked::asked(draft, verb, who),
         What::Frozen(why) => draft.head.frozen.clone_from(why),
+        What::Closed(closed) => draft.head.closed.clone_from(closed),
         What::EdgesOffline(edges) => draft.head.edges_offline.clone_from(edges),
         What::Tick => overdue::tick(draft),
     }

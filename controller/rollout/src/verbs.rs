@@ -1,5 +1,7 @@
 //! What operators may ask of a rollout, in which state, and why not otherwise.
 
+mod glass;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +10,9 @@ use crate::gate::Hold;
 use crate::names::NodeName;
 use crate::node::{Direction, Left, Node, Phase};
 use crate::rollout::{Kind, Once, Rollout, Stage};
-use crate::{rehearsal, rollback};
+use crate::{rehearsal, rollback, shut};
+
+pub use glass::with_glass;
 
 /// What an operator asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,8 @@ pub enum Verb {
     Retry(Vec<NodeName>),
     /// Leave these nodes alone.
     Skip(Vec<NodeName>),
+    /// Heed no freeze and no window from now on.
+    BreakGlass,
 }
 
 impl fmt::Display for Verb {
@@ -40,6 +46,7 @@ impl fmt::Display for Verb {
             Self::Rollback => "rollback",
             Self::Retry(_) => "retry",
             Self::Skip(_) => "skip",
+            Self::BreakGlass => "break-glass",
         })
     }
 }
@@ -70,7 +77,8 @@ pub fn allow(rollout: &Rollout, verb: &Verb) -> Result<(), Refusal> {
             | Verb::Promote
             | Verb::Abort
             | Verb::Retry(_)
-            | Verb::Skip(_) => format!("`rota rollout status {id}` shows how it ended"),
+            | Verb::Skip(_)
+            | Verb::BreakGlass => format!("`rota rollout status {id}` shows how it ended"),
         };
         return refuse(format!("rollout {id} is over ({})", rollout.state()), hint);
     }
@@ -88,6 +96,7 @@ pub fn allow(rollout: &Rollout, verb: &Verb) -> Result<(), Refusal> {
         Verb::Rollback => allow_rollback(rollout),
         Verb::Retry(nodes) => allow_retry(rollout, nodes),
         Verb::Skip(nodes) => allow_skip(rollout, nodes),
+        Verb::BreakGlass => glass::allow_breaking(rollout),
     }
 }
 
@@ -130,6 +139,7 @@ fn allow_resume(rollout: &Rollout) -> Result<(), Refusal> {
             | Hold::Offline { .. }
             | Hold::Busy { .. }
             | Hold::Frozen { .. }
+            | Hold::Closed(_)
             | Hold::Edges { .. }),
         ) => refuse(format!("rollout {id} goes on by itself: {hold}"), hold.hint(id)),
     }
@@ -190,7 +200,13 @@ fn may_retry(rollout: &Rollout, node: &Node) -> bool {
 fn allow_retry(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
     let id = &rollout.spec.id;
     if let Stage::Once(Once::Failed { .. } | Once::Unknown { .. }) = rollout.head.stage {
-        return Ok(());
+        return match shut::forward(&rollout.head) {
+            None => Ok(()),
+            Some(hold) => refuse(
+                format!("the once-per-release job cannot run again now: {hold}"),
+                format!("`rota rollout retry {id} --break-glass -m WHY` runs it all the same"),
+            ),
+        };
     }
     let whole = |name: &NodeName, node: &Node| {
         rehearsal::has_failed_back(node) && !nodes.is_empty() && !nodes.contains(name)

@@ -75,8 +75,10 @@ pub enum Action {
     LabelNode,
     /// Remove a node or an edge, and revoke it.
     RemoveNode,
-    /// Freeze and unfreeze an environment.
+    /// Freeze and unfreeze an environment, add and remove its windows.
     Freeze,
+    /// Start or steer a rollout although the environment is frozen or its windows are closed.
+    BreakGlass,
     /// Create, list and remove tokens.
     Tokens,
     /// Remove a release.
@@ -108,7 +110,7 @@ fn needs(action: Action) -> (Role, Reach) {
         Action::DrainNode => (Role::Deployer, Reach::Environment),
         Action::LabelNode => (Role::Admin, Reach::Environment),
         Action::RemoveNode => (Role::Admin, Reach::Environment),
-        Action::Freeze => (Role::Admin, Reach::Environment),
+        Action::Freeze | Action::BreakGlass => (Role::Admin, Reach::Environment),
         Action::Tokens => (Role::Admin, Reach::Fleet),
         Action::RemoveRelease => (Role::Admin, Reach::Fleet),
         Action::DrainController => (Role::Admin, Reach::Fleet),
@@ -129,6 +131,7 @@ impl Action {
             Self::LabelNode => "label a node",
             Self::RemoveNode => "remove a node",
             Self::Freeze => "freeze an environment",
+            Self::BreakGlass => "break the glass",
             Self::Tokens => "manage tokens",
             Self::RemoveRelease => "remove a release",
             Self::DrainController => "drain a controller",
@@ -258,6 +261,7 @@ mod tests {
             (Action::LabelNode, "--y", "y--"),
             (Action::RemoveNode, "--y", "y--"),
             (Action::Freeze, "--y", "y--"),
+            (Action::BreakGlass, "--y", "y--"),
             (Action::Tokens, "--y", "---"),
             (Action::RemoveRelease, "--y", "---"),
             (Action::DrainController, "--y", "---"),

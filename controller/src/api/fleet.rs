@@ -11,8 +11,7 @@ use crate::access::rfc3339;
 use crate::engine::records::ReleaseRecord;
 use crate::engine::{Agent, State};
 use crate::view::{
-    AppView, ControllerView, EdgeView, EnvView, EventView, FreezeView, MemberView, NodeView,
-    PoolView, ReleaseView,
+    AppView, ControllerView, EdgeView, EventView, MemberView, NodeView, PoolView, ReleaseView,
 };
 
 /// Events that one answer has at the most.
@@ -162,30 +161,6 @@ pub fn controllers(state: &State) -> Vec<ControllerView> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         address: state.advertise.clone(),
     }]
-}
-
-/// Every environment that has nodes or of which something is remembered.
-pub fn envs(state: &State, reader: Reader<'_>) -> Vec<EnvView> {
-    let mut envs: BTreeMap<String, usize> = BTreeMap::new();
-    for (_, agent) in state.nodes() {
-        *envs.entry(agent.record.env.clone()).or_default() += 1;
-    }
-    for env in state.envs.keys() {
-        envs.entry(env.to_string()).or_default();
-    }
-    let seen = envs.into_iter().filter(|(env, _)| reader.sees(env));
-    seen.map(|(env, nodes)| {
-        let record = state.envs.iter().find(|(name, _)| name.as_str() == env);
-        let freeze = record.and_then(|(_, record)| record.frozen.as_ref());
-        let frozen = freeze.map(|freeze| FreezeView {
-            until: freeze.until.map(rfc3339),
-            message: freeze.why.clone(),
-            who: freeze.who.clone(),
-            since: rfc3339(freeze.since),
-        });
-        EnvView { env, nodes, frozen }
-    })
-    .collect()
 }
 
 /// The newest events that match `app=` and `env=` of the query.

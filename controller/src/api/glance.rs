@@ -2,7 +2,8 @@
 
 use rota_rollout::names::{AppName, EnvName};
 
-use super::fleet::{controllers, edges, envs, nodes};
+use super::envs::envs;
+use super::fleet::{controllers, edges, nodes};
 use super::{Reader, rollouts};
 use crate::engine::records::FleetRecord;
 use crate::engine::{Active, State};

@@ -2,6 +2,7 @@
 //!
 //! Paths are those of the public contract, without `/api/v1/`. Nothing here changes anything.
 
+pub mod envs;
 pub mod fleet;
 pub mod glance;
 pub mod rollouts;
@@ -124,7 +125,7 @@ impl Api {
             }
             ["history", app, env] => self.history(&name(app)?, &name(env)?, reader).await,
             ["controllers"] => json(fleet::controllers(&self.engine.read())),
-            ["envs"] => json(fleet::envs(&self.engine.read(), reader)),
+            ["envs"] => json(envs::envs(&self.engine.read(), reader)),
             ["events"] => json(fleet::events(&self.engine.read(), query, reader)),
             ["tokens"] => {
                 reader.may(Action::Tokens)?;

@@ -1,12 +1,14 @@
 //! Rollouts as people and programs see them.
 
-use rota_rollout::Rollout;
 use rota_rollout::names::{NodeName, Timestamp};
 use rota_rollout::node::{Cause, Left, Node, Phase, StepName};
 use rota_rollout::rollout::{Kind, Once, Outcome, Stage};
+use rota_rollout::{Hold, Rollout};
 
-use crate::access::rfc3339;
+use crate::access::{now, rfc3339};
+use crate::calendar::ahead;
 use crate::engine::records::EvidenceRecord;
+use crate::engine::windows::instant;
 use crate::engine::{Active, Ended, State};
 use crate::view::{
     BatchView, Evidence, HistoryEntry, HoldView, NodeProgress, RolloutView, evidence_line,
@@ -98,6 +100,7 @@ fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
         hold: hold(rollout),
         paused: rollout.head.paused.clone(),
         rehearsal: rota_rollout::rehearsal::word(rollout).map(str::to_owned),
+        break_glass: rollout.head.break_glass.clone(),
         on_release: 0,
         controller: String::new(),
         term: 0,
@@ -151,7 +154,12 @@ fn hold(rollout: &Rollout) -> Option<HoldView> {
     let held = rollout.head.held.as_ref()?;
     Some(HoldView {
         kind: held.hold.kind().to_owned(),
-        text: held.hold.to_string(),
+        text: match &held.hold {
+            Hold::Closed(closed) => {
+                format!("{} ({})", closed.text, ahead(instant(now()), instant(closed.opens)))
+            }
+            hold => hold.to_string(),
+        },
         hint: held.hold.hint(&rollout.spec.id),
         nodes: held.hold.nodes().iter().map(NodeName::to_string).collect(),
         since: rfc3339(held.since),
@@ -267,6 +275,7 @@ pub fn history_entry(rollout: &Rollout) -> HistoryEntry {
         state: rollout.state().to_owned(),
         message: spec.message.clone(),
         who: spec.who.clone(),
+        break_glass: rollout.head.break_glass.clone(),
         started_at: rfc3339(spec.started),
         finished_at: finished(rollout),
     }

@@ -8,6 +8,7 @@ use rota_rollout::names::{AppName, EnvName, Version};
 
 use super::content::{self, Content};
 use super::desk::Desk;
+use super::glass::GlassArgs;
 use super::manifest::{self, Source};
 use super::outcome::{Exit, Failure};
 use super::rollout::{self, FollowArgs};
@@ -38,6 +39,8 @@ pub struct DeployArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    glass: GlassArgs,
     #[command(flatten)]
     follow: FollowArgs,
 }
@@ -125,6 +128,7 @@ pub async fn deploy(desk: &Desk, args: DeployArgs) -> Result<Exit, Failure> {
     let request = StartRequest {
         message: args.message,
         supersede: args.supersede,
+        break_glass: args.glass.break_glass,
         ..start_request(&source, &version, &env)
     };
     may_start(desk, &content, &request).await?;

@@ -1,4 +1,4 @@
-//! `rota env`: named fleets, and their freezes.
+//! `rota env`: named fleets, their freezes and their windows.
 
 use clap::Subcommand;
 use rota_proto::operator::{EnvVerb, change};
@@ -7,12 +7,13 @@ use rota_rollout::names::EnvName;
 use super::args::Until;
 use super::desk::Desk;
 use super::outcome::{Exit, Failure};
+use super::window::{self, WindowCommand};
 use super::{render, talk};
 
-/// Look at environments, freeze and unfreeze them
+/// Look at environments, freeze and unfreeze them, say when updates may start
 #[derive(Debug, Subcommand)]
 pub enum EnvCommand {
-    /// List the environments and their freezes
+    /// List the environments, their freezes and their windows
     #[command(after_help = "Examples:\n  rota env ls")]
     Ls,
     /// Let no new update start in an environment
@@ -35,11 +36,19 @@ pub enum EnvCommand {
         /// The environment
         env: EnvName,
     },
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        rota env window add prod \"Mon-Fri 22:00-05:00 Europe/Berlin\"\n  \
+        rota env window ls prod\n  rota env window rm prod 1"
+    )]
+    Window(WindowCommand),
 }
 
 /// Carries out `rota env`.
 pub async fn run(desk: &Desk, command: EnvCommand) -> Result<Exit, Failure> {
     match command {
+        EnvCommand::Window(command) => window::run(desk, command).await,
         EnvCommand::Ls => desk.list("envs", &render::ENVS).await,
         EnvCommand::Freeze { env, until, message } => {
             let until = until.map(|until| until.moment(talk::now())).transpose();
@@ -53,6 +62,7 @@ pub async fn run(desk: &Desk, command: EnvCommand) -> Result<Exit, Failure> {
                 verb: "freeze".to_owned(),
                 until: until.unwrap_or_default(),
                 message,
+                ..EnvVerb::default()
             };
             desk.apply(change::Change::Env(verb), &done).await
         }

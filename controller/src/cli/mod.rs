@@ -15,6 +15,7 @@ mod ending;
 mod env;
 mod events;
 mod follow;
+mod glass;
 mod live;
 mod login;
 mod man;
@@ -31,12 +32,14 @@ mod rollout;
 mod sample;
 mod shell;
 mod status;
+mod steer;
 mod story;
 mod table;
 mod talk;
 mod token;
 mod upload;
 mod watch;
+mod window;
 
 use std::ffi::OsString;
 
@@ -134,7 +137,8 @@ pub enum Command {
     #[command(
         subcommand,
         after_help = "Examples:\n  rota env ls\n  \
-        rota env freeze prod --until 2h -m \"database move\"\n  rota env unfreeze prod"
+        rota env freeze prod --until 2h -m \"database move\"\n  rota env unfreeze prod\n  \
+        rota env window add prod \"Mon-Fri 22:00-05:00 Europe/Berlin\""
     )]
     Env(env::EnvCommand),
     #[command(

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::table::{Cell, Table, Tone, tone_of};
 use super::talk::Page;
-use super::words;
+use super::{window, words};
 use crate::view::{
     AppView, AuditView, ControllerView, EdgeView, EnvView, EventView, HistoryEntry, MemberView,
     NodeView, PoolView, ReleaseView, RolloutView, TokenView,
@@ -231,23 +231,33 @@ fn envs(envs: &[EnvView], page: &Page) -> String {
     let mut table = Table::new(&["ENV", ">NODES", "STATE", "UNTIL", "BY", "WHY"]);
     for env in envs {
         let frozen = env.frozen.as_ref();
-        let until = frozen.map(|freeze| match &freeze.until {
-            Some(until) => words::date(until),
-            None => "unfrozen by hand".to_owned(),
-        });
+        let until = match frozen.map(|freeze| &freeze.until) {
+            Some(Some(until)) => Some(words::date(until)),
+            Some(None) => Some("unfrozen by hand".to_owned()),
+            None => env.changes_at.as_ref().map(|_| words::clean(&env.changes)),
+        };
         table.row([
             Cell::from(env.env.as_str()),
             Cell::from(env.nodes.to_string()),
             match frozen {
                 Some(_) => Cell::toned(Tone::Warn, "frozen"),
-                None => Cell::from("open"),
+                None => window::state(env.open),
             },
             Cell::or_dash(until.as_deref()),
             Cell::or_dash(frozen.map(|freeze| freeze.who.as_str())),
             foreign(frozen.map_or("", |freeze| &freeze.message)),
         ]);
     }
-    table.text(page.ink, page.columns)
+    let mut text = table.text(page.ink, page.columns);
+    for env in envs.iter().filter(|env| !env.windows.is_empty()) {
+        writeln!(text, "\n{} {}", env.env, window::standing(env, page))
+            .expect("strings take everything");
+        for window in &env.windows {
+            writeln!(text, "  window {}: {}", window.number, words::clean(&window.window))
+                .expect("strings take everything");
+        }
+    }
+    text
 }
 
 fn controllers(controllers: &[ControllerView], page: &Page) -> String {

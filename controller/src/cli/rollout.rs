@@ -1,12 +1,16 @@
 //! `rota rollout`: start one, look at it, steer it.
 
 use clap::{Args, Subcommand};
-use rota_proto::operator::{Kind, RolloutVerb, StartRequest, change};
-use rota_rollout::names::{AppName, EnvName, NodeName, Span, Version};
+use rota_proto::operator::{Kind, RolloutVerb, StartRequest};
+use rota_rollout::names::{AppName, EnvName, Span, Version};
 
 use super::args::{self, RolloutRef};
 use super::desk::Desk;
+use super::glass::GlassArgs;
 use super::outcome::{Exit, Failure};
+use super::steer::{
+    GlassVerbArgs, NodesVerbArgs, RollbackArgs, SkipArgs, SureVerbArgs, VerbArgs, asking, steer,
+};
 use super::story::Since;
 use super::{follow, render, talk};
 use crate::view::{RolloutView, StartedView};
@@ -36,8 +40,9 @@ pub enum RolloutCommand {
     #[command(after_help = "Examples:\n  rota rollout pause shop/prod -m \"looking at errors\"")]
     Pause(VerbArgs),
     /// Go on after a pause or a hold
-    #[command(after_help = "Examples:\n  rota rollout resume shop/prod/14")]
-    Resume(VerbArgs),
+    #[command(after_help = "Examples:\n  rota rollout resume shop/prod/14\n  \
+                            rota rollout resume shop/prod --break-glass -m \"the site is down\"")]
+    Resume(GlassVerbArgs),
     /// Approve the next batches, after a batch of `approve_after`
     #[command(after_help = "Examples:\n  rota rollout promote shop/prod")]
     Promote(VerbArgs),
@@ -46,7 +51,7 @@ pub enum RolloutCommand {
     Abort(SureVerbArgs),
     /// Take every touched node back to the release before, in batches
     #[command(after_help = "Examples:\n  rota rollout rollback shop/prod/14 --yes")]
-    Rollback(SureVerbArgs),
+    Rollback(RollbackArgs),
     /// Try the failed nodes again
     #[command(after_help = "Examples:\n  rota rollout retry shop/prod/14\n  \
                             rota rollout retry shop/prod/14 web-03 web-04")]
@@ -91,6 +96,8 @@ pub struct StartArgs {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
+    glass: GlassArgs,
+    #[command(flatten)]
     follow: FollowArgs,
 }
 
@@ -122,45 +129,6 @@ pub struct StatusArgs {
     max_hold: Span,
 }
 
-/// What most verbs are told.
-#[derive(Debug, Args)]
-pub struct VerbArgs {
-    /// APP/ENV/REVISION, or APP/ENV for the latest
-    id: RolloutRef,
-    /// Why, for the audit log
-    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
-    message: String,
-}
-
-/// What verbs are told that cannot be taken back.
-#[derive(Debug, Args)]
-pub struct SureVerbArgs {
-    #[command(flatten)]
-    verb: VerbArgs,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
-}
-
-/// What `retry` is told.
-#[derive(Debug, Args)]
-pub struct NodesVerbArgs {
-    #[command(flatten)]
-    verb: VerbArgs,
-    /// Only these nodes
-    nodes: Vec<NodeName>,
-}
-
-/// What `skip` is told.
-#[derive(Debug, Args)]
-pub struct SkipArgs {
-    #[command(flatten)]
-    verb: VerbArgs,
-    /// These nodes
-    #[arg(required = true)]
-    nodes: Vec<NodeName>,
-}
-
 /// Return an environment to an earlier revision, in a new rollout, and follow it
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota rollout undo shop --env prod\n  \
@@ -183,6 +151,8 @@ pub struct UndoArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    glass: GlassArgs,
     #[command(flatten)]
     follow: FollowArgs,
 }
@@ -208,12 +178,13 @@ pub struct RestartArgs {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
+    glass: GlassArgs,
+    #[command(flatten)]
     follow: FollowArgs,
 }
 
 /// Carries out `rota rollout`.
 pub async fn run(desk: &Desk, command: RolloutCommand) -> Result<Exit, Failure> {
-    let none = Vec::new();
     match command {
         RolloutCommand::Start(args) => self::start_release(desk, args).await,
         RolloutCommand::Ls(args) => ls(desk, &args).await,
@@ -231,28 +202,36 @@ pub async fn run(desk: &Desk, command: RolloutCommand) -> Result<Exit, Failure> 
             desk.list(&format!("history/{app}/{env}"), &render::HISTORY).await
         }
         RolloutCommand::Pause(args) => {
-            steer(desk, args, "pause", none, "pauses; updates under way finish").await
+            steer(desk, args, asking("pause"), "pauses; updates under way finish").await
         }
-        RolloutCommand::Resume(args) => steer(desk, args, "resume", none, "goes on").await,
-        RolloutCommand::Promote(args) => steer(desk, args, "promote", none, "is approved").await,
+        RolloutCommand::Resume(args) => {
+            let wanted = RolloutVerb { break_glass: args.glass.break_glass, ..asking("resume") };
+            steer(desk, args.verb, wanted, "goes on").await
+        }
+        RolloutCommand::Promote(args) => steer(desk, args, asking("promote"), "is approved").await,
         RolloutCommand::Abort(args) => {
             let id = &args.verb.id;
             let question = format!("abort rollout {id} and leave its nodes as they are?");
             desk.talk.confirm(&question, args.yes)?;
-            steer(desk, args.verb, "abort", none, "stops when what is under way has finished").await
+            let done = "stops when what is under way has finished";
+            steer(desk, args.verb, asking("abort"), done).await
         }
         RolloutCommand::Rollback(args) => {
-            let question = format!("take all nodes of rollout {} back?", args.verb.id);
-            desk.talk.confirm(&question, args.yes)?;
-            steer(desk, args.verb, "rollback", none, "takes its nodes back").await
+            let SureVerbArgs { verb, yes } = args.sure;
+            desk.talk.confirm(&format!("take all nodes of rollout {} back?", verb.id), yes)?;
+            let wanted = RolloutVerb { break_glass: args.glass.break_glass, ..asking("rollback") };
+            steer(desk, verb, wanted, "takes its nodes back").await
         }
         RolloutCommand::Retry(args) => {
             let nodes = args.nodes.iter().map(ToString::to_string).collect();
-            steer(desk, args.verb, "retry", nodes, "tries again").await
+            let break_glass = args.glass.break_glass;
+            let wanted = RolloutVerb { nodes, break_glass, ..asking("retry") };
+            steer(desk, args.verb, wanted, "tries again").await
         }
         RolloutCommand::Skip(args) => {
             let nodes = args.nodes.iter().map(ToString::to_string).collect();
-            steer(desk, args.verb, "skip", nodes, "goes on without them").await
+            let wanted = RolloutVerb { nodes, ..asking("skip") };
+            steer(desk, args.verb, wanted, "goes on without them").await
         }
         RolloutCommand::Undo(args) => undo(desk, args).await,
     }
@@ -265,20 +244,6 @@ async fn exactly(desk: &Desk, id: &RolloutRef) -> Result<String, Failure> {
     }
     let json = desk.client()?.read(&format!("rollouts/{id}")).await?;
     Ok(talk::parse::<RolloutView>(&json)?.id)
-}
-
-async fn steer(
-    desk: &Desk,
-    args: VerbArgs,
-    verb: &str,
-    nodes: Vec<String>,
-    done: &str,
-) -> Result<Exit, Failure> {
-    let id = args.id.to_string();
-    let done = format!("rollout {id} {done}; `rota rollout status {id} -w` follows it");
-    let (verb, message) = (verb.to_owned(), args.message);
-    let change = RolloutVerb { id, verb, nodes, message };
-    desk.apply(change::Change::Rollout(change), &done).await
 }
 
 async fn ls(desk: &Desk, args: &LsArgs) -> Result<Exit, Failure> {
@@ -298,6 +263,7 @@ async fn start_release(desk: &Desk, args: StartArgs) -> Result<Exit, Failure> {
         release: args.release.to_string(),
         message: args.message,
         supersede: args.supersede,
+        break_glass: args.glass.break_glass,
         kind: Kind::Deploy.into(),
         ..StartRequest::default()
     };
@@ -313,6 +279,7 @@ async fn undo(desk: &Desk, args: UndoArgs) -> Result<Exit, Failure> {
         env: args.env.to_string(),
         message: args.message,
         supersede: args.supersede,
+        break_glass: args.glass.break_glass,
         kind: Kind::Undo.into(),
         to_revision: args.to_revision.unwrap_or(0),
         ..StartRequest::default()
@@ -330,6 +297,7 @@ pub async fn restart(desk: &Desk, args: RestartArgs) -> Result<Exit, Failure> {
         env: args.env.to_string(),
         message: args.message,
         supersede: args.supersede,
+        break_glass: args.glass.break_glass,
         kind: Kind::Restart.into(),
         ..StartRequest::default()
     };

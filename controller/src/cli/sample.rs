@@ -5,7 +5,7 @@ use rota_rollout::names::Timestamp;
 use super::table::Ink;
 use super::talk::Page;
 use super::words;
-use crate::view::{BatchView, Evidence, HoldView, NodeProgress, RolloutView};
+use crate::view::{BatchView, EnvView, Evidence, FreezeView, HoldView, NodeProgress, RolloutView};
 
 /// "Now" in all tests: 42 s after every rollout's start.
 pub const NOW: &str = "2026-11-24T03:45:42.000Z";
@@ -49,6 +49,19 @@ pub fn node(text: &str) -> NodeProgress {
     }
 }
 
+/// An environment without windows.
+pub fn env(name: &str, nodes: usize, frozen: Option<FreezeView>) -> EnvView {
+    EnvView {
+        env: name.to_owned(),
+        nodes,
+        frozen,
+        windows: Vec::new(),
+        open: true,
+        changes_at: None,
+        changes: String::new(),
+    }
+}
+
 /// A node that failed for this cause.
 pub fn broken(text: &str, error: &str, output: &str) -> NodeProgress {
     let output = Some(output.to_owned()).filter(|output| !output.is_empty());
@@ -88,6 +101,7 @@ pub fn with_nodes(state: &str, nodes: Vec<NodeProgress>) -> RolloutView {
         hold: None,
         paused: None,
         rehearsal: None,
+        break_glass: None,
         on_release: 0,
         controller: "c1".to_owned(),
         term: 3,

@@ -9,7 +9,7 @@ use super::outcome::{Exit, Failure};
 use super::render;
 use super::table::{Cell, Table, Tone};
 use super::talk::{self, Page};
-use super::words;
+use super::{window, words};
 use crate::view::{CareView, FleetView, RolloutView, StatusView};
 
 /// Nodes that need care and are listed one by one; `rota node ls` shows all.
@@ -59,6 +59,10 @@ fn screen(status: &StatusView, page: &Page) -> String {
             let (word, why) = (page.ink.paint(Tone::Warn, "frozen"), words::clean(&freeze.message));
             format!("\n{} is {word} {until} by {}: {why}\n", env.env, freeze.who)
         }));
+        if !env.windows.is_empty() {
+            writeln!(text, "\n{} {}", env.env, window::standing(env, page))
+                .expect("strings take everything");
+        }
     }
     text.push('\n');
     text.push_str(&care(&status.care, page));
@@ -79,6 +83,10 @@ fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
         // Whole, where the table had to shorten it.
         if let Some(by) = &rollout.paused {
             writeln!(text, "{} is paused by {}", rollout.id, words::clean(by))
+                .expect("strings take everything");
+        }
+        if let Some(by) = &rollout.break_glass {
+            writeln!(text, "{}: glass broken by {}", rollout.id, words::clean(by))
                 .expect("strings take everything");
         }
         if let Some(hold) = rollout.hold.as_ref().filter(|hold| !hold.hint.is_empty()) {

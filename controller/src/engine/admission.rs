@@ -20,7 +20,9 @@ use super::records::{
     keys,
 };
 use super::state::Active;
+use super::windows::instant;
 use super::{State, Turn};
+use crate::calendar::ahead;
 use crate::errors::Sort;
 use crate::manifest::{Manifest, Resolved, Via};
 use crate::view::{ErrorView, PlanView, SkippedView};
@@ -50,6 +52,8 @@ pub struct Start {
     pub digest: Option<rota_rollout::Digest>,
     /// Only these nodes are moved, although the others count.
     pub only: Option<BTreeSet<NodeName>>,
+    /// Heed no freeze and no window, and why.
+    pub break_glass: Option<String>,
 }
 
 /// A manifest as an operator sent it.
@@ -110,6 +114,12 @@ impl Turn<'_> {
             refusals.insert(0, format!("{}: {}", in_the_way.message, in_the_way.hint));
         }
         let mut notes = found.plan.notes;
+        if let Some(closed) = self.state.closed(&start.env)
+            && start.break_glass.is_none()
+        {
+            let ahead = ahead(instant(self.at), instant(closed.opens));
+            notes.push(format!("it would be held: {} ({ahead})", closed.text));
+        }
         notes.extend(found.plan.would_hold.map(|hold| format!("it would be held: {hold}")));
         let from = self.state.current(&start.app, &start.env).map(|from| from.version.to_string());
         let skipped = found.plan.skipped.iter();
@@ -165,6 +175,8 @@ impl Turn<'_> {
         (spec.who, spec.message, spec.started) = (admitted.who, message, self.at);
         let mut head = Head::new(plan.in_traffic);
         head.frozen = refusals::frozen(self.state, &id.env);
+        head.closed = self.state.closed(&id.env).cloned();
+        head.break_glass = start.break_glass.as_ref().map(|why| format!("{}: {why}", spec.who));
         let pool = match &resolved.traffic.via {
             Via::Edge(pool) => Some(pool.clone()),
             Via::Endpoint | Via::Command | Via::None => None,
@@ -185,7 +197,10 @@ impl Turn<'_> {
         for result in results {
             self.written(result);
         }
-        let text = format!("rollout {id} to {} started by {}", spec.to, spec.who);
+        let mut text = format!("rollout {id} to {} started by {}", spec.to, spec.who);
+        if let Some(why) = &start.break_glass {
+            text.push_str(&format!("; the glass is broken: {why}"));
+        }
         self.event(NewEvent {
             app: Some(id.app.to_string()),
             env: Some(id.env.to_string()),

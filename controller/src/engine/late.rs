@@ -22,7 +22,10 @@ impl Turn<'_> {
             .fleets
             .iter()
             .filter(|((app, env), fleet)| {
-                !fleet.late.is_empty() && self.state.running(app, env).is_none()
+                // Held in a closed window it would be in the way of every deploy: it begins when they open.
+                !fleet.late.is_empty()
+                    && self.state.running(app, env).is_none()
+                    && self.state.closed(env).is_none()
             })
             .map(|(key, _)| key.clone())
             .collect();
@@ -80,6 +83,7 @@ impl Turn<'_> {
             supersede: false,
             digest: None,
             only: Some(nodes.clone()),
+            break_glass: None,
         };
         if let Err(refused) = self.start(start, BY_ITSELF) {
             tracing::debug!(%app, %env, why = refused.message, "late nodes cannot catch up yet");

@@ -18,6 +18,7 @@ pub mod records;
 pub mod state;
 mod turn;
 mod verbs;
+pub mod windows;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -148,6 +149,7 @@ impl Engine {
             let (at, started) = (now(), self.started);
             let ids: Vec<RolloutId> = state.rollouts.keys().cloned().collect();
             let mut turn = Turn { state: &mut state, batch: &mut batch, at, started };
+            turn.windows_moved();
             for id in ids {
                 turn.resend_all(&id);
             }
@@ -172,6 +174,7 @@ impl Engine {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.turn += 1;
             let mut turn = Turn { state: &mut state, batch: &mut batch, at, started: self.started };
+            turn.windows_moved();
             for input in inputs {
                 turn.take(input);
             }

@@ -165,6 +165,22 @@ pub const ONCE_KEPT: usize = 500;
 pub struct EnvRecord {
     /// Why nothing may move there.
     pub frozen: Option<Freeze>,
+    /// The times in which updates may start; none: always.
+    #[serde(default)]
+    pub windows: Vec<WindowRecord>,
+}
+
+/// A window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowRecord {
+    /// As it is best written: `Mon-Fri 22:00-05:00 Europe/Berlin`.
+    pub text: String,
+    /// Why; may be empty.
+    pub why: String,
+    /// By whom.
+    pub who: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// A freeze.

@@ -15,6 +15,7 @@ use super::evidence::LastWords;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, ReleaseRecord, SpecRecord,
 };
+use super::windows::Today;
 use crate::view::EventView;
 
 /// A node that was not heard of for so long is offline: three heartbeats.
@@ -98,6 +99,8 @@ pub struct State {
     pub fleets: BTreeMap<(AppName, EnvName), FleetRecord>,
     /// Environments of which something is remembered.
     pub envs: BTreeMap<EnvName, EnvRecord>,
+    /// Of these, the ones that have windows: how they stand.
+    pub calendar: BTreeMap<EnvName, Today>,
     /// All releases.
     pub releases: BTreeMap<(AppName, Version), ReleaseRecord>,
     /// The newest events.

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use rota_proto::agent::{Goodbye, Standing, to_agent};
 use rota_rollout::What;
 use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Timestamp, Version};
-use rota_rollout::verbs::{Verb, allow};
+use rota_rollout::verbs::{Verb, allow, with_glass};
 use serde_json::json;
 
 use super::agents::store_key;
 use super::batch::Answer;
 use super::carry::NewEvent;
 use super::own::Service;
-use super::records::{EnvRecord, Freeze, ReleaseRecord, keys};
+use super::records::{EnvRecord, Freeze, ReleaseRecord, WindowRecord, keys};
 use super::state::AgentKey;
 use super::{Start, Turn, message};
+use crate::calendar::Window;
 use crate::errors::Sort;
 use crate::manifest::Manifest;
 use crate::view::{AppliedView, ErrorView};
@@ -35,6 +36,8 @@ pub enum Ask {
     Plan(Start),
     /// Something of a rollout, and why.
     Act { id: RolloutId, verb: Verb, why: String },
+    /// The same, although the environment is frozen or its windows are closed.
+    ActWithGlass { id: RolloutId, verb: Verb, why: String },
     /// A new release.
     Push(ReleaseRecord),
     /// No more of a release.
@@ -49,6 +52,10 @@ pub enum Ask {
     Freeze { env: EnvName, why: String, until: Option<Timestamp> },
     /// It moves again.
     Unfreeze { env: EnvName },
+    /// One more time in which updates may start there.
+    AddWindow { env: EnvName, window: Window, why: String },
+    /// One less, by its number or its text.
+    RemoveWindow { env: EnvName, which: String },
     /// A controller out of service, or back.
     Serve(Service),
 }
@@ -73,6 +80,12 @@ impl Turn<'_> {
                 self.act(&id, verb, &format!("{who}: {why}"))
             }
             Ask::Act { id, verb, why: _ } => self.act(&id, verb, &who),
+            Ask::ActWithGlass { id, verb, why } => self.act_with_glass(&id, verb, &who, &why),
+            Ask::AddWindow { env, window, why } => {
+                let (text, since) = (window.to_string(), self.at);
+                self.add_window(&env, WindowRecord { text, why, who, since })
+            }
+            Ask::RemoveWindow { env, which } => self.remove_window(&env, &which, &who),
             Ask::Push(release) => self.push(release),
             Ask::RemoveRelease { app, version } => self.remove_release(&app, &version),
             Ask::DrainNode { name, drained } => self.drain_node(&name, drained, &who),
@@ -98,6 +111,23 @@ impl Turn<'_> {
         applied(format!("rollout {id}: {deed} accepted; it is {}", now.replace('_', " ")))
     }
 
+    fn act_with_glass(&mut self, id: &RolloutId, verb: Verb, who: &str, why: &str) -> Answer {
+        let Some(active) = self.state.rollouts.get(id) else {
+            return Err(self.no_such_rollout(id, &verb));
+        };
+        let deed = verb.to_string();
+        let verbs = with_glass(&active.rollout, verb)
+            .map_err(|refusal| Sort::Refused.error(refusal.reason, refusal.hint))?;
+        for verb in verbs {
+            let who =
+                if verb == Verb::BreakGlass { format!("{who}: {why}") } else { who.to_owned() };
+            self.step(id, What::Asked { verb, who });
+        }
+        let now = self.state.rollouts.get(id).map_or("over", |active| active.rollout.state());
+        let now = now.replace('_', " ");
+        applied(format!("rollout {id}: {deed} with the glass broken; it is {now}"))
+    }
+
     fn no_such_rollout(&self, id: &RolloutId, verb: &Verb) -> ErrorView {
         let fleet = self.state.fleets.get(&(id.app.clone(), id.env.clone()));
         match fleet {
@@ -112,7 +142,8 @@ impl Turn<'_> {
                     | Verb::Promote
                     | Verb::Abort
                     | Verb::Retry(_)
-                    | Verb::Skip(_) => format!("`rota rollout status {id}` shows how it ended"),
+                    | Verb::Skip(_)
+                    | Verb::BreakGlass => format!("`rota rollout status {id}` shows how it ended"),
                 };
                 Sort::Refused
                     .error(format!("rollout {id} is over: it cannot {verb} any more"), hint)
@@ -256,8 +287,7 @@ impl Turn<'_> {
         let why = format!("{} (by {})", freeze.why, freeze.who);
         let until = freeze.until.map(crate::access::rfc3339);
         let until = until.unwrap_or_else(|| format!("`rota env unfreeze {env}`"));
-        let record = EnvRecord { frozen: Some(freeze) };
-        self.set_env(env, record, Some(why.clone()));
+        self.set_frozen(env, Some(freeze), Some(why.clone()));
         let text = format!("environment {env} frozen: {why}");
         self.event(NewEvent { env: Some(env.to_string()), ..NewEvent::new("controller", text) });
         let empty = !self.state.nodes().any(|(_, agent)| agent.record.env == env.as_str());
@@ -269,13 +299,15 @@ impl Turn<'_> {
         if self.state.envs.get(env).is_none_or(|record| record.frozen.is_none()) {
             return Err(Sort::Refused.error(format!("environment {env} is not frozen"), ""));
         }
-        self.set_env(env, EnvRecord { frozen: None }, None);
+        self.set_frozen(env, None, None);
         let text = format!("environment {env} unfrozen by {who}");
         self.event(NewEvent { env: Some(env.to_string()), ..NewEvent::new("controller", text) });
         applied(format!("environment {env} is not frozen any more"))
     }
 
-    fn set_env(&mut self, env: &EnvName, record: EnvRecord, frozen: Option<String>) {
+    fn set_frozen(&mut self, env: &EnvName, freeze: Option<Freeze>, frozen: Option<String>) {
+        let mut record = self.state.envs.get(env).cloned().unwrap_or_default();
+        record.frozen = freeze;
         let written = self.batch.put(format!("{}{env}", keys::ENVS), &record);
         self.written(written);
         self.state.envs.insert(env.clone(), record);

@@ -16,7 +16,7 @@ use crate::access::{Action, Caller, now, rfc3339};
 use crate::engine::{AgentKey, Answer, Ask, Asked};
 use crate::errors::{Sort, status};
 use crate::view::{ErrorView, NewTokenView};
-use asked::{bad_name, controller, env, invited, start_of, verb_of};
+use asked::{act_of, bad_name, controller, env, invited, start_of};
 
 pub(super) use asked::digest;
 pub(super) use release::{artifact, push, upload};
@@ -27,6 +27,10 @@ pub(super) async fn plan(
     caller: &Caller,
     asked: StartRequest,
 ) -> Result<Response<Document>, Status> {
+    if asked.break_glass {
+        // Told before anything is pushed.
+        service.access.permit(caller, Action::BreakGlass, Some(&asked.env), &asked.app).await?;
+    }
     let start = start_of(asked).map_err(status)?;
     document(ask(service, caller, Ask::Plan(start)).await)
 }
@@ -39,11 +43,15 @@ pub(super) async fn start(
 ) -> Result<Response<Document>, Status> {
     let target = format!("{}/{} {}", asked.app, asked.env, asked.release);
     let message = asked.message.clone();
+    let what = with_flag("rollout start".to_owned(), asked.break_glass);
+    if asked.break_glass {
+        service.access.permit(caller, Action::BreakGlass, Some(&asked.env), &target).await?;
+    }
     let answer = match start_of(asked) {
         Ok(start) => ask(service, caller, Ask::Start(start)).await,
         Err(error) => Err(error),
     };
-    let done = Done { what: "rollout start", target, message: &message };
+    let done = Done { what: &what, target, message: &message };
     write_down(service, caller, done, &answer).await;
     document(answer)
 }
@@ -61,7 +69,8 @@ pub(super) async fn apply(
         Wanted::Env(verb) => {
             let action = Action::Freeze;
             service.access.permit(caller, action, Some(&verb.env), &verb.env).await?;
-            let (what, target) = (format!("env {}", verb.verb), verb.env.clone());
+            let what = format!("env {}", verb.verb.replace('-', " "));
+            let target = format!("{} {}", verb.env, verb.window).trim_end().to_owned();
             let message = verb.message.clone();
             let answer = match env(verb) {
                 Ok(wanted) => ask(service, caller, wanted).await,
@@ -124,17 +133,25 @@ async fn rollout(
     let id = newest(service, &verb.id).map_err(status)?;
     let (env, target) = (id.env.to_string(), id.to_string());
     service.access.permit(caller, Action::ActOnRollout, Some(&env), &target).await?;
-    let what = format!("rollout {}", verb.verb);
-    let answer = match verb_of(&verb) {
-        Ok(wanted) => {
-            let why = verb.message.clone();
-            ask(service, caller, Ask::Act { id, verb: wanted, why }).await
-        }
+    if verb.break_glass {
+        service.access.permit(caller, Action::BreakGlass, Some(&env), &target).await?;
+    }
+    let what = with_flag(format!("rollout {}", verb.verb), verb.break_glass);
+    let answer = match act_of(id, &verb) {
+        Ok(wanted) => ask(service, caller, wanted).await,
         Err(error) => Err(error),
     };
     let done = Done { what: &what, target, message: &verb.message };
     write_down(service, caller, done, &answer).await;
     document(answer)
+}
+
+/// The deed as the audit log names it.
+fn with_flag(mut what: String, broke_glass: bool) -> String {
+    if broke_glass {
+        what.push_str(" --break-glass");
+    }
+    what
 }
 
 /// `APP/ENV/REVISION`, or `APP/ENV` for the newest.

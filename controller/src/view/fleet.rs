@@ -61,6 +61,37 @@ pub struct EnvView {
     pub nodes: usize,
     /// Set while it is frozen.
     pub frozen: Option<FreezeView>,
+    /// The times in which updates may start; none: always.
+    #[serde(default)]
+    pub windows: Vec<WindowView>,
+    /// Are its windows open now? One without windows always is.
+    #[serde(default)]
+    pub open: bool,
+    /// RFC 3339: when its windows open or close next; absent where they never do.
+    #[serde(default)]
+    pub changes_at: Option<String>,
+    /// The same as people of its zone read it: `Thu 05:00 Europe/Berlin`; empty like it.
+    #[serde(default)]
+    pub changes: String,
+}
+
+/// One recurring time in which updates may start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowView {
+    /// From 1; `rota env window rm` takes it.
+    pub number: usize,
+    /// `Mon-Fri 22:00-05:00 Europe/Berlin`.
+    pub window: String,
+    /// Is it open now?
+    pub open: bool,
+    /// RFC 3339: when it closes, or opens next.
+    pub changes_at: Option<String>,
+    /// Why.
+    pub message: String,
+    /// Who added it.
+    pub who: String,
+    /// RFC 3339.
+    pub since: String,
 }
 
 /// Why an environment takes no rollouts.

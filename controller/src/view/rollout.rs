@@ -35,6 +35,9 @@ pub struct RolloutView {
     /// How far the rehearsal of the way back is: `forward|back|again|shown|waived|skipped`; absent when none is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<String>,
+    /// Who broke the glass, and why: `alice: the site is down`; no freeze and no window holds it. Absent: nobody.
+    #[serde(default)]
+    pub break_glass: Option<String>,
     /// How many of its nodes run the release that it moves to.
     #[serde(default)]
     pub on_release: usize,
@@ -151,6 +154,9 @@ pub struct HistoryEntry {
     pub message: String,
     /// Who.
     pub who: String,
+    /// As in [`RolloutView`].
+    #[serde(default)]
+    pub break_glass: Option<String>,
     /// RFC 3339.
     pub started_at: String,
     /// RFC 3339; absent while it runs.

@@ -13,6 +13,9 @@ pub(super) fn asked(draft: &mut Draft, verb: &Verb, who: &str) {
     match verb {
         // Why is part of `who` here: whoever finds it paused wants to know both.
         Verb::Pause => draft.note(format!("paused by {who}")),
+        Verb::BreakGlass => draft.note(format!(
+            "the glass is broken by {who}: no freeze and no window holds it any more"
+        )),
         Verb::Resume
         | Verb::Promote
         | Verb::Abort
@@ -37,6 +40,7 @@ pub(super) fn asked(draft: &mut Draft, verb: &Verb, who: &str) {
             }
             draft.head.stage = Stage::RollingBack { why: format!("{who} asked for it") };
         }
+        Verb::BreakGlass => draft.head.break_glass = Some(who.to_owned()),
         Verb::Retry(nodes) => retry(draft, nodes),
         Verb::Skip(nodes) => {
             for name in nodes {
@@ -64,6 +68,7 @@ fn resume(draft: &mut Draft) {
             | Hold::Offline { .. }
             | Hold::Busy { .. }
             | Hold::Frozen { .. }
+            | Hold::Closed(_)
             | Hold::Edges { .. }
             | Hold::Once { .. },
         )

@@ -61,9 +61,8 @@ fn preparing(draft: &Draft) -> Next {
 /// All are prepared (or settled): the once-per-release job, then the first batch.
 fn leave_preparing(draft: &mut Draft) {
     let ready = draft.tally().unprepared == 0 && draft.head.stage == Stage::Preparing;
-    let stopped = draft.tally().failed > draft.failures_borne()
-        && draft.spec().strategy.on_failure != OnFailure::Continue;
-    if !ready || stopped || draft.head.paused.is_some() {
+    // Whatever holds updates holds the once-per-release job: it is a change like they are.
+    if !ready || gate::blocked(draft).is_some() || draft.head.paused.is_some() {
         return;
     }
     let first = draft

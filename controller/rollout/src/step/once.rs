@@ -6,6 +6,7 @@ use crate::gate::{Hold, Next};
 use crate::names::{Attempt, NodeName};
 use crate::order::Order;
 use crate::rollout::{Once, Stage};
+use crate::shut;
 
 /// Orders the once-per-release job of a node.
 pub(super) fn order(draft: &mut Draft, node: NodeName, attempt: Attempt) -> Stage {
@@ -40,7 +41,13 @@ pub(super) fn ended(draft: &mut Draft, from: &NodeName, of: Attempt, result: &On
             draft.note_on(&node, "whether the once-per-release job took effect is not known");
             Stage::Once(Once::Unknown { node, attempt })
         }
-        OnceResult::NeverBegan => order(draft, node, attempt),
+        OnceResult::NeverBegan => match shut::forward(&draft.head) {
+            None => order(draft, node, attempt),
+            Some(hold) => {
+                let text = format!("it never began, and meanwhile {hold}");
+                Stage::Once(Once::Failed { node, attempt, text, output: String::new() })
+            }
+        },
     };
 }
 

@@ -58,7 +58,10 @@ pub(super) fn history(entries: &[HistoryEntry], page: &Page) -> String {
             Cell::from(words::date(&entry.started_at)),
             Cell::or_dash(took.as_deref()),
             Cell::or_dash(Some(&entry.who)),
-            foreign(&entry.message),
+            foreign(&match &entry.break_glass {
+                None => entry.message.clone(),
+                Some(by) => format!("{} (glass broken by {by})", entry.message),
+            }),
         ]);
     }
     table.text(page.ink, page.columns)
@@ -119,7 +122,7 @@ fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
         Some(_) => String::new(),
         None => format!("{} (term {})", rollout.controller, rollout.term),
     };
-    let hold = rollout.hold.as_ref();
+    let (hold, glass) = (rollout.hold.as_ref(), rollout.break_glass.as_ref());
     let since = |since: &str| words::ago(since, page.now);
     let started = format!("{} by {}", words::date(&rollout.started_at), rollout.who);
     facts(
@@ -133,6 +136,7 @@ fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
             ("since", hold.map_or(String::new(), |hold| since(&hold.since))),
             ("hint", hold.map_or(String::new(), |hold| words::clean(&hold.hint))),
             ("why", words::clean(&rollout.message)),
+            ("glass", glass.map_or(String::new(), |by| format!("broken by {}", words::clean(by)))),
             ("started", started),
             ("ended", rollout.finished_at.as_deref().map(words::date).unwrap_or_default()),
             ("controller", owner),

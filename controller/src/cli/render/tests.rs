@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::cli::sample::{broken, held, node, pipe, rollout as sample, with_nodes};
+use crate::cli::sample::{broken, env, held, node, pipe, rollout as sample, with_nodes};
 use crate::cli::table::Ink;
 use crate::view::{BatchView, FreezeView, HistoryEntry, PlanView, RolloutView, SkippedView};
 
@@ -124,10 +124,7 @@ fn environments_controllers_and_tokens() {
         who: "bob".to_owned(),
         since: AT.to_owned(),
     };
-    let list = vec![
-        EnvView { env: "prod".to_owned(), nodes: 6, frozen: Some(freeze) },
-        EnvView { env: "test".to_owned(), nodes: 2, frozen: None },
-    ];
+    let list = vec![env("prod", 6, Some(freeze)), env("test", 2, None)];
     let expected = "\
 ENV   NODES  STATE   UNTIL                 BY   WHY
 prod      6  frozen  2026-11-25 06:00:00Z  bob  sale
@@ -226,6 +223,7 @@ shop/prod/14  1.0.3 -> 1.1.0  rolling    1/2  42s ago  faster search
 ";
     assert_eq!(rollouts(&list, &pipe()), expected);
     let entry = |revision, state: &str, end: Option<&str>| HistoryEntry {
+        break_glass: None,
         revision,
         release: "1.1.0".to_owned(),
         state: state.to_owned(),

@@ -1,8 +1,8 @@
 //! The one screen, as transcripts.
 
-use super::super::sample::{held, pipe, rollout};
+use super::super::sample::{env, held, pipe, rollout};
 use super::*;
-use crate::view::{ControllerView, EnvView, FreezeView};
+use crate::view::{ControllerView, FreezeView};
 
 fn fleet(app: &str, env: &str, in_traffic: usize) -> FleetView {
     FleetView {
@@ -48,10 +48,7 @@ fn a_night_at_work() {
             text: "offline for 3h".to_owned(),
             hint: "`rota node inspect web-07`".to_owned(),
         }],
-        envs: vec![
-            EnvView { env: "prod".to_owned(), nodes: 6, frozen: Some(freeze) },
-            EnvView { env: "test".to_owned(), nodes: 6, frozen: None },
-        ],
+        envs: vec![env("prod", 6, Some(freeze)), env("test", 6, None)],
         controllers: vec![ControllerView {
             name: "c2".to_owned(),
             state: "lost".to_owned(),

@@ -10,9 +10,12 @@ use crate::manifest::{Driver, Manifest, Port, Resolved, Via};
 /// Everything that speaks against it.
 pub(super) fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String> {
     let mut refusals = Vec::new();
-    if let Some(why) = frozen(state, &start.env) {
+    if let Some(why) = frozen(state, &start.env)
+        && start.break_glass.is_none()
+    {
         refusals.push(format!(
-            "environment {} is frozen: {why} (`rota env unfreeze {}`)",
+            "environment {} is frozen: {why} (`rota env unfreeze {}`; \
+             or start it all the same: `--break-glass -m WHY`)",
             start.env, start.env
         ));
     }

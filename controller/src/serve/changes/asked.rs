@@ -3,11 +3,12 @@
 use rota_proto::operator::{
     ControllerVerb, CreateToken, EnvVerb, Kind as WireKind, RolloutVerb, StartRequest,
 };
-use rota_rollout::names::{AppName, BadName, Digest, EnvName, Revision, Timestamp};
+use rota_rollout::names::{AppName, BadName, Digest, EnvName, Revision, RolloutId, Timestamp};
 use rota_rollout::rollout::Kind;
 use rota_rollout::verbs::Verb;
 
 use crate::access::now;
+use crate::calendar::BadWindow;
 use crate::engine::{Ask, Given, Service, Start};
 use crate::errors::Sort;
 use crate::manifest::Manifest;
@@ -62,9 +63,14 @@ pub(super) fn start_of(asked: StartRequest) -> Result<Start, ErrorView> {
         manifest: given,
         kind,
         to_revision: (asked.to_revision > 0).then_some(Revision(asked.to_revision)),
-        message: asked.message,
+        message: asked.message.clone(),
         supersede: asked.supersede,
         only: None,
+        break_glass: match (asked.break_glass, asked.message.as_str()) {
+            (false, _) => None,
+            (true, "") => return Err(no_reason("--break-glass")),
+            (true, why) => Some(why.to_owned()),
+        },
         digest: match asked.digest.as_str() {
             "" => None,
             text => Some(digest(text)?),
@@ -87,6 +93,31 @@ pub(super) fn verb_of(verb: &RolloutVerb) -> Result<Verb, ErrorView> {
             return Err(Sort::Usage.error(format!("a rollout has no verb `{other}`"), hint));
         }
     })
+}
+
+/// What breaks a rule says why.
+pub(super) fn no_reason(what: &str) -> ErrorView {
+    Sort::Usage.error(format!("{what} needs a reason"), "`-m WHY`")
+}
+
+/// What a verb with `--break-glass` comes to.
+pub(super) fn act_of(id: RolloutId, verb: &RolloutVerb) -> Result<Ask, ErrorView> {
+    let (wanted, why) = (verb_of(verb)?, verb.message.clone());
+    if !verb.break_glass {
+        return Ok(Ask::Act { id, verb: wanted, why });
+    }
+    if why.is_empty() {
+        return Err(no_reason("--break-glass"));
+    }
+    match wanted {
+        Verb::Resume | Verb::Rollback | Verb::Retry(_) => {
+            Ok(Ask::ActWithGlass { id, verb: wanted, why })
+        }
+        Verb::Pause | Verb::Promote | Verb::Abort | Verb::Skip(_) | Verb::BreakGlass => {
+            let message = format!("{wanted} starts no update: there is no glass to break");
+            Err(Sort::Usage.error(message, "resume, rollback and retry take --break-glass"))
+        }
+    }
 }
 
 pub(super) fn controller(verb: ControllerVerb) -> Result<Ask, ErrorView> {
@@ -120,9 +151,16 @@ pub(super) fn env(verb: EnvVerb) -> Result<Ask, ErrorView> {
             }
             Ok(Ask::Freeze { env, why: verb.message, until })
         }
+        "window-add" => {
+            let window = verb.window.parse().map_err(|error: BadWindow| {
+                Sort::Usage.error(error.to_string(), "several windows are added one by one")
+            })?;
+            Ok(Ask::AddWindow { env, window, why: verb.message })
+        }
+        "window-rm" => Ok(Ask::RemoveWindow { env, which: verb.window }),
         other => {
             let message = format!("an environment has no verb `{other}`");
-            Err(Sort::Usage.error(message, "use freeze or unfreeze"))
+            Err(Sort::Usage.error(message, "use freeze, unfreeze, window-add or window-rm"))
         }
     }
 }
