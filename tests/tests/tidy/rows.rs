@@ -72,8 +72,10 @@ pub const WIRE: &[(&str, &str)] = &[
     ("controller/src/cli/node.rs", "makes its request"),
     ("controller/src/cli/release.rs", "makes its request"),
     ("controller/src/cli/rollout.rs", "makes its request"),
+    ("controller/src/cli/steer.rs", "makes its request"),
     ("controller/src/cli/token.rs", "makes its request"),
     ("controller/src/cli/upload.rs", "makes its request"),
+    ("controller/src/cli/window.rs", "makes its request"),
     ("controller/src/engine/mod.rs", "holds the sessions, whose messages are the wire's"),
     ("controller/src/engine/agents.rs", "takes what sessions say, and greets them"),
     ("controller/src/engine/batch.rs", "keeps what is to be sent until it is durable"),
@@ -107,7 +109,7 @@ pub const LAYERS: &[Layers] = &[
         root: "controller/src/",
         upwards: &[
             (
-                &["context", "manifest", "serve_args", "store", "view", "words"],
+                &["calendar", "context", "manifest", "serve_args", "store", "view", "words"],
                 "know nobody of ours",
             ),
             (&["artifact", "errors"], "what is packed; how everything is refused"),

@@ -16,8 +16,8 @@ pub(super) fn allow_breaking(rollout: &Rollout) -> Result<(), Refusal> {
     }
 }
 
-/// What to ask of the rollout, in this order, when a verb comes with `--break-glass`. Where the freeze is all that is in
-/// the way of what the verb wants, to break the glass is enough.
+/// What to ask of the rollout, in this order, when a verb comes with `--break-glass`. Where the freeze is all that is
+/// in the way of what the verb wants, to break the glass is enough.
 pub fn with_glass(rollout: &Rollout, verb: Verb) -> Result<Vec<Verb>, Refusal> {
     let breaking = allow(rollout, &Verb::BreakGlass);
     if let (Stage::Once(_), Verb::Retry(_), Ok(())) = (&rollout.head.stage, &verb, &breaking) {
