@@ -317,7 +317,7 @@ impl Story {
         let state = self.rollout.state();
         match &self.rollout.head.held {
             Some(held) => {
-                format!("{state}: {}; {}", held.hold, held.hold.hint(&self.rollout.spec.id))
+                format!("{state}: {}; {}", held.hold, held.hold.hint(&self.rollout.spec))
             }
             None => state.to_owned(),
         }

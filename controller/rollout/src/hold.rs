@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{NodeName, RolloutId, Span};
+use crate::names::{NodeName, Span};
+use crate::rollout::{Kind, Spec};
 use crate::shut::Closed;
 
 /// Names are listed up to this many in a sentence; the rest is counted.
@@ -115,11 +116,14 @@ impl Hold {
     }
 
     /// What would clear it.
-    pub fn hint(&self, id: &RolloutId) -> String {
+    pub fn hint(&self, spec: &Spec) -> String {
+        let id = &spec.id;
+        // A restart has no other release to go back to.
+        let back = if spec.kind == Kind::Restart { "" } else { "`rollback` or " };
         match self {
             Self::Failures { .. } => format!(
                 "`rota rollout status {id}` shows the cause; then `rota rollout retry {id}`, \
-                 `resume`, `rollback` or `abort`"
+                 `resume`, {back}`abort`"
             ),
             Self::RollbackFailed { .. } => format!(
                 "repair them, then `rota rollout retry {id}`; \
@@ -151,9 +155,9 @@ impl Hold {
                 "it goes on by itself then; \
                  or now, by `rota rollout resume {id} --break-glass -m WHY`"
             ),
-            Self::Deadline { .. } => format!(
-                "`rota rollout resume {id}` goes on without a deadline; or `rollback` or `abort`"
-            ),
+            Self::Deadline { .. } => {
+                format!("`rota rollout resume {id}` goes on without a deadline; or {back}`abort`")
+            }
             Self::Once { .. } => format!(
                 "`rota rollout retry {id}` runs it again; \
                  `rota rollout abort {id}` ends the rollout"

@@ -141,7 +141,7 @@ fn allow_resume(rollout: &Rollout) -> Result<(), Refusal> {
             | Hold::Frozen { .. }
             | Hold::Closed(_)
             | Hold::Edges { .. }),
-        ) => refuse(format!("rollout {id} goes on by itself: {hold}"), hold.hint(id)),
+        ) => refuse(format!("rollout {id} goes on by itself: {hold}"), hold.hint(&rollout.spec)),
     }
 }
 
@@ -151,7 +151,7 @@ fn allow_promote(rollout: &Rollout) -> Result<(), Refusal> {
         Some(Hold::Approval { .. }) => Ok(()),
         Some(hold) => refuse(
             format!("rollout {id} does not wait for an approval, but is held: {hold}"),
-            hold.hint(id),
+            hold.hint(&rollout.spec),
         ),
         None => refuse(
             format!("rollout {id} does not wait for an approval"),

@@ -160,7 +160,7 @@ fn hold(rollout: &Rollout) -> Option<HoldView> {
             }
             hold => hold.to_string(),
         },
-        hint: held.hold.hint(&rollout.spec.id),
+        hint: held.hold.hint(&rollout.spec),
         nodes: held.hold.nodes().iter().map(NodeName::to_string).collect(),
         since: rfc3339(held.since),
     })

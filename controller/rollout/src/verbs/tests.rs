@@ -1,11 +1,12 @@
 //! Every verb in every state: allowed, or why not.
 
-use crate::event::What;
+use crate::event::{OnceResult, What};
 use crate::node::Left;
-use crate::rollout::Rollout;
-use crate::strategy::{Deadline, OnFailure, Strategy};
-use crate::tests::{Story, admitted, name, one_by_one, ordered};
-use crate::verbs::{Verb, allow};
+use crate::rollout::{Kind, Rollout};
+use crate::shut::Closed;
+use crate::strategy::{Deadline, Offline, OnFailure, Strategy};
+use crate::tests::{Story, admitted, name, number, one_by_one, ordered};
+use crate::verbs::{Verb, allow, with_glass};
 
 #[expect(clippy::type_complexity, reason = "rows of a table")]
 const VERBS: [(&str, fn() -> Verb); 7] = [
@@ -147,4 +148,91 @@ fn a_retry_before_anything_was_started() {
     story.fail("n1", Left::Untouched);
     assert_eq!(ordered(&story.ask(Verb::Retry(vec![name("n1")]))), "prepare n1#2");
     assert_eq!(story.stands(), "preparing");
+}
+
+/// States in which it is held, with those of which nothing else here tells.
+fn holds() -> Vec<(&'static str, Rollout)> {
+    let closed = |s: &mut Story| {
+        let opens = s.at.after(crate::Span::seconds(9));
+        let closed = Closed { text: "outside the windows".to_owned(), opens };
+        drop(s.hear(What::Closed(Some(closed))));
+    };
+    let once = || {
+        let mut rollout = admitted(&["n1", "n2", "n3"], one_by_one());
+        rollout.spec.once = true;
+        let mut story = Story::from(rollout).begun();
+        let (node, attempt) = (name("n1"), crate::Attempt(1));
+        let result = OnceResult::Failed { text: "x".to_owned(), output: String::new() };
+        story.hear(What::OnceEnded { node, attempt, result });
+        story.rollout
+    };
+    let edges = vec![name("lb-1")];
+    let waits = Strategy { offline: Offline::Wait, ..one_by_one() };
+    let more = vec![
+        ("closed", story(one_by_one(), closed)),
+        ("edges", story(one_by_one(), |s| drop(s.hear(What::EdgesOffline(edges))))),
+        ("once", once()),
+        (
+            "offline",
+            story(waits, |s| {
+                s.observe("n2 offline");
+                s.done("n1");
+            }),
+        ),
+        ("busy", Story::prepared(&["n1 busy", "n2 busy", "n3 busy"], one_by_one()).rollout),
+        ("capacity", {
+            let limited = Strategy { max_unavailable: Some(number(1)), ..one_by_one() };
+            Story::prepared(&["n1", "n2 drained", "n3"], limited).rollout
+        }),
+    ];
+    let known = states().into_iter().map(|(state, rollout, _)| (state, rollout));
+    known.chain(more).filter(|(_, rollout)| rollout.head.held.is_some()).collect()
+}
+
+/// What a hint names can be done: every verb of it is allowed as it is written there.
+#[test]
+fn hints_name_what_is_allowed() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for (state, mut rollout) in holds() {
+        for kind in [Kind::Deploy, Kind::Restart] {
+            rollout.spec.kind = kind;
+            let hold = rollout.head.held.clone().unwrap().hold;
+            kinds.insert(hold.kind());
+            let hint = hold.hint(&rollout.spec);
+            for quoted in hint.split('`').skip(1).step_by(2) {
+                let word = quoted.strip_prefix("rota rollout ").unwrap_or(quoted);
+                let word = word.split(' ').next().unwrap();
+                let Some((_, verb)) = VERBS.iter().find(|(verb, _)| *verb == word) else {
+                    assert!(quoted.starts_with("rota "), "{state}: {quoted}");
+                    continue;
+                };
+                let refusal = match quoted.contains("--break-glass") {
+                    true => with_glass(&rollout, verb()).err(),
+                    false => allow(&rollout, &verb()).err(),
+                };
+                assert_eq!(refusal, None, "{state}, {kind:?}: {quoted}");
+            }
+        }
+    }
+    let all = ["approval", "capacity", "deadline", "failures", "frozen", "offline", "once"];
+    assert!(all.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+}
+
+/// Whatever it does or waits for, a newer rollout may take its place: it ends when what is under way has ended.
+#[test]
+fn whatever_it_does_it_gives_way() {
+    for (state, rollout, _) in states() {
+        if rollout.is_ended() {
+            continue;
+        }
+        let mut story = Story { rollout, at: crate::tests::START };
+        if allow(&story.rollout, &Verb::Abort).is_ok() {
+            assert!(!ordered(&story.ask(Verb::Abort)).contains("update"), "{state}");
+        }
+        let running: Vec<String> = story.updating().split_whitespace().map(str::to_owned).collect();
+        for node in running {
+            assert!(!ordered(&story.done(&node)).contains("update"), "{state}");
+        }
+        assert_eq!(story.stands(), "aborted", "{state}");
+    }
 }
