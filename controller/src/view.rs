@@ -11,8 +11,8 @@ mod rollout;
 pub use answer::{AppliedView, ErrorView, NewTokenView, StartedView};
 pub use evidence::{Evidence, evidence_line, took, wrapped};
 pub use fleet::{
-    AppView, CareView, ControllerView, EdgeView, EnvView, FleetView, FreezeView, MemberView,
-    NodeView, PoolView, StatusView, WindowView,
+    AppView, CareView, ControllerView, DrainView, DrainedAppView, DriftView, EdgeView, EnvView,
+    FleetView, FreezeView, MemberView, NodeView, PoolView, StatusView, WindowView,
 };
 pub use record::{AuditView, EventView, ReleaseView, TokenView};
 pub use rollout::{

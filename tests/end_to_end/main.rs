@@ -8,6 +8,7 @@ mod completions;
 mod crashes;
 mod evidence;
 mod failures;
+mod nodes;
 mod operators;
 mod security;
 mod strategies;

@@ -173,5 +173,6 @@ pub fn strategy(rng: &mut Rng) -> Strategy {
             Deadline::None
         },
         rehearse_rollback: rng.percent(25),
+        catch_up: false,
     }
 }

@@ -40,6 +40,9 @@ pub struct Strategy {
     /// The first batch goes forward, back and forward again before the others begin.
     #[serde(default)]
     pub rehearse_rollback: bool,
+    /// Nodes that run something else than they should are brought to the current release by themselves.
+    #[serde(default)]
+    pub catch_up: bool,
 }
 
 /// Batches or a window.
@@ -270,6 +273,7 @@ impl Default for Strategy {
             spread_by: None,
             deadline: Deadline::None,
             rehearse_rollback: false,
+            catch_up: false,
         }
     }
 }
@@ -279,6 +283,12 @@ impl Strategy {
     pub fn batch_size(&self, number: usize, targets: usize) -> usize {
         let entry = self.batch.get(number.saturating_sub(1)).or(self.batch.last());
         entry.map_or(1, |amount| amount.of(targets)).max(1)
+    }
+
+    /// The most targets that may be out of traffic while any batch runs.
+    pub fn widest_limit(&self, targets: usize) -> usize {
+        let limits = (1..=self.batch.len().max(1)).map(|n| self.unavailable_limit(n, targets));
+        limits.max().unwrap_or(1)
     }
 
     /// The most targets that may be out of traffic while the batch with this number runs.

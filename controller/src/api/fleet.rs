@@ -33,7 +33,8 @@ pub fn nodes(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
     .collect()
 }
 
-fn node_state(agent: &Agent) -> &'static str {
+/// The state of a node, in the words of the public contract.
+pub fn node_state(agent: &Agent) -> &'static str {
     match (agent.online, agent.record.drained) {
         (false, _) => "offline",
         (true, true) => "drained",

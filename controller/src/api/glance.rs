@@ -1,13 +1,14 @@
 //! Everything at a glance: what runs where, what moves, and what somebody should look at.
 
-use rota_rollout::names::{AppName, EnvName};
+use rota_rollout::names::{AppName, EnvName, Release};
 
 use super::envs::envs;
 use super::fleet::{controllers, edges, nodes};
 use super::{Reader, rollouts};
+use crate::engine::drift::Drift;
 use crate::engine::records::FleetRecord;
 use crate::engine::{Active, State};
-use crate::view::{AppView, CareView, FleetView, NodeView, StatusView};
+use crate::view::{AppView, CareView, DriftView, FleetView, NodeView, StatusView};
 
 /// The whole screen.
 pub fn status(state: &State, reader: Reader<'_>) -> StatusView {
@@ -16,10 +17,14 @@ pub fn status(state: &State, reader: Reader<'_>) -> StatusView {
     let fleets = seen.map(|(key, record)| fleet(state, &all, key, record)).collect();
     let mine = |active: &&Active| reader.sees(active.rollout.spec.id.env.as_str());
     let running = state.rollouts.values().filter(mine);
+    let drift = drift(state, reader);
+    let mut care = care(state, &all, reader);
+    care.extend(drift.iter().map(of_drift));
     StatusView {
+        drift,
         fleets,
         rollouts: running.map(|active| rollouts::of_active(state, active)).collect(),
-        care: care(state, &all, reader),
+        care,
         envs: envs(state, reader),
         controllers: controllers(state),
     }
@@ -62,15 +67,45 @@ fn serves(app: &AppView) -> bool {
     app.health == "healthy" && app.traffic == "in"
 }
 
-/// A node that serves another release than the current one, while no rollout is about to change that.
-fn drift(state: &State, node: &NodeView, app: &AppView) -> Option<(String, String)> {
-    let (name, env) = (app.app.parse().ok()?, node.env.parse().ok()?);
-    let current = state.current(&name, &env)?.version.as_str();
-    if app.release == current || state.running(&name, &env).is_some() {
-        return None;
+/// Every node that runs something else than it should, of every app.
+fn drift(state: &State, reader: Reader<'_>) -> Vec<DriftView> {
+    let seen = state.fleets.iter().filter(|((_, env), _)| reader.sees(env.as_str()));
+    let of = |((app, env), fleet): (&(AppName, EnvName), &FleetRecord)| {
+        let all = state.drift(app, env, fleet);
+        all.into_iter().map(|drift| drift_view(app, env, drift)).collect::<Vec<_>>()
+    };
+    seen.flat_map(of).collect()
+}
+
+fn drift_view(app: &AppName, env: &EnvName, drift: Drift) -> DriftView {
+    let version = |release: Release| release.version.to_string();
+    DriftView {
+        node: drift.node.to_string(),
+        env: env.to_string(),
+        app: app.to_string(),
+        runs: drift.runs.map(version),
+        should: drift.should.map(version),
+        left_by: drift.left.map(|revision| format!("{app}/{env}/{revision}")),
     }
-    let text = format!("{name}: runs {}, current is {current}", app.release);
-    Some((text, format!("rota rollout start {name} --release {current} --env {env}")))
+}
+
+/// A node that is not what it should be, as one that needs care.
+fn of_drift(drift: &DriftView) -> CareView {
+    let DriftView { node, app, .. } = drift;
+    let runs = drift.runs.as_deref().unwrap_or("nothing");
+    let left = drift.left_by.as_ref();
+    let left = left.map_or(String::new(), |id| format!(", left so by {id}"));
+    let (text, hint) = match &drift.should {
+        Some(should) => (
+            format!("{app}: runs {runs}, current is {should}{left}"),
+            format!("rota node converge {node}"),
+        ),
+        None => (
+            format!("{app}: runs {runs}, and is no target of it any more"),
+            format!("rota node label {node} KEY=VALUE"),
+        ),
+    };
+    CareView { name: node.clone(), env: drift.env.clone(), text, hint }
 }
 
 /// Nodes and edges that somebody should look at, and what to do.
@@ -96,9 +131,6 @@ fn care(state: &State, nodes: &[NodeView], reader: Reader<'_>) -> Vec<CareView> 
         }
         for app in node.apps.iter().filter(|app| !app.release.is_empty()) {
             if serves(app) {
-                if let Some((text, hint)) = drift(state, node, app) {
-                    add(&node.name, &node.env, text, hint);
-                }
                 continue;
             }
             let updating = state.rollouts.values().any(|active| {

@@ -2,6 +2,7 @@
 //!
 //! Paths are those of the public contract, without `/api/v1/`. Nothing here changes anything.
 
+pub mod drains;
 pub mod envs;
 pub mod fleet;
 pub mod glance;
@@ -124,6 +125,14 @@ impl Api {
                 self.rollout(name(app)?, name(env)?, Some(revision), reader).await
             }
             ["history", app, env] => self.history(&name(app)?, &name(env)?, reader).await,
+            ["drains", node] => {
+                let node = name(node)?;
+                match drains::drain(&self.engine.read(), &node, reader) {
+                    Some(view) => json(view),
+                    None => Err(Sort::NotFound
+                        .error(format!("there is no node {node}"), "`rota node ls` lists them")),
+                }
+            }
             ["controllers"] => json(fleet::controllers(&self.engine.read())),
             ["envs"] => json(envs::envs(&self.engine.read(), reader)),
             ["events"] => json(fleet::events(&self.engine.read(), query, reader)),

@@ -179,6 +179,9 @@ fn strategy(strategy: &Strategy) -> String {
     if strategy.rehearse_rollback {
         more("the way back rehearsed with the first batch".to_owned());
     }
+    if strategy.catch_up {
+        more("nodes that drift are brought back by themselves".to_owned());
+    }
     if let Some(label) = &strategy.spread_by {
         more(format!("one {label} at a time"));
     }

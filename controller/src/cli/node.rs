@@ -1,15 +1,14 @@
 //! `rota node`: the hosts that run the agent.
 
-use std::collections::HashMap;
-
 use clap::Subcommand;
 use rota_proto::operator::{NodeVerb, change};
 use rota_rollout::names::NodeName;
 
-use super::args;
+use super::converge::{self, ConvergeArgs};
 use super::desk::Desk;
+use super::drain::{self, DrainArgs, UndrainArgs};
 use super::outcome::{Exit, Failure};
-use super::render;
+use super::{args, render};
 use crate::view::NodeView;
 
 /// Look at nodes, take them out of traffic, label or remove them
@@ -30,20 +29,18 @@ pub enum NodeCommand {
         name: NodeName,
     },
     /// Take every app of a node out of traffic, and keep it out until `undrain`
-    #[command(after_help = "Examples:\n  rota node drain web-01 -m \"new disk\"")]
-    Drain {
-        /// The node
-        name: NodeName,
-        /// Why, for the audit log
-        #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
-        message: String,
-    },
+    #[command(
+        after_help = "It is refused where an app would have less capacity than its strategy \
+        promises.\n\nExamples:\n  rota node drain web-01 -m \"new disk\"\n  \
+        rota node drain web-01 --wait --timeout 10m -m \"kernel\"\n  \
+        rota node drain web-01 --force -m \"it burns\""
+    )]
+    Drain(DrainArgs),
     /// Bring a drained node back into traffic
-    #[command(after_help = "Examples:\n  rota node undrain web-01")]
-    Undrain {
-        /// The node
-        name: NodeName,
-    },
+    #[command(after_help = "Examples:\n  rota node undrain web-01\n  \
+                            rota node undrain web-01 --wait")]
+    Undrain(UndrainArgs),
+    Converge(ConvergeArgs),
     /// Set labels of a node; `KEY=` removes one
     #[command(after_help = "Examples:\n  rota node label web-01 zone=a tier=front\n  \
                             rota node label web-01 zone=")]
@@ -62,41 +59,36 @@ pub enum NodeCommand {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
+        /// Although it is being updated, or an app would have less than its strategy promises
+        #[arg(long)]
+        force: bool,
     },
 }
 
 /// Carries out `rota node`.
 pub async fn run(desk: &Desk, command: NodeCommand) -> Result<Exit, Failure> {
-    let verb = |name: &NodeName, verb: &str, message: String| NodeVerb {
+    let verb = |name: &NodeName, verb: &str| NodeVerb {
         name: name.to_string(),
         verb: verb.to_owned(),
-        labels: HashMap::new(),
-        message,
+        ..NodeVerb::default()
     };
     let (change, done) = match command {
         NodeCommand::Ls { env } => return ls(desk, env).await,
         NodeCommand::Inspect { name } => {
             return desk.show(&format!("nodes/{name}"), render::node).await;
         }
-        NodeCommand::Drain { name, message } => (
-            verb(&name, "drain", message),
-            format!("{name} is leaving traffic; `rota node inspect {name}` shows when it is out"),
-        ),
-        NodeCommand::Undrain { name } => {
-            (verb(&name, "undrain", String::new()), format!("{name} is returning to traffic"))
-        }
+        NodeCommand::Drain(args) => return drain::drain(desk, args).await,
+        NodeCommand::Undrain(args) => return drain::undrain(desk, args).await,
+        NodeCommand::Converge(args) => return converge::run(desk, args).await,
         NodeCommand::Label { name, labels } => {
             let labels = labels.into_iter().collect();
-            (
-                NodeVerb { labels, ..verb(&name, "label", String::new()) },
-                format!("the labels of {name} are set"),
-            )
+            (NodeVerb { labels, ..verb(&name, "label") }, format!("the labels of {name} are set"))
         }
-        NodeCommand::Rm { name, yes } => {
+        NodeCommand::Rm { name, yes, force } => {
             let question = format!("forget {name} and revoke its certificate?");
             desk.talk.confirm(&question, yes)?;
             (
-                verb(&name, "rm", String::new()),
+                NodeVerb { force, ..verb(&name, "rm") },
                 format!("{name} is removed, and its certificate is revoked"),
             )
         }

@@ -3,12 +3,12 @@
 mod limits;
 mod refusals;
 mod release;
-
-use std::collections::BTreeSet;
+mod start;
 
 use rota_rollout::batches::{Plan, Target, plan};
-use rota_rollout::names::{EnvName, NodeName, Release, Revision, RolloutId, Version};
+use rota_rollout::names::{EnvName, NodeName, Release, Revision, RolloutId};
 use rota_rollout::rollout::{Head, Kind, Rollout, Spec};
+use rota_rollout::strategy::{Deadline, Offline, OnFailure};
 use rota_rollout::verbs::Verb;
 use rota_rollout::{What, names::AppName};
 use serde_json::json;
@@ -16,8 +16,8 @@ use serde_json::json;
 use super::batch::Answer;
 use super::carry::NewEvent;
 use super::records::{
-    EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord, ReleaseRecord, SpecRecord,
-    keys,
+    AgentRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord, ReleaseRecord,
+    SpecRecord, keys,
 };
 use super::state::Active;
 use super::windows::instant;
@@ -28,44 +28,7 @@ use crate::manifest::{Manifest, Resolved, Via};
 use crate::view::{ErrorView, PlanView, SkippedView};
 use limits::limits;
 use release::release_for;
-
-/// A new rollout, as asked.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// What.
-    pub app: AppName,
-    /// Where.
-    pub env: EnvName,
-    /// To which release; `None` with undo and restart.
-    pub version: Option<Version>,
-    /// A manifest whose strategy and target count instead of the release's own.
-    pub manifest: Option<Given>,
-    /// What sort of movement.
-    pub kind: Kind,
-    /// Undo: to this revision.
-    pub to_revision: Option<Revision>,
-    /// Why.
-    pub message: String,
-    /// Replace a rollout that runs.
-    pub supersede: bool,
-    /// Plan: the artifact that would be pushed.
-    pub digest: Option<rota_rollout::Digest>,
-    /// Only these nodes are moved, although the others count.
-    pub only: Option<BTreeSet<NodeName>>,
-    /// Heed no freeze and no window, and why.
-    pub break_glass: Option<String>,
-}
-
-/// A manifest as an operator sent it.
-#[derive(Debug, Clone)]
-pub struct Given {
-    /// Checked.
-    pub manifest: Manifest,
-    /// As it was written.
-    pub text: String,
-    /// Its name as the operator wrote it.
-    pub name: String,
-}
+pub use start::{Given, Start};
 
 /// Everything that admission found out.
 struct Found {
@@ -108,7 +71,7 @@ impl Turn<'_> {
         let found = find(self.state, &start)?;
         let mut refusals = found.plan.refusals.clone();
         if let Some(running) = self.state.running(&start.app, &start.env)
-            && !start.supersede
+            && !gives_way(running, start.supersede)
         {
             let in_the_way = in_the_way(&running.rollout);
             refusals.insert(0, format!("{}: {}", in_the_way.message, in_the_way.hint));
@@ -146,7 +109,7 @@ impl Turn<'_> {
     /// One rollout of an app in an environment at a time; the older one gives way only when asked to.
     fn make_way(&mut self, start: &Start) -> Result<(), ErrorView> {
         let Some(running) = self.state.running(&start.app, &start.env) else { return Ok(()) };
-        if !start.supersede {
+        if !gives_way(running, start.supersede) {
             return Err(in_the_way(&running.rollout));
         }
         let id = running.rollout.spec.id.clone();
@@ -181,7 +144,7 @@ impl Turn<'_> {
             Via::Edge(pool) => Some(pool.clone()),
             Via::Endpoint | Via::Command | Via::None => None,
         };
-        let record = SpecRecord { spec: spec.clone(), release, pool };
+        let record = SpecRecord { spec: spec.clone(), release, pool, by_itself: start.by_itself };
         let nodes = plan.nodes(&targets);
         let owner = OwnerRecord { controller: self.state.name.clone(), term: 1 };
         let prefix = keys::rollout(id);
@@ -238,6 +201,11 @@ struct Admitted {
     who: String,
 }
 
+/// A rollout that nobody asked for is not in the way of one that somebody asks for.
+fn gives_way(running: &Active, supersede: bool) -> bool {
+    supersede || running.record.by_itself
+}
+
 fn in_the_way(running: &Rollout) -> ErrorView {
     let id = &running.spec.id;
     Sort::Refused.error(
@@ -269,26 +237,34 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
     if start.only.is_some() || start.kind != Kind::Deploy {
         resolved.strategy.rehearse_rollback = false; // nobody goes back to what he leaves in a hurry
     }
+    if start.by_itself {
+        // It ends whatever happens: nobody waits for it, and it must not be in anybody's way.
+        resolved.strategy.on_failure = OnFailure::Continue;
+        resolved.strategy.offline = Offline::Skip;
+        resolved.strategy.deadline = Deadline::None;
+    }
     let targets = targets(state, start, &resolved);
     let restart = start.kind == Kind::Restart;
     let mut plan = plan(&targets, &resolved.strategy, &release.release(), restart);
     plan.refusals.extend(refusals::unsafe_here(state, start, &resolved));
+    plan.refusals.extend(strangers(start, &targets));
     plan.notes.extend(nothing_spread(&targets, &resolved));
     Ok(Found { release, resolved, targets, plan })
 }
 
+/// Is a node a target of this manifest?
+pub(super) fn matches(record: &AgentRecord, env: &EnvName, resolved: &Resolved) -> bool {
+    let (wanted, labels) = (&resolved.target, record.all_labels());
+    record.env == env.as_str()
+        && (wanted.roles.is_empty() || record.roles.iter().any(|r| wanted.roles.contains(r)))
+        && wanted.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+}
+
 /// The nodes that the manifest's `[target]` means.
 fn targets(state: &State, start: &Start, resolved: &Resolved) -> Vec<Target> {
-    let wanted = &resolved.target;
-    let matches = |record: &super::records::AgentRecord| {
-        let labels = record.all_labels();
-        record.env == start.env.as_str()
-            && (wanted.roles.is_empty() || record.roles.iter().any(|r| wanted.roles.contains(r)))
-            && wanted.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
-    };
     state
         .nodes()
-        .filter(|(_, agent)| matches(&agent.record))
+        .filter(|(_, agent)| matches(&agent.record, &start.env, resolved))
         .map(|(name, agent)| Target {
             name: name.clone(),
             observed: state.observed(name, &start.app, None),
@@ -301,6 +277,17 @@ fn targets(state: &State, start: &Start, resolved: &Resolved) -> Vec<Target> {
             left_alone: start.only.as_ref().is_some_and(|only| !only.contains(name)),
         })
         .collect()
+}
+
+/// Nodes that are named, and are no targets.
+fn strangers(start: &Start, targets: &[Target]) -> Option<String> {
+    let is_target = |name: &NodeName| targets.iter().any(|target| target.name == *name);
+    let only = start.only.iter().flatten();
+    let strangers: Vec<NodeName> = only.filter(|name| !is_target(name)).cloned().collect();
+    (!strangers.is_empty()).then(|| {
+        let (app, env) = (&start.app, &start.env);
+        format!("no targets of {app} in {env}: {}", rota_rollout::gate::list(&strangers))
+    })
 }
 
 /// Is a label to spread by that nobody has? A slip of the pen, as like as not.

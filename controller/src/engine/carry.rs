@@ -71,6 +71,10 @@ struct Over {
     state: &'static str,
     /// What is current from now on; `None`: what was.
     current: Option<Currently>,
+    /// The release it moved to.
+    to: Release,
+    /// Targets that it could not bring there, or was told to leave.
+    left: BTreeSet<NodeName>,
 }
 
 /// A release that becomes current, and who was away when it came.
@@ -84,6 +88,15 @@ fn late(rollout: &Rollout) -> BTreeSet<NodeName> {
     let away =
         |phase: &Phase| matches!(phase, Phase::Skipped { why: Skip::Offline | Skip::Drained });
     let nodes = rollout.nodes().iter().filter(|(_, node)| away(&node.phase));
+    nodes.map(|(name, _)| name.clone()).collect()
+}
+
+/// The targets that failed, or that an operator skipped.
+fn left(rollout: &Rollout) -> BTreeSet<NodeName> {
+    let is_left = |phase: &Phase| {
+        matches!(phase, Phase::Failed { .. } | Phase::Skipped { why: Skip::ByOperator })
+    };
+    let nodes = rollout.nodes().iter().filter(|(_, node)| is_left(&node.phase));
     nodes.map(|(name, _)| name.clone()).collect()
 }
 
@@ -149,6 +162,8 @@ impl Turn<'_> {
                 release: active.rollout.spec.to.clone(),
                 late: late(&active.rollout),
             }),
+            to: active.rollout.spec.to.clone(),
+            left: left(&active.rollout),
         });
         for result in results {
             self.written(result);
@@ -170,8 +185,15 @@ impl Turn<'_> {
         let fleet = self.state.fleets.entry(key).or_insert_with(|| FleetRecord::new(id.revision));
         fleet.open.remove(&id.revision);
         *fleet.ended.entry(over.state.to_owned()).or_default() += 1;
+        let was = fleet.currents.last().map(|current| current.release.clone());
+        if over.current.is_some() && was.as_ref() != Some(&over.to) {
+            fleet.left.clear();
+        }
+        if over.current.is_some() || was.as_ref() == Some(&over.to) {
+            fleet.left.extend(over.left.into_iter().map(|name| (name, id.revision)));
+        }
         if let Some(Currently { release, late }) = over.current {
-            let same = fleet.currents.last().is_some_and(|current| current.release == release);
+            let same = was.as_ref() == Some(&release);
             if same {
                 fleet.late.extend(late);
             } else {

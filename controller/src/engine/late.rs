@@ -1,5 +1,5 @@
-//! Nodes that were away when a release came get it when they are back, within the same limits: by a rollout that moves
-//! only them.
+//! Nodes that were away when a release came, are new, or were made anew get it by themselves, within the same limits: by
+//! a rollout that moves only them. With `catch_up = true` so do those that run something else than they should.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,9 @@ use rota_rollout::rollout::Kind;
 
 use super::records::keys;
 use super::{Start, Turn};
+
+/// How often nodes are looked for that run nothing or something else: it reads manifests and all nodes.
+const LOOK_EVERY_MS: u64 = 2_000;
 
 /// Who starts rollouts that nobody asked for.
 const BY_ITSELF: &str = "rota";
@@ -22,37 +25,49 @@ impl Turn<'_> {
             .fleets
             .iter()
             .filter(|((app, env), fleet)| {
-                // Held in a closed window it would be in the way of every deploy: it begins when they open.
-                !fleet.late.is_empty()
+                // Held in a closed window it would be in the way: it begins when they open.
+                !fleet.currents.is_empty()
                     && self.state.running(app, env).is_none()
                     && self.state.closed(env).is_none()
+                    && self.state.envs.get(env).is_none_or(|record| record.frozen.is_none())
             })
             .map(|(key, _)| key.clone())
             .collect();
+        let look = self.at.since(self.state.strays_seen).0 >= LOOK_EVERY_MS;
+        if look {
+            self.state.strays_seen = self.at;
+        }
         for (app, env) in waiting {
             let Some(current) = self.state.current(&app, &env).cloned() else { continue };
             self.forget_settled(&app, &env, &current);
-            let returned = self.returned(&app, &env);
-            if !returned.is_empty() {
-                self.bring(app, env, current, returned);
+            let mut nodes = self.returned(&app, &env);
+            if look {
+                nodes.extend(self.strays(&app, &env));
+            }
+            if !nodes.is_empty() {
+                self.bring(app, env, current, nodes);
             }
         }
     }
 
-    /// Late nodes that are gone for good, or have the release already, are late no more.
+    /// Late nodes that are gone for good, or have the release already, are late no more; and those that have it are not
+    /// left any more.
     fn forget_settled(&mut self, app: &AppName, env: &EnvName, current: &Release) {
         let key = (app.clone(), env.clone());
         let Some(fleet) = self.state.fleets.get(&key) else { return };
-        let is_late = |name: &&NodeName| {
+        let is_open = |name: &NodeName| {
             let has = self.state.runs(name, app).as_ref() == Some(current);
             let serves = self.state.observed(name, app, None).serving == Serving::In;
             self.state.node(name).is_some_and(|node| node.record.env == env.as_str())
                 && !(has && serves)
         };
-        let late: BTreeSet<NodeName> = fleet.late.iter().filter(is_late).cloned().collect();
+        let late: BTreeSet<NodeName> =
+            fleet.late.iter().filter(|name| is_open(name)).cloned().collect();
+        let mut left = fleet.left.clone();
+        left.retain(|name, _| is_open(name));
         let Some(fleet) = self.state.fleets.get_mut(&key) else { return };
-        if fleet.late != late {
-            fleet.late = late;
+        if fleet.late != late || fleet.left != left {
+            (fleet.late, fleet.left) = (late, left);
             let written = self.batch.put(keys::fleet(app, env), fleet);
             self.written(written);
         }
@@ -62,34 +77,48 @@ impl Turn<'_> {
     fn returned(&self, app: &AppName, env: &EnvName) -> BTreeSet<NodeName> {
         let fleet = self.state.fleets.get(&(app.clone(), env.clone()));
         let late = fleet.into_iter().flat_map(|fleet| &fleet.late);
-        let back = |name: &&NodeName| {
-            let observed = self.state.observed(name, app, None);
-            let here = self.state.node(name).is_some_and(|node| node.session.is_some());
-            here && observed.online && !observed.drained && !observed.busy
+        late.filter(|name| self.may_move(name, app)).cloned().collect()
+    }
+
+    /// Those that have nothing yet, and with `catch_up` those that run something else. Who failed or was skipped in a
+    /// rollout is not tried for ever.
+    fn strays(&self, app: &AppName, env: &EnvName) -> BTreeSet<NodeName> {
+        let key = (app.clone(), env.clone());
+        let Some(fleet) = self.state.fleets.get(&key) else { return BTreeSet::new() };
+        let drift = self.state.drift(app, env, fleet);
+        let mends = || {
+            self.state.current_manifest(app, env).is_some_and(|manifest| manifest.strategy.catch_up)
         };
-        late.filter(back).cloned().collect()
+        let mends = !drift.is_empty() && mends();
+        let due = drift.into_iter().filter(|stray| {
+            stray.left.is_none()
+                && stray.should.is_some()
+                && (stray.runs.is_none() || mends)
+                && self.may_move(&stray.node, app)
+        });
+        due.map(|stray| stray.node).collect()
+    }
+
+    fn may_move(&self, name: &NodeName, app: &AppName) -> bool {
+        let observed = self.state.observed(name, app, None);
+        let here = self.state.node(name).is_some_and(|node| node.session.is_some());
+        here && observed.online && !observed.drained && !observed.busy
     }
 
     fn bring(&mut self, app: AppName, env: EnvName, to: Release, nodes: BTreeSet<NodeName>) {
         let names: Vec<NodeName> = nodes.iter().cloned().collect();
         let start = Start {
-            app: app.clone(),
-            env: env.clone(),
             version: Some(to.version),
-            manifest: None,
-            kind: Kind::Deploy,
-            to_revision: None,
             message: format!("catches up: {}", list(&names)),
-            supersede: false,
-            digest: None,
             only: Some(nodes.clone()),
-            break_glass: None,
+            by_itself: true,
+            ..Start::new(app.clone(), env.clone(), Kind::Deploy)
         };
         if let Err(refused) = self.start(start, BY_ITSELF) {
             tracing::debug!(%app, %env, why = refused.message, "late nodes cannot catch up yet");
             return;
         }
-        // What becomes of them is this rollout's to say; a node that fails is not tried for ever.
+        // What becomes of them is this rollout's to say.
         let Some(fleet) = self.state.fleets.get_mut(&(app.clone(), env.clone())) else { return };
         fleet.late.retain(|name| !nodes.contains(name));
         let written = self.batch.put(keys::fleet(&app, &env), fleet);

@@ -123,6 +123,10 @@ pub struct FleetRecord {
     /// Targets of the current release that were away when it came, and have not got it yet.
     #[serde(default)]
     pub late: BTreeSet<NodeName>,
+    /// Nodes that failed on the way to the current release, or were skipped by an operator, and the rollout in which:
+    /// they are not moved by themselves.
+    #[serde(default)]
+    pub left: BTreeMap<NodeName, Revision>,
     /// The rollouts that are not over. Several only while older ones give way to the newest.
     #[serde(default)]
     pub open: BTreeSet<Revision>,
@@ -139,6 +143,7 @@ impl FleetRecord {
             currents: Vec::new(),
             once_ran: Vec::new(),
             late: BTreeSet::new(),
+            left: BTreeMap::new(),
             open: BTreeSet::new(),
             ended: BTreeMap::new(),
         }
@@ -205,6 +210,9 @@ pub struct SpecRecord {
     pub release: ReleaseRecord,
     /// The pool, when edges serve it.
     pub pool: Option<String>,
+    /// Nobody asked for it: nodes catch up. It gives way to whatever an operator starts.
+    #[serde(default)]
+    pub by_itself: bool,
 }
 
 /// Where a rollout stands.

@@ -113,6 +113,8 @@ pub struct State {
     pub store_down: Option<String>,
     /// This controller takes no new rollouts.
     pub draining: bool,
+    /// When nodes that run something else than they should were looked for last.
+    pub strays_seen: Timestamp,
     /// The certificates of nodes that were revoked: serial and node.
     pub banned: Vec<(String, NodeName)>,
 }
@@ -167,7 +169,11 @@ impl State {
         };
         Observed {
             online: agent.online,
-            serving: serving(&agent.record, app),
+            serving: match serving(&agent.record, app) {
+                // It is on its way out, whatever was seen last: nothing else may be taken out for it.
+                Serving::In if agent.record.drained => Serving::Out,
+                serving => serving,
+            },
             busy: self.is_busy(name, own),
             drained: agent.record.drained,
         }

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use rota_proto::agent::{Goodbye, Standing, to_agent};
 use rota_rollout::What;
 use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Timestamp, Version};
 use rota_rollout::verbs::{Verb, allow, with_glass};
 use serde_json::json;
 
-use super::agents::store_key;
 use super::batch::Answer;
 use super::carry::NewEvent;
+use super::nodes::Drain;
 use super::own::Service;
 use super::records::{EnvRecord, Freeze, ReleaseRecord, WindowRecord, keys};
 use super::state::AgentKey;
-use super::{Start, Turn, message};
+use super::{Start, Turn};
 use crate::calendar::Window;
 use crate::errors::Sort;
 use crate::manifest::Manifest;
@@ -42,10 +41,14 @@ pub enum Ask {
     Push(ReleaseRecord),
     /// No more of a release.
     RemoveRelease { app: AppName, version: Version },
-    /// A node out of traffic, or back.
-    DrainNode { name: NodeName, drained: bool },
+    /// A node out of traffic.
+    DrainNode { name: NodeName, asked: Drain },
+    /// The node back into traffic.
+    UndrainNode { name: NodeName },
     /// Other labels.
     LabelNode { name: NodeName, labels: BTreeMap<String, String> },
+    /// Whether a node or edge may be removed; changes nothing.
+    MayRemove(AgentKey),
     /// A node or edge that was revoked is forgotten.
     ForgetAgent(AgentKey),
     /// Nothing moves in an environment, and why.
@@ -88,7 +91,9 @@ impl Turn<'_> {
             Ask::RemoveWindow { env, which } => self.remove_window(&env, &which, &who),
             Ask::Push(release) => self.push(release),
             Ask::RemoveRelease { app, version } => self.remove_release(&app, &version),
-            Ask::DrainNode { name, drained } => self.drain_node(&name, drained, &who),
+            Ask::DrainNode { name, asked } => self.drain_node(&name, &asked, &who),
+            Ask::UndrainNode { name } => self.undrain_node(&name, &who),
+            Ask::MayRemove(key) => self.may_remove(&key),
             Ask::LabelNode { name, labels } => self.label_node(&name, labels),
             Ask::ForgetAgent(key) => self.forget_agent(&key),
             Ask::Freeze { env, why, until } => {
@@ -223,66 +228,6 @@ impl Turn<'_> {
         on.map(|(name, _)| format!("on {name}"))
     }
 
-    fn drain_node(&mut self, name: &NodeName, drained: bool, who: &str) -> Answer {
-        let key = AgentKey::Node(name.clone());
-        let Some(agent) = self.state.agents.get_mut(&key) else { return Err(no_node(name)) };
-        let deed = if drained { "drained" } else { "undrained" };
-        if agent.record.drained == drained {
-            return applied(format!("node {name} is {deed} already"));
-        }
-        agent.record.drained = drained;
-        let env = Some(agent.record.env.clone());
-        let written = self.batch.put(store_key(&key), &agent.record);
-        self.written(written);
-        self.batch.send(key, message(to_agent::Message::Standing(Standing { drained })));
-        let node = Some(name.to_string());
-        let text = format!("node {name} {deed} by {who}");
-        self.event(NewEvent { env, node, ..NewEvent::new("node", text) });
-        self.observe(name, None);
-        applied(if drained {
-            format!("node {name} leaves traffic and stays out until `rota node undrain {name}`")
-        } else {
-            format!("node {name} returns to traffic")
-        })
-    }
-
-    fn label_node(&mut self, name: &NodeName, labels: BTreeMap<String, String>) -> Answer {
-        let key = AgentKey::Node(name.clone());
-        let Some(agent) = self.state.agents.get_mut(&key) else { return Err(no_node(name)) };
-        agent.record.labels_set.extend(labels);
-        let all = agent.record.all_labels();
-        let written = self.batch.put(store_key(&key), &agent.record);
-        self.written(written);
-        let all: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        applied(format!("node {name} has the labels {}", all.join(" ")))
-    }
-
-    fn forget_agent(&mut self, key: &AgentKey) -> Answer {
-        let Some(agent) = self.state.agents.remove(key) else {
-            let (AgentKey::Node(name) | AgentKey::Edge(name)) = key;
-            return Err(no_node(name));
-        };
-        if let Some(session) = agent.session {
-            let goodbye = Goodbye { reason: "this agent was removed and revoked".to_owned() };
-            if session.out.try_send(message(to_agent::Message::Goodbye(goodbye))).is_err() {
-                tracing::debug!("the removed agent is gone already");
-            }
-        }
-        self.batch.delete(store_key(key));
-        match key {
-            AgentKey::Node(name) => {
-                self.observe(name, None);
-                self.tell_edges();
-                applied(format!("node {name} is removed and its certificates are revoked"))
-            }
-            AgentKey::Edge(name) => {
-                self.tell_directory(&agent.record.env);
-                self.edges_moved();
-                applied(format!("edge {name} is removed and its certificates are revoked"))
-            }
-        }
-    }
-
     fn freeze(&mut self, env: &EnvName, freeze: Freeze) -> Answer {
         let why = format!("{} (by {})", freeze.why, freeze.who);
         let until = freeze.until.map(crate::access::rfc3339);
@@ -337,10 +282,6 @@ impl Turn<'_> {
             }
         }
     }
-}
-
-fn no_node(name: &NodeName) -> ErrorView {
-    not_found(format!("there is no node {name}"), "`rota node ls` lists them")
 }
 
 /// A version that is pushed again must be the same release.

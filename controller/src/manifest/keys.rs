@@ -33,6 +33,7 @@ const TABLES: &[(&str, &[&str])] = &[
             "spread_by",
             "deadline",
             "rehearse_rollback",
+            "catch_up",
         ],
     ),
     ("target", &["roles", "labels"]),

@@ -87,6 +87,7 @@ fn every_default() {
             spread_by: None,
             deadline: Deadline::None,
             rehearse_rollback: false,
+            catch_up: false,
         },
         target: Target { roles: BTreeSet::new(), labels: BTreeMap::new() },
     };

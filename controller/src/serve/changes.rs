@@ -13,7 +13,7 @@ use tonic::{Response, Status};
 use super::operators::{OperatorService, document};
 use crate::access::audit::Deed;
 use crate::access::{Action, Caller, now, rfc3339};
-use crate::engine::{AgentKey, Answer, Ask, Asked};
+use crate::engine::{AgentKey, Answer, Ask, Asked, Drain};
 use crate::errors::{Sort, status};
 use crate::view::{ErrorView, NewTokenView};
 use asked::{act_of, bad_name, controller, env, invited, start_of};
@@ -188,14 +188,26 @@ async fn node(
     };
     service.access.permit(caller, action, Some(&env), name.as_str()).await?;
     let wanted = match verb.verb.as_str() {
-        "drain" => Ok(Ask::DrainNode { name: name.clone(), drained: true }),
-        "undrain" => Ok(Ask::DrainNode { name: name.clone(), drained: false }),
+        "drain" => {
+            let asked = Drain { why: verb.message.clone(), force: verb.force };
+            Ok(Ask::DrainNode { name: name.clone(), asked })
+        }
+        "undrain" => Ok(Ask::UndrainNode { name: name.clone() }),
         "label" => {
             Ok(Ask::LabelNode { name: name.clone(), labels: verb.labels.into_iter().collect() })
         }
         "rm" => {
-            let revoked = revoke(service, &key, &name, &verb.message).await;
-            revoked.map(|()| Ask::ForgetAgent(key))
+            let may = match verb.force {
+                true => Ok(()),
+                false => ask(service, caller, Ask::MayRemove(key.clone())).await.map(|_| ()),
+            };
+            match may {
+                Ok(()) => {
+                    let revoked = revoke(service, &key, &name, &verb.message).await;
+                    revoked.map(|()| Ask::ForgetAgent(key))
+                }
+                Err(error) => Err(error),
+            }
         }
         other => {
             let hint = "use drain, undrain, label or rm";
@@ -206,7 +218,7 @@ async fn node(
         Ok(wanted) => ask(service, caller, wanted).await,
         Err(error) => Err(error),
     };
-    let what = format!("node {}", verb.verb);
+    let what = format!("node {}{}", verb.verb, if verb.force { " --force" } else { "" });
     let done = Done { what: &what, target: name.to_string(), message: &verb.message };
     write_down(service, caller, done, &answer).await;
     document(answer)

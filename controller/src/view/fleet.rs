@@ -15,6 +15,9 @@ pub struct StatusView {
     pub rollouts: Vec<RolloutView>,
     /// Nodes and edges that somebody should look at.
     pub care: Vec<CareView>,
+    /// Nodes that run something else than they should; each needs care, too.
+    #[serde(default)]
+    pub drift: Vec<DriftView>,
     /// Every environment.
     pub envs: Vec<EnvView>,
     /// Every controller.
@@ -50,6 +53,55 @@ pub struct CareView {
     pub text: String,
     /// What to do: a command, or empty.
     pub hint: String,
+}
+
+/// A node that runs something else than it should, while no rollout is about to change that.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriftView {
+    /// The node.
+    pub node: String,
+    /// Its environment.
+    pub env: String,
+    /// The app.
+    pub app: String,
+    /// The version that runs; absent: none, it is new or was made anew.
+    pub runs: Option<String>,
+    /// The version that should; absent: none, it is no target any more.
+    pub should: Option<String>,
+    /// The rollout in which it failed or was skipped: it is not moved by itself any more. Absent: none.
+    pub left_by: Option<String>,
+}
+
+/// How far a node is out of traffic (`drains/NODE`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrainView {
+    /// The node.
+    pub node: String,
+    /// As in [`NodeView`].
+    pub state: String,
+    /// Does an operator want it out of traffic?
+    pub drained: bool,
+    /// Why it could not be drained now; empty: it may.
+    pub refusals: Vec<String>,
+    /// Is every app that runs there out of traffic, with nothing in flight?
+    pub out: bool,
+    /// Is every app that runs there in traffic?
+    pub serves: bool,
+    /// What runs there.
+    pub apps: Vec<DrainedAppView>,
+}
+
+/// One app of a node that drains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrainedAppView {
+    /// The app.
+    pub app: String,
+    /// `healthy|unhealthy|stopped`.
+    pub health: String,
+    /// `in|draining|out`.
+    pub traffic: String,
+    /// What the edges say is still in flight there.
+    pub in_flight: u64,
 }
 
 /// One environment (`envs`).

@@ -13,6 +13,15 @@ use crate::view::ErrorView;
 pub(super) fn release_for(state: &State, start: &Start) -> Result<ReleaseRecord, ErrorView> {
     let (app, env) = (&start.app, &start.env);
     let wanted = match start.kind {
+        // Nodes are brought to what is current.
+        Kind::Deploy if start.only.is_some() && start.version.is_none() => {
+            state.current(app, env).map(|current| current.version.clone()).ok_or_else(|| {
+                Sort::Refused.error(
+                    format!("nothing of {app} is current in {env}"),
+                    format!("`rota deploy` brings a release to {env} first"),
+                )
+            })?
+        }
         Kind::Deploy => start
             .version
             .clone()

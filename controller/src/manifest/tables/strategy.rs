@@ -60,6 +60,7 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Strategy {
     set(&mut strategy.rehearse_rollback, table.get("rehearse_rollback"), |entry| {
         reader.yes_or_no(entry)
     });
+    set(&mut strategy.catch_up, table.get("catch_up"), |entry| reader.yes_or_no(entry));
     strategy
 }
 

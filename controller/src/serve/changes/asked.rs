@@ -37,6 +37,10 @@ pub(super) fn start_of(asked: StartRequest) -> Result<Start, ErrorView> {
         WireKind::Deploy => Kind::Deploy,
         WireKind::Undo => Kind::Undo,
         WireKind::Restart => Kind::Restart,
+        WireKind::Converge if asked.nodes.is_empty() => {
+            return Err(Sort::Usage.error("no node is named", "`rota node converge NODE`"));
+        }
+        WireKind::Converge => Kind::Deploy,
     };
     let given = match asked.manifest.as_str() {
         "" => None,
@@ -65,7 +69,11 @@ pub(super) fn start_of(asked: StartRequest) -> Result<Start, ErrorView> {
         to_revision: (asked.to_revision > 0).then_some(Revision(asked.to_revision)),
         message: asked.message.clone(),
         supersede: asked.supersede,
-        only: None,
+        only: match asked.nodes.as_slice() {
+            [] => None,
+            nodes => Some(crate::wire::nodes(nodes).map_err(bad_name)?.into_iter().collect()),
+        },
+        by_itself: false,
         break_glass: match (asked.break_glass, asked.message.as_str()) {
             (false, _) => None,
             (true, "") => return Err(no_reason("--break-glass")),

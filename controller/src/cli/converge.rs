@@ -1,0 +1,86 @@
+//! `rota node converge`: nodes that run something else than they should, brought to the current release.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::Args;
+use rota_proto::operator::{Kind, StartRequest};
+use rota_rollout::names::{AppName, EnvName, NodeName};
+
+use super::desk::Desk;
+use super::glass::GlassArgs;
+use super::outcome::{Exit, Failure};
+use super::rollout::{self, FollowArgs};
+use super::talk;
+use crate::view::{DriftView, StatusView};
+
+/// Bring nodes that drifted to the current release of their environment, and follow it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota node converge web-03\n  \
+    rota node converge web-03 web-04 -m \"after the new disk\"\n  \
+    rota node converge --env prod\n  rota node converge --env prod --app shop --detach\n\n\
+    Each app gets a rollout that moves only these nodes, within the limits of its strategy.\n\
+    Exit codes are those of `rota deploy`; 0 also when nothing has drifted.")]
+pub struct ConvergeArgs {
+    /// The nodes; or all that drifted in an environment, with --env
+    #[arg(required_unless_present = "env", conflicts_with = "env")]
+    nodes: Vec<NodeName>,
+    /// All nodes of this environment
+    #[arg(long)]
+    env: Option<EnvName>,
+    /// Only this app
+    #[arg(long)]
+    app: Option<AppName>,
+    /// Why, for the history
+    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+    message: String,
+    #[command(flatten)]
+    glass: GlassArgs,
+    #[command(flatten)]
+    follow: FollowArgs,
+}
+
+/// Carries out `rota node converge`.
+pub async fn run(desk: &Desk, args: ConvergeArgs) -> Result<Exit, Failure> {
+    let mut client = desk.client()?;
+    for node in &args.nodes {
+        client.read(&format!("nodes/{node}")).await?; // a slip of the pen is no node in order
+    }
+    let status: StatusView = talk::parse(&client.read("status").await?)?;
+    let wanted = |drift: &&DriftView| {
+        let named = args.nodes.iter().any(|node| node.as_str() == drift.node);
+        let there = args.env.as_ref().is_some_and(|env| env.as_str() == drift.env);
+        let app = args.app.as_ref().is_none_or(|app| app.as_str() == drift.app);
+        (named || there) && app && drift.should.is_some()
+    };
+    let mut groups: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for drift in status.drift.iter().filter(wanted) {
+        groups.entry((&drift.app, &drift.env)).or_default().insert(&drift.node);
+    }
+    if groups.is_empty() {
+        desk.talk.say("nothing to do: they run what they should, or a rollout is under way");
+        return Ok(Exit::Done);
+    }
+    let mut worst = Exit::Done;
+    for ((app, env), nodes) in groups {
+        let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+        desk.talk.say(&format!("{app} in {env}: {}", names.join(", ")));
+        let message = match args.message.as_str() {
+            "" => format!("converges: {}", crate::words::names(nodes.iter().copied())),
+            why => why.to_owned(),
+        };
+        let request = StartRequest {
+            app: app.to_owned(),
+            env: env.to_owned(),
+            message,
+            kind: Kind::Converge.into(),
+            nodes: names,
+            break_glass: args.glass.break_glass,
+            ..StartRequest::default()
+        };
+        let exit = rollout::start(desk, request, &args.follow).await?;
+        if exit != Exit::Done {
+            worst = exit;
+        }
+    }
+    Ok(worst)
+}

@@ -1,0 +1,212 @@
+//! What operators want of nodes: out of traffic and back, other labels, gone. Within what each app's strategy promises.
+
+use std::collections::BTreeMap;
+
+use rota_proto::agent::{Goodbye, Standing, to_agent};
+use rota_rollout::gate::list;
+use rota_rollout::names::{AppName, EnvName, NodeName};
+use rota_rollout::node::Serving;
+use rota_rollout::strategy::Strategy;
+
+use super::agents::store_key;
+use super::batch::Answer;
+use super::carry::NewEvent;
+use super::state::AgentKey;
+use super::verbs::applied;
+use super::{State, Turn, message};
+use crate::errors::Sort;
+use crate::view::ErrorView;
+
+/// Why an operator drains a node, and whether he insists.
+#[derive(Debug, Clone, Default)]
+pub struct Drain {
+    /// Why; may be empty.
+    pub why: String,
+    /// Although an app would have less than its strategy promises.
+    pub force: bool,
+}
+
+impl State {
+    /// Why a node cannot be taken out of traffic now: each app that would have less than its current release promises.
+    pub fn against_draining(&self, name: &NodeName) -> Vec<String> {
+        let Some(agent) = self.node(name) else { return Vec::new() };
+        let Ok(env) = agent.record.env.parse::<EnvName>() else { return Vec::new() };
+        let apps = agent.record.apps.iter().map(|entry| &entry.app);
+        apps.filter_map(|app| self.too_few(name, app, &env)).collect()
+    }
+
+    fn too_few(&self, name: &NodeName, app: &AppName, env: &EnvName) -> Option<String> {
+        let serves = |name: &NodeName| {
+            let observed = self.observed(name, app, None);
+            observed.online && observed.serving == Serving::In && !self.leaves(name, app, env)
+        };
+        if !serves(name) {
+            return None; // it is out already: to drain it costs nothing
+        }
+        let has = |name: &NodeName| self.observed(name, app, None).serving != Serving::Absent;
+        let here = self.nodes().filter(|(_, agent)| agent.record.env == env.as_str());
+        let all: Vec<&NodeName> = here.map(|(node, _)| node).filter(|node| has(node)).collect();
+        let out: Vec<NodeName> =
+            all.iter().filter(|node| !serves(node)).map(|node| (*node).clone()).collect();
+        if out.len() + 1 == all.len() {
+            return Some(match out.is_empty() {
+                true => format!("{app}: it is the only node that runs it"),
+                false => format!("{app}: it is the last one that serves ({} out)", self.why(&out)),
+            });
+        }
+        let limit = self.promise(app, env)?.widest_limit(all.len());
+        (out.len() >= limit).then(|| {
+            let many = if out.len() == 1 { "is" } else { "are" };
+            format!(
+                "{app}: {} of {} nodes {many} out of traffic already ({}) and its strategy \
+                 allows {limit}",
+                out.len(),
+                all.len(),
+                self.why(&out)
+            )
+        })
+    }
+
+    /// Is the running rollout of the app about to take it out of traffic?
+    fn leaves(&self, name: &NodeName, app: &AppName, env: &EnvName) -> bool {
+        let running = self.running(app, env).map(|active| active.rollout.nodes());
+        running
+            .and_then(|nodes| nodes.get(name))
+            .is_some_and(|node| node.is_out() && node.phase.is_running())
+    }
+
+    /// Names, and why each is out.
+    fn why(&self, out: &[NodeName]) -> String {
+        let [one] = out else { return list(out) };
+        let why = match self.node(one) {
+            Some(agent) if !agent.online => " is offline",
+            Some(agent) if agent.record.drained => " is drained",
+            Some(_) | None => "",
+        };
+        format!("{one}{why}")
+    }
+
+    /// What the current release of an app says of its capacity; what runs where nothing is current says nothing.
+    fn promise(&self, app: &AppName, env: &EnvName) -> Option<Strategy> {
+        let resolved = self.current_manifest(app, env)?;
+        Some(resolved.strategy)
+    }
+}
+
+impl Turn<'_> {
+    /// Takes a node out of traffic. Decided here, in one turn with what rollouts start: both count each other.
+    pub(super) fn drain_node(&mut self, name: &NodeName, asked: &Drain, who: &str) -> Answer {
+        let Some(agent) = self.state.node(name) else { return Err(no_node(name)) };
+        if agent.record.drained {
+            return applied(format!("node {name} is drained already"));
+        }
+        let against = self.state.against_draining(name);
+        if !asked.force && !against.is_empty() {
+            return Err(Sort::Refused.error(
+                format!("node {name} cannot be drained now: {}", against.join("; ")),
+                format!(
+                    "`rota node drain {name} --wait` waits until it may; \
+                     `--force -m WHY` does it all the same"
+                ),
+            ));
+        }
+        let forced = if against.is_empty() { "" } else { " by force" };
+        let why = if asked.why.is_empty() { String::new() } else { format!(": {}", asked.why) };
+        self.wish(name, true, &format!("node {name} drained{forced} by {who}{why}"));
+        applied(format!(
+            "node {name} leaves traffic and stays out until `rota node undrain {name}`"
+        ))
+    }
+
+    pub(super) fn undrain_node(&mut self, name: &NodeName, who: &str) -> Answer {
+        let Some(agent) = self.state.node(name) else { return Err(no_node(name)) };
+        if !agent.record.drained {
+            return applied(format!("node {name} is undrained already"));
+        }
+        self.wish(name, false, &format!("node {name} undrained by {who}"));
+        applied(format!("node {name} returns to traffic"))
+    }
+
+    fn wish(&mut self, name: &NodeName, drained: bool, text: &str) {
+        let key = AgentKey::Node(name.clone());
+        let Some(agent) = self.state.agents.get_mut(&key) else { return };
+        agent.record.drained = drained;
+        let env = Some(agent.record.env.clone());
+        let written = self.batch.put(store_key(&key), &agent.record);
+        self.written(written);
+        self.batch.send(key, message(to_agent::Message::Standing(Standing { drained })));
+        let node = Some(name.to_string());
+        self.event(NewEvent { env, node, ..NewEvent::new("node", text.to_owned()) });
+        self.observe(name, None);
+    }
+
+    /// Other labels. Rollouts that run keep the targets they were admitted with.
+    pub(super) fn label_node(
+        &mut self,
+        name: &NodeName,
+        labels: BTreeMap<String, String>,
+    ) -> Answer {
+        let key = AgentKey::Node(name.clone());
+        let Some(agent) = self.state.agents.get_mut(&key) else { return Err(no_node(name)) };
+        agent.record.labels_set.extend(labels);
+        let all = agent.record.all_labels();
+        let written = self.batch.put(store_key(&key), &agent.record);
+        self.written(written);
+        let all: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        applied(format!("node {name} has the labels {}", all.join(" ")))
+    }
+
+    /// May a node be removed without a fleet that notices? Asked before its certificate is revoked.
+    pub(super) fn may_remove(&self, key: &AgentKey) -> Answer {
+        let AgentKey::Node(name) = key else { return applied(String::new()) };
+        let Some(agent) = self.state.node(name) else { return Err(no_node(name)) };
+        let force = format!("`rota node rm {name} --force` does it all the same");
+        for (id, active) in &self.state.rollouts {
+            let node = active.rollout.nodes().get(name);
+            if node.is_some_and(|node| node.phase.is_running()) {
+                return Err(Sort::Refused.error(
+                    format!("node {name} is being updated by rollout {id}"),
+                    format!("wait for it: `rota rollout status {id} -w`; {force}"),
+                ));
+            }
+        }
+        let against = self.state.against_draining(name);
+        if agent.online && !against.is_empty() {
+            return Err(Sort::Refused.error(
+                format!("node {name} cannot be removed now: {}", against.join("; ")),
+                format!("`rota node drain {name} --wait` first; {force}"),
+            ));
+        }
+        applied(String::new())
+    }
+
+    pub(super) fn forget_agent(&mut self, key: &AgentKey) -> Answer {
+        let Some(agent) = self.state.agents.remove(key) else {
+            let (AgentKey::Node(name) | AgentKey::Edge(name)) = key;
+            return Err(no_node(name));
+        };
+        if let Some(session) = agent.session {
+            let goodbye = Goodbye { reason: "this agent was removed and revoked".to_owned() };
+            if session.out.try_send(message(to_agent::Message::Goodbye(goodbye))).is_err() {
+                tracing::debug!("the removed agent is gone already");
+            }
+        }
+        self.batch.delete(store_key(key));
+        match key {
+            AgentKey::Node(name) => {
+                self.observe(name, None);
+                self.tell_edges();
+                applied(format!("node {name} is removed and its certificates are revoked"))
+            }
+            AgentKey::Edge(name) => {
+                self.tell_directory(&agent.record.env);
+                self.edges_moved();
+                applied(format!("edge {name} is removed and its certificates are revoked"))
+            }
+        }
+    }
+}
+
+fn no_node(name: &NodeName) -> ErrorView {
+    Sort::NotFound.error(format!("there is no node {name}"), "`rota node ls` lists them")
+}
