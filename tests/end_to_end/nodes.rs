@@ -45,7 +45,8 @@ fn drains_keep_what_the_strategy_promises() {
     let view = json(&farm, &["node", "drain", "web-01", "--wait", "-m", "kernel"]);
     assert!(view["out"] == true && view["apps"][0]["in_flight"] == 0, "{view}");
     let refused = run(&farm, &["node", "drain", "web-02"], 1);
-    for told in ["shop: 1 of 3 nodes is out", "web-01 is drained", "allows 1", "--wait", "--force"] {
+    for told in ["shop: 1 of 3 nodes is out", "web-01 is drained", "allows 1", "--wait", "--force"]
+    {
         assert!(refused.contains(told), "{told:?} is not in: {refused}");
     }
     let late = run(&farm, &["node", "drain", "web-02", "--wait", "--timeout", "500ms"], 3);
@@ -80,7 +81,11 @@ fn drains_and_rollouts_count_each_other() {
     deploy(&farm, "1.0.0", FAST, 0);
     run(&farm, &["node", "drain", "web-03"], 0);
     // One is out, and one may be: the rollout waits, and goes on when it is back.
-    begin(&farm, "1.1.0", App { strategy: "batch = 1\nmonitor = \"0s\"\nmax_unavailable = 1", ..FAST });
+    begin(
+        &farm,
+        "1.1.0",
+        App { strategy: "batch = 1\nmonitor = \"0s\"\nmax_unavailable = 1", ..FAST },
+    );
     let view = farm.rollout(|view| view["hold"]["kind"] == "capacity").unwrap();
     assert!(view["hold"]["text"].as_str().unwrap().contains("web-03"), "{view}");
     run(&farm, &["node", "label", "web-02", "tier=front"], 0);
@@ -105,7 +110,8 @@ fn nodes_that_are_new_or_made_anew_get_what_is_current() {
     farm.nodes[1].kill().unwrap();
     fs::remove_dir_all(farm.path("web-02")).unwrap();
     farm.nodes[1] = fresh_node(&farm, "web-02");
-    let anew = |view: &Value| view["message"] == "catches up: web-02" && view["state"] == "completed";
+    let anew =
+        |view: &Value| view["message"] == "catches up: web-02" && view["state"] == "completed";
     farm.rollout(anew).unwrap();
     farm.wait("/api/v1/nodes/web-02", serves("1.0.0")).unwrap();
     assert_eq!(json(&farm, &["status"])["drift"], Value::Array(Vec::new()));
@@ -135,7 +141,8 @@ fn drift_is_shown_and_mended_when_asked_or_by_itself() {
     let strategy = "batch = 1\nmonitor = \"0s\"\ncatch_up = true";
     deploy(&farm, "1.2.0", App { strategy, ..FAST }, 0);
     back_on_the_node(&farm, "web-01");
-    let mended = |view: &Value| view["message"] == "catches up: web-01" && view["state"] == "completed";
+    let mended =
+        |view: &Value| view["message"] == "catches up: web-01" && view["state"] == "completed";
     farm.rollout(mended).unwrap();
     all_run(&farm, "1.2.0", 3);
 }
@@ -148,7 +155,8 @@ fn a_catch_up_that_fails_is_shown_and_in_nobodys_way() {
     deploy(&farm, "1.0.0", App { strategy: picky, ..FAST }, 0);
     let new = fresh_node(&farm, "web-03");
     farm.nodes.push(new);
-    let view = farm.rollout(|view| view["who"] == "rota" && !view["finished_at"].is_null()).unwrap();
+    let view =
+        farm.rollout(|view| view["who"] == "rota" && !view["finished_at"].is_null()).unwrap();
     assert_eq!((&view["state"], &view["revision"]), (&"failed".into(), &2.into()), "{view}");
     let left = |status: &Value| status["drift"][0]["left_by"] == "shop/prod/2";
     farm.wait("/api/v1/status", left).unwrap();

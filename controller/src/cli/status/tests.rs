@@ -18,7 +18,6 @@ fn fleet(app: &str, env: &str, in_traffic: usize) -> FleetView {
 #[test]
 fn a_quiet_night() {
     let status = StatusView {
-        drift: Vec::new(),
         fleets: vec![fleet("shop", "prod", 6)],
         ..StatusView::default()
     };
@@ -44,6 +43,7 @@ fn a_night_at_work() {
         since: "2026-11-24T03:00:00Z".to_owned(),
     };
     let status = StatusView {
+        drift: Vec::new(),
         fleets: vec![fleet("shop", "prod", 5), fleet("shop", "test", 6)],
         rollouts: vec![held(rollout("held", &["a done", "b failed"]), "failures", hold, hint)],
         care: vec![CareView {
