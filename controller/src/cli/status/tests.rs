@@ -17,10 +17,7 @@ fn fleet(app: &str, env: &str, in_traffic: usize) -> FleetView {
 
 #[test]
 fn a_quiet_night() {
-    let status = StatusView {
-        fleets: vec![fleet("shop", "prod", 6)],
-        ..StatusView::default()
-    };
+    let status = StatusView { fleets: vec![fleet("shop", "prod", 6)], ..StatusView::default() };
     let expected = "\
 APP   ENV   RELEASE  REV  IN TRAFFIC
 shop  prod  1.0.3     14  6 of 6
