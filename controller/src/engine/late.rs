@@ -1,5 +1,5 @@
-//! Nodes that were away when a release came, are new, or were made anew get it by themselves, within the same limits: by
-//! a rollout that moves only them. With `catch_up = true` so do those that run something else than they should.
+//! Nodes that were away when a release came, are new, or were made anew get it by themselves, within the same limits:
+//! by a rollout that moves only them. With `catch_up = true` so do those that run something else than they should.
 
 use std::collections::BTreeSet;
 
