@@ -11,6 +11,7 @@ mod failures;
 mod nodes;
 mod operators;
 mod security;
+mod steering;
 mod strategies;
 mod traffic;
 mod way_back;

@@ -225,7 +225,7 @@ fn what_stands_after_a_partial_rollout_and_a_rollback() {
     let fleet = &status["fleets"][0];
     assert_eq!((&fleet["release"], &fleet["revision"]), (&"1.1.0".into(), &2.into()), "{fleet}");
     assert_eq!((&fleet["in_traffic"], &fleet["targets"]), (&2.into(), &3.into()), "{fleet}");
-    let drift = "shop: runs 1.0.0, current is 1.1.0";
+    let drift = "shop: runs 1.0.0, current is 1.1.0, left so by shop/prod/2";
     assert_eq!(
         (&status["care"][0]["name"], &status["care"][0]["text"]),
         (&"web-02".into(), &drift.into())

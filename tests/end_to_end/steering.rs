@@ -1,0 +1,88 @@
+//! What operators do at a hold, and a rollout that takes the place of another one.
+
+use rota_tests::farm::{App, ENV, Farm};
+use serde_json::Value;
+
+use super::{all_run, begin, deploy, run};
+
+const FAST: App<'_> =
+    App { args: &[], health: "", traffic: "", strategy: "batch = 1\nmonitor = \"0s\"" };
+
+/// Held, paused, in its job, on its way back: a newer rollout is refused, and replaces it when it is asked to.
+#[test]
+fn whatever_a_rollout_does_a_newer_one_takes_its_place() {
+    let farm = Farm::start(3).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let approve = "batch = 1\nmonitor = \"0s\"\napprove_after = [1]";
+    let picky = "batch = 1\nmonitor = \"0s\"\n[[smoke]]\nname = \"picky\"\n\
+                 command = [\"sh\", \"-c\", \"test {node} != web-02\"]";
+    let once = "batch = 1\nmonitor = \"0s\"\n[once]\ncommand = [\"sh\", \"-c\", \"exit 1\"]";
+    let slow_once = "batch = 1\n[once]\ncommand = [\"sh\", \"-c\", \"exec sleep 2\"]";
+    let held = |kind: &'static str| move |view: &Value| view["hold"]["kind"] == kind;
+    type Stands<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
+    let pause = |view: &Value| {
+        held("approval")(view) && {
+            run(&farm, &["rollout", "pause", "shop/prod"], 0);
+            true
+        }
+    };
+    let rows: [(&str, Stands<'_>); 5] = [
+        (approve, Box::new(held("approval"))),
+        (approve, Box::new(pause)),
+        (picky, Box::new(held("failures"))),
+        (once, Box::new(held("once"))),
+        (slow_once, Box::new(|view| view["state"] == "preparing")),
+    ];
+    for (number, (strategy, stands)) in rows.into_iter().enumerate() {
+        let (old, new) = (format!("2.{number}.0"), format!("3.{number}.0"));
+        begin(&farm, &old, App { strategy, ..FAST });
+        let id = farm.rollout(stands).unwrap()["id"].as_str().unwrap().to_owned();
+        let refused = deploy(&farm, &new, FAST, 1);
+        assert!(refused.contains("--supersede") && refused.contains(&id), "{refused}");
+        let manifest = farm.write_app(FAST).unwrap();
+        let newer = ["deploy", "-f", manifest.to_str().unwrap(), "--version", &new, "--env", ENV];
+        run(&farm, &[&newer[..], &["--supersede", "--yes"]].concat(), 0);
+        let over = |view: &Value| view["state"] == "aborted";
+        farm.wait(&format!("/api/v1/rollouts/{id}"), over).unwrap();
+        all_run(&farm, &new, 3);
+    }
+}
+
+/// The cause is shown; failed nodes are tried again one by one, left out, or borne.
+#[test]
+fn what_an_operator_does_at_a_failure() {
+    let farm = Farm::start(3).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let flag = farm.path("mended");
+    let test =
+        format!("echo looking at {{node}}; test {{node}} != web-01 -o -e {}", flag.display());
+    let strategy = format!(
+        "batch = 1\nmonitor = \"0s\"\n[[smoke]]\nname = \"picky\"\n\
+         command = [\"sh\", \"-c\", \"{test}\"]"
+    );
+    let said = deploy(&farm, "1.1.0", App { strategy: &strategy, ..FAST }, 3);
+    for told in ["picky", "looking at web-01", "rota rollout retry shop/prod/2"] {
+        assert!(said.contains(told), "{told:?} is not in: {said}");
+    }
+    let refused = run(&farm, &["rollout", "retry", "shop/prod", "web-02"], 1);
+    assert!(refused.contains("web-02 has not failed"), "{refused}");
+    run(&farm, &["rollout", "retry", "shop/prod", "web-01"], 0);
+    let again = |view: &Value| view["state"] == "held" && view["nodes"][0]["attempt"] == 2;
+    farm.rollout(again).unwrap();
+    std::fs::write(flag, "").unwrap();
+    run(&farm, &["rollout", "retry", "shop/prod", "web-01"], 0);
+    farm.rollout(|view| view["state"] == "completed").unwrap();
+    // Skipped, and a restart whose hint knows no way back.
+    let picky = "batch = 1\nmonitor = \"0s\"\n[[smoke]]\nname = \"picky\"\n\
+                 command = [\"sh\", \"-c\", \"test {node} != web-02\"]";
+    deploy(&farm, "1.2.0", App { strategy: picky, ..FAST }, 3);
+    run(&farm, &["rollout", "skip", "shop/prod", "web-02"], 0);
+    farm.rollout(|view| view["state"] == "completed").unwrap();
+    run(&farm, &["restart", "shop", "--env", ENV], 3);
+    let view = farm.rollout(|view| view["hold"]["kind"] == "failures").unwrap();
+    assert!(!view["hold"]["hint"].as_str().unwrap().contains("rollback"), "{view}");
+    let refused = run(&farm, &["rollout", "rollback", "shop/prod", "--yes"], 1);
+    assert!(refused.contains("is a restart"), "{refused}");
+    run(&farm, &["rollout", "resume", "shop/prod"], 0);
+    farm.rollout(|view| view["state"] == "partial").unwrap();
+}
