@@ -42,6 +42,13 @@ pub struct BadWindow {
     why: String,
 }
 
+impl BadWindow {
+    /// The reason alone, for who has said already what is wrong.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
 impl FromStr for Window {
     type Err = BadWindow;
     fn from_str(text: &str) -> Result<Self, BadWindow> {

@@ -10,7 +10,7 @@ use super::render::List;
 use super::table::{Cell, Table, Tone};
 use super::talk::{self, Format, Page};
 use super::words;
-use crate::calendar::Window;
+use crate::calendar::{BadWindow, Window};
 use crate::view::{EnvView, WindowView};
 
 /// `rota env window ls`.
@@ -30,6 +30,7 @@ pub enum WindowCommand {
         /// The environment
         env: EnvName,
         /// For example "Mon-Fri 22:00-05:00 Europe/Berlin"
+        #[arg(value_parser = window)]
         window: Window,
         /// Why, for everyone who waits
         #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
@@ -52,6 +53,11 @@ pub enum WindowCommand {
         #[arg(value_name = "N")]
         window: String,
     },
+}
+
+/// The command line names the text already.
+fn window(text: &str) -> Result<Window, String> {
+    text.parse().map_err(|bad: BadWindow| bad.why().to_owned())
 }
 
 /// Carries out `rota env window`.
