@@ -119,6 +119,35 @@ fn a_viewer_sees_and_changes_nothing() {
     assert!(audit.matches("operator vera").count() >= rows.len(), "{audit}");
 }
 
+/// A deployer starts rollouts, but no flag of his lifts an admin's freeze.
+#[test]
+fn glass_is_broken_by_admins() {
+    let farm = Farm::start(1).unwrap();
+    deploy(&farm, "1.0.0", APP, 0);
+    let home = farm.path("home");
+    let token = token(&farm, &["--for", "operator", "--role", "deployer", "--name", "dora"]);
+    assert!(login(&farm, &token, &home).status.success());
+    let as_deployer = |args: &[&str]| {
+        let mut command = Command::new(&farm.programs.rota);
+        command.env_remove("ROTA_CONTEXT").env_remove("XDG_CONFIG_HOME").env("HOME", &home);
+        let output = command.args(args).output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    run(&farm, &["env", "freeze", ENV, "-m", "sale"], 0);
+    let manifest = farm.write_app(APP).unwrap();
+    let deploy = ["deploy", "-f", manifest.to_str().unwrap(), "--version", "1.1.0", "--env", ENV];
+    let glass = ["--break-glass", "-m", "mine"];
+    let restart = ["restart", "shop", "--env", ENV];
+    for args in [&deploy[..], &restart] {
+        let (code, said) = as_deployer(&[args, &glass].concat());
+        assert_eq!(code, Some(6), "{args:?}: {said}");
+        assert!(said.contains("to break the glass takes admin"), "{said}");
+    }
+    assert!(!run(&farm, &["release", "ls", "-o", "json"], 0).contains("1.1.0"));
+    run(&farm, &["env", "unfreeze", ENV], 0);
+    assert_eq!(as_deployer(&restart).0, Some(0));
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
