@@ -5,6 +5,7 @@
 mod answer;
 mod evidence;
 mod fleet;
+mod plan;
 mod record;
 mod rollout;
 
@@ -14,7 +15,9 @@ pub use fleet::{
     AppView, CareView, ControllerView, DrainView, DrainedAppView, DriftView, EdgeView, EnvView,
     FleetView, FreezeView, MemberView, NodeView, PoolView, StatusView, WindowView,
 };
-pub use record::{AuditView, EventView, ReleaseView, TokenView};
-pub use rollout::{
-    BatchView, HistoryEntry, HoldView, NodeProgress, PlanView, RolloutView, SkippedView,
+pub use plan::{
+    EtaView, FileChange, FilesView, KeyChange, OnceView, PlanView, PlannedHoldView, SkippedView,
+    StepView,
 };
+pub use record::{AuditView, EventView, ReleaseView, TokenView};
+pub use rollout::{BatchView, HistoryEntry, HoldView, NodeProgress, RolloutView};

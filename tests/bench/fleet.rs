@@ -2,6 +2,7 @@
 //! the controller was killed. The agents are simulated (see `agent`), the controller is `rota serve` on SQLite.
 
 mod agent;
+mod answers;
 mod crowd;
 
 use std::sync::Arc;
@@ -70,6 +71,7 @@ impl Fleet {
         fleet.rest()?;
         fleet.roll(runs).await?;
         fleet.memory("after the rollouts")?;
+        fleet.answers().await?;
         fleet.come_back(false).await?;
         fleet.come_back(true).await?;
         fleet.table.print();

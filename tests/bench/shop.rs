@@ -48,6 +48,18 @@ impl Shop {
         Ok(())
     }
 
+    /// The first release is there already: the other one is next.
+    pub fn pass(&mut self) {
+        self.round += 1;
+    }
+
+    /// The arguments that plan the next rollout.
+    pub fn planned(&self) -> Vec<String> {
+        let at = self.round % VERSIONS.len();
+        let file = self.manifests[at].display().to_string();
+        ["plan", "--version", VERSIONS[at], "--env", ENV, "-f", &file].map(String::from).to_vec()
+    }
+
     /// Rolls the other release out, and waits until the rollout completed.
     pub fn roll(&mut self, farm: &Farm) -> Result<Rolled, Trouble> {
         let begun = Instant::now();

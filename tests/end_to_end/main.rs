@@ -10,6 +10,7 @@ mod evidence;
 mod failures;
 mod nodes;
 mod operators;
+mod plan;
 mod security;
 mod steering;
 mod strategies;

@@ -1,11 +1,12 @@
 //! Targets and strategy make batches: the plan, before anything is touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use crate::forecast::{Ahead, Forecast};
 use crate::gate::Hold;
 use crate::names::{NodeName, Release};
 use crate::node::{Node, Observed, Phase, Serving, Skip};
-use crate::strategy::{Amount, Mode, Offline, StartOrder, Strategy};
+use crate::strategy::{Offline, Strategy};
 
 /// A node that the manifest's `[target]` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +36,15 @@ pub struct Plan {
     pub in_traffic: usize,
     /// The fewest in traffic at any moment, if nothing else fails.
     pub least_in_traffic: usize,
+    /// What each batch comes to.
+    pub steps: Vec<Ahead>,
+    /// The batches after which an operator must promote.
+    pub approvals: Vec<usize>,
     /// What would hold it, if nothing changes.
-    pub would_hold: Option<Hold>,
+    pub holds: Vec<Hold>,
     /// Why it would not be safe; empty: it may start.
     pub refusals: Vec<String>,
-    /// How each percentage resolved.
+    /// How each percentage resolved, and what the strategy asks in vain.
     pub notes: Vec<String>,
 }
 
@@ -57,23 +62,34 @@ pub fn plan(targets: &[Target], strategy: &Strategy, to: &Release, restart: bool
     moving.sort_by_key(|target| (serves(target), target.spread.clone(), target.name.clone()));
     let batches = cut(&moving, strategy, targets.len());
     let in_traffic = targets.iter().filter(|target| serves(target)).count();
-    let least = in_traffic.saturating_sub(most_out(&moving, &batches, strategy, targets));
+    let mut rest = moving.as_slice();
+    let taken = batches.iter().map(|batch| {
+        let (these, others) = rest.split_at(batch.len());
+        rest = others;
+        these.to_vec()
+    });
+    let forecast = Forecast { targets, batches: taken.collect(), strategy };
+    let steps = forecast.steps();
+    let least = steps.iter().map(|step| step.in_traffic).min().unwrap_or(in_traffic);
     Plan {
         refusals: refusals(targets, &moving, strategy),
-        notes: notes(strategy, targets.len())
+        notes: forecast
+            .notes()
             .into_iter()
             .chain(rehearsed(&moving, &batches, strategy, to))
             .collect(),
-        would_hold: would_hold(targets, &moving, strategy),
+        holds: forecast.holds(),
+        approvals: forecast.approvals(),
+        steps,
         batches,
         skipped,
         targets: targets.len(),
         in_traffic,
-        least_in_traffic: least,
+        least_in_traffic: least.min(in_traffic),
     }
 }
 
-fn serves(target: &Target) -> bool {
+pub(crate) fn serves(target: &Target) -> bool {
     target.observed.online && target.observed.serving == Serving::In
 }
 
@@ -112,29 +128,6 @@ fn cut(moving: &[&Target], strategy: &Strategy, targets: usize) -> Vec<Vec<NodeN
     batches
 }
 
-/// The most serving targets that are taken out at once, by us.
-fn most_out(
-    moving: &[&Target],
-    batches: &[Vec<NodeName>],
-    strategy: &Strategy,
-    targets: &[Target],
-) -> usize {
-    if strategy.order == StartOrder::StartFirst {
-        return 0;
-    }
-    let serving: BTreeSet<&NodeName> =
-        moving.iter().filter(|target| serves(target)).map(|target| &target.name).collect();
-    let batch_out = |(index, batch): (usize, &Vec<NodeName>)| {
-        let limit = strategy.unavailable_limit(index + 1, targets.len());
-        let window = match strategy.mode {
-            Mode::Batches => batch.iter().filter(|name| serving.contains(name)).count(),
-            Mode::Window => strategy.batch_size(index + 1, targets.len()).min(serving.len()),
-        };
-        window.min(limit)
-    };
-    batches.iter().enumerate().map(batch_out).max().unwrap_or(0)
-}
-
 fn refusals(targets: &[Target], moving: &[&Target], strategy: &Strategy) -> Vec<String> {
     let mut refusals = Vec::new();
     if targets.is_empty() {
@@ -166,45 +159,6 @@ fn refusals(targets: &[Target], moving: &[&Target], strategy: &Strategy) -> Vec<
     refusals
 }
 
-/// Are so many targets down, and stay so, that no serving one could be updated?
-fn would_hold(targets: &[Target], moving: &[&Target], strategy: &Strategy) -> Option<Hold> {
-    if strategy.order == StartOrder::StartFirst || !moving.iter().any(|target| serves(target)) {
-        return None;
-    }
-    // Those that are moved are mended first. Without a promise of the operator's, skipped offline nodes do not count.
-    let stays_down = |target: &&Target| match (serves(target), target.observed.serving) {
-        (true, _) | (false, Serving::Absent) => false,
-        (false, _) if !target.observed.online && strategy.offline == Offline::Skip => {
-            strategy.max_unavailable.is_some()
-        }
-        (false, _) => !moving.iter().any(|moved| moved.name == target.name),
-    };
-    let down: Vec<NodeName> =
-        targets.iter().filter(stays_down).map(|target| target.name.clone()).collect();
-    let limit = strategy.unavailable_limit(1, targets.len());
-    (down.len() >= limit).then_some(Hold::Capacity { down, limit })
-}
-
-/// Every percentage, resolved, for people.
-fn notes(strategy: &Strategy, targets: usize) -> Vec<String> {
-    let mut notes = Vec::new();
-    let mut say = |what: &str, amount: Amount| {
-        if let Amount::Percent(percent) = amount {
-            let line = format!("{what}: {} % of {targets} = {}", percent.get(), amount.of(targets));
-            if !notes.contains(&line) {
-                notes.push(line);
-            }
-        }
-    };
-    for amount in &strategy.batch {
-        say("batch", *amount);
-    }
-    if let Some(amount) = strategy.max_unavailable {
-        say("max_unavailable", amount);
-    }
-    notes
-}
-
 /// Which batch goes back and forward again before the others, or why none.
 fn rehearsed(
     moving: &[&Target],
@@ -234,6 +188,7 @@ impl Plan {
             for name in batch {
                 if let Some(target) = by_name.get(name) {
                     let node = Node::waiting(index + 1, target.observed, target.runs.clone());
+                    let node = Node { spread: target.spread.clone(), ..node };
                     nodes.insert(name.clone(), node);
                 }
             }
@@ -242,6 +197,7 @@ impl Plan {
             if let Some(target) = by_name.get(name) {
                 let mut node = Node::waiting(1, target.observed, target.runs.clone());
                 node.phase = Phase::Skipped { why: *why };
+                node.spread.clone_from(&target.spread);
                 nodes.insert(name.clone(), node);
             }
         }

@@ -197,12 +197,17 @@ pub(crate) fn admit(draft: &Draft, candidates: &[NodeName], batch: usize) -> Vec
         StartOrder::StopFirst => limit(draft, batch).saturating_sub(draft.tally().updating),
         StartOrder::StartFirst => usize::MAX,
     };
+    let mut spread = under_way(draft);
     let mut starting = Vec::new();
     for name in candidates {
         let Some(node) = draft.node(name) else { continue };
         let (costs, has_place) = (takes_out(draft, node), node.phase.is_running());
-        if moves == 0 || (slots == 0 && !has_place) || (spare == 0 && costs) {
+        let apart = spread.as_ref().is_some_and(|value| *value != node.spread);
+        if moves == 0 || (slots == 0 && !has_place) || (spare == 0 && costs) || apart {
             continue;
+        }
+        if spec.strategy.spread_by.is_some() {
+            spread = Some(node.spread.clone());
         }
         spare -= usize::from(costs);
         slots -= usize::from(!has_place);
@@ -210,6 +215,12 @@ pub(crate) fn admit(draft: &Draft, candidates: &[NodeName], batch: usize) -> Vec
         starting.push(name.clone());
     }
     starting
+}
+
+/// With `spread_by`: the one value of its label that may be under way now; `None`: any.
+fn under_way(draft: &Draft) -> Option<Option<String>> {
+    draft.spec().strategy.spread_by.as_ref()?;
+    draft.nodes().find(|(_, node)| node.phase.is_running()).map(|(_, node)| node.spread.clone())
 }
 
 /// Would updating this node take something out of traffic that serves?

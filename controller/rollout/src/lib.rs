@@ -10,6 +10,7 @@
 //! - [`node`]: one node's phases and the table of their transitions.
 //! - [`rollout`]: the whole state: head and nodes.
 //! - [`batches`]: targets and strategy make batches.
+//! - [`forecast`]: what a plan comes to: capacity, approvals, holds.
 //! - [`gate`]: may the next update start, and if not, why not ([`hold`]).
 //! - [`rehearsal`] and [`rollback`]: the way back, tried early and taken.
 //! - [`shut`]: freezes and windows of the environment.
@@ -20,6 +21,7 @@
 pub mod batches;
 mod draft;
 pub mod event;
+pub mod forecast;
 pub mod gate;
 pub mod hold;
 pub mod invariants;

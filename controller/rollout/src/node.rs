@@ -37,6 +37,9 @@ pub struct Node {
     /// Why it was taken back, when it had failed: its phase does not say it any more.
     #[serde(default)]
     pub broke: Option<Cause>,
+    /// Its value of the label that the strategy spreads by.
+    #[serde(default)]
+    pub spread: Option<String>,
 }
 
 /// What the fleet says of a node, apart from this rollout's own reports.
@@ -328,6 +331,7 @@ impl Node {
             earlier: Measured::default(),
             out_since: None,
             broke: None,
+            spread: None,
         }
     }
 

@@ -8,55 +8,86 @@ use crate::rollout::{Outcome, Spec};
 use crate::shut;
 use crate::strategy::OnNodeFailure;
 
+/// What one look at all nodes finds: there may be thousands, and a step is made for each of their reports.
+#[derive(Default)]
+struct Seen<'a> {
+    stuck: Vec<&'a NodeName>,
+    forward: bool,
+    /// The newest batch that is not back.
+    newest: usize,
+    /// Those of it that may be asked, and those that another rollout has.
+    free: Vec<&'a NodeName>,
+    busy: Vec<&'a NodeName>,
+}
+
+fn look<'a>(draft: &'a Draft) -> Seen<'a> {
+    let (spec, mut seen) = (draft.spec(), Seen::default());
+    for (name, node) in draft.nodes() {
+        if is_stuck(spec, node) {
+            seen.stuck.push(name);
+        }
+        seen.forward |= is_going_forward(node);
+        let candidate = is_candidate(spec, node);
+        if !(candidate || node.phase.is_running()) || node.batch < seen.newest {
+            continue;
+        }
+        if node.batch > seen.newest {
+            seen.newest = node.batch;
+            seen.free.clear();
+            seen.busy.clear();
+        }
+        match (candidate, node.observed.busy) {
+            (true, false) => seen.free.push(name),
+            (true, true) => seen.busy.push(name),
+            (false, _) => {}
+        }
+    }
+    seen
+}
+
+fn owned(names: Vec<&NodeName>) -> Vec<NodeName> {
+    names.into_iter().cloned().collect()
+}
+
 /// May the next node go back? Nodes that were not touched are not restarted, and no approval is asked.
 pub(crate) fn next(draft: &Draft) -> Next {
-    let stuck = draft.names(|node| is_stuck(draft.spec(), node));
+    let Seen { stuck, forward, newest, free, busy } = look(draft);
     if stuck.len() > draft.head.forgiven {
-        return Next::Hold(Hold::RollbackFailed { nodes: stuck });
+        return Next::Hold(Hold::RollbackFailed { nodes: owned(stuck) });
     }
-    if draft.head.paused.is_some() {
+    if draft.head.paused.is_some() || forward {
         return Next::UnderWay;
     }
-    if draft.nodes().any(|(_, node)| is_going_forward(node)) {
-        return Next::UnderWay;
-    }
-    let newest =
-        draft.nodes().filter(|(_, n)| is_open(draft.spec(), n)).map(|(_, n)| n.batch).max();
-    let Some(newest) = newest else {
+    if newest == 0 {
         let outcome = if stuck.is_empty() { Outcome::RolledBack } else { Outcome::Failed };
         return Next::End(outcome);
-    };
+    }
     if let Some(hold) = shut::back(&draft.head) {
         return Next::Hold(hold);
     }
     if !draft.head.edges_offline.is_empty() {
         return Next::Hold(Hold::Edges { edges: draft.head.edges_offline.clone() });
     }
-    let candidates =
-        draft.names(|n| n.batch == newest && is_candidate(draft.spec(), n) && !n.observed.busy);
-    let (online, offline): (Vec<NodeName>, Vec<NodeName>) = candidates
-        .into_iter()
-        .partition(|name| draft.node(name).is_some_and(|node| node.observed.online));
+    let is_online = |name: &&NodeName| draft.node(name).is_some_and(|node| node.observed.online);
+    let (online, offline): (Vec<&NodeName>, Vec<&NodeName>) = free.into_iter().partition(is_online);
+    let online = owned(online);
     let starting = gate::admit(draft, &online, newest);
     if !starting.is_empty() {
         Next::Start(starting)
     } else if draft.tally().running > 0 {
         Next::UnderWay
-    } else if online.is_empty() {
-        Next::Hold(Hold::Offline { nodes: offline })
-    } else {
+    } else if !online.is_empty() {
         Next::Hold(gate::capacity(draft, newest))
+    } else if !offline.is_empty() {
+        Next::Hold(Hold::Offline { nodes: owned(offline) })
+    } else {
+        Next::Hold(Hold::Busy { nodes: owned(busy) })
     }
 }
 
 /// Is it still on its way to the new release, where it must not be disturbed?
 fn is_going_forward(node: &Node) -> bool {
     matches!(node.phase, Phase::Updating { direction: Direction::Forward, .. })
-}
-
-/// Must it still be taken back, or is it on its way?
-fn is_open(spec: &Spec, node: &Node) -> bool {
-    is_candidate(spec, node) || node.phase.is_running()
 }
 
 /// Does it run the new release (or nothing), and is there something to go back to?

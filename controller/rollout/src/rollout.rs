@@ -192,6 +192,8 @@ pub struct Tally {
     pub running: usize,
     /// Of these, updating.
     pub updating: usize,
+    /// Of those under way, online.
+    pub heard: usize,
     /// Done.
     pub done: usize,
     /// Failed.
@@ -215,6 +217,7 @@ impl Tally {
         add(&mut self.preparing, matches!(node.phase, Phase::Preparing { .. }));
         add(&mut self.running, node.phase.is_running());
         add(&mut self.updating, matches!(node.phase, Phase::Updating { .. }));
+        add(&mut self.heard, node.phase.is_running() && node.observed.online);
         add(&mut self.done, matches!(node.phase, Phase::Done));
         add(&mut self.failed, matches!(node.phase, Phase::Failed { .. }));
         add(&mut self.settled, node.phase.is_settled());
@@ -238,8 +241,10 @@ fn is_skipped_offline(node: &Node) -> bool {
     let not_by_us = node.attempt == Attempt(0) || node.observed.serving == Serving::In;
     match node.phase {
         Phase::Skipped { why: Skip::Offline } => true,
-        Phase::Skipped { why: Skip::ByOperator } => !node.observed.online && not_by_us,
-        Phase::Skipped { why: Skip::AlreadyCurrent | Skip::Drained | Skip::NotMeant }
+        Phase::Skipped { why: Skip::ByOperator | Skip::NotMeant } => {
+            !node.observed.online && not_by_us
+        }
+        Phase::Skipped { why: Skip::AlreadyCurrent | Skip::Drained }
         | Phase::Waiting
         | Phase::Preparing { .. }
         | Phase::Ready

@@ -240,8 +240,13 @@ fn allow_skip(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
         return refuse("no node is named", format!("`rota rollout skip {id} NODE`"));
     }
     for name in nodes {
-        match rollout.nodes().get(name).map(|node| &node.phase) {
+        let node = rollout.nodes().get(name);
+        let away = node.is_some_and(|node| !node.observed.online);
+        match node.map(|node| &node.phase) {
             None => return refuse(format!("{name} is no target of rollout {id}"), ""),
+            // It may be gone for good, and nothing would ever be heard of its update.
+            Some(Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. })
+                if away && *direction == Direction::Forward => {}
             Some(Phase::Updating { .. } | Phase::Monitoring { .. }) => {
                 return refuse(
                     format!("{name} is being updated right now"),

@@ -1,6 +1,6 @@
 //! Everything at a glance: what runs where, what moves, and what somebody should look at.
 
-use rota_rollout::names::{AppName, EnvName, Release};
+use rota_rollout::names::{AppName, EnvName, NodeName, Release};
 
 use super::envs::envs;
 use super::fleet::{controllers, edges, nodes};
@@ -133,10 +133,11 @@ fn care(state: &State, nodes: &[NodeView], reader: Reader<'_>) -> Vec<CareView> 
             if serves(app) {
                 continue;
             }
-            let updating = state.rollouts.values().any(|active| {
-                let own =
-                    active.rollout.nodes().iter().find(|(name, _)| name.as_str() == node.name);
-                own.is_some_and(|(_, node)| node.phase.is_running())
+            let name = node.name.parse::<NodeName>();
+            let updating = name.is_ok_and(|name| {
+                state.rollouts.values().any(|active| {
+                    active.rollout.nodes().get(&name).is_some_and(|own| own.phase.is_running())
+                })
             });
             if !updating {
                 let text = format!(

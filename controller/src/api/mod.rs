@@ -16,6 +16,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::access::{Access, Action, Caller};
+use crate::artifact::Format;
+use crate::artifact::store::ArtifactStore;
 use crate::engine::{self, Handle};
 use crate::errors::Sort;
 use crate::store::Store;
@@ -36,6 +38,8 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// For tokens and the audit log.
     pub access: Arc<Access>,
+    /// For what is in releases.
+    pub artifacts: ArtifactStore,
 }
 
 /// Who reads: an operator sees what his role shows, the local dashboard everything but the audit log and tokens.
@@ -116,6 +120,7 @@ impl Api {
                 json(fleet::releases(&self.engine.read(), Some(&app)))
             }
             ["releases", app, version] => self.release(&name(app)?, &name(version)?),
+            ["releases", app, version, "files"] => self.files(&name(app)?, &name(version)?).await,
             ["rollouts"] => self.rollouts(query, reader).await,
             ["rollouts", app, env] => self.rollout(name(app)?, name(env)?, None, reader).await,
             ["rollouts", app, env, revision] => {
@@ -177,6 +182,29 @@ impl Api {
                 format!("there is no release {version} of {app}"),
                 format!("`rota release ls {app}` lists them"),
             )),
+        }
+    }
+
+    /// What is in a release, file by file.
+    async fn files(&self, app: &AppName, version: &Version) -> Result<Value, ErrorView> {
+        let (digest, format) = {
+            let state = self.engine.read();
+            let key = (app.clone(), version.clone());
+            let release = state.releases.get(&key).ok_or_else(|| {
+                Sort::NotFound.error(
+                    format!("there is no release {version} of {app}"),
+                    format!("`rota release ls {app}` lists them"),
+                )
+            })?;
+            let format = Format::of_name(&format!("artifact.{}", release.format));
+            (release.digest.clone(), format.unwrap_or(Format::Tar))
+        };
+        let known = self.artifacts.files(&digest, format).await;
+        let refused = |why: String| Sort::Refused.error(format!("release {version}: {why}"), "");
+        match known {
+            Ok(Ok(listing)) => json(listing),
+            Ok(Err(why)) => Err(refused(why)),
+            Err(error) => Err(refused(error.to_string())),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Rollouts as people and programs see them.
 
+use std::collections::BTreeMap;
+
 use rota_rollout::names::{NodeName, Timestamp};
 use rota_rollout::node::{Cause, Left, Node, Phase, StepName};
 use rota_rollout::rollout::{Kind, Once, Outcome, Stage};
@@ -9,7 +11,7 @@ use crate::access::{now, rfc3339};
 use crate::calendar::ahead;
 use crate::engine::records::EvidenceRecord;
 use crate::engine::windows::instant;
-use crate::engine::{Active, Ended, State};
+use crate::engine::{Active, Ended, State, pace};
 use crate::view::{
     BatchView, Evidence, HistoryEntry, HoldView, NodeProgress, RolloutView, evidence_line,
 };
@@ -19,9 +21,11 @@ pub fn of_active(state: &State, active: &Active) -> RolloutView {
     let mut view = view(&active.rollout, &active.evidence);
     view.controller.clone_from(&state.name);
     view.term = active.term;
+    let in_flight = in_flight(state, active);
     for progress in &mut view.nodes {
-        progress.in_flight = in_flight(state, active, &progress.name);
+        progress.in_flight = in_flight.get(progress.name.as_str()).copied().unwrap_or(0);
     }
+    view.eta_ms = eta(state, active);
     if active.last_words.is_some() {
         not_yet_over(&mut view, &active.rollout);
     }
@@ -66,19 +70,31 @@ pub fn of_ended(ended: &Ended) -> RolloutView {
     view
 }
 
-/// What the edges say that a node still has in flight.
-fn in_flight(state: &State, active: &Active, node: &str) -> u64 {
-    let Some(pool) = &active.record.pool else { return 0 };
+/// How much longer it takes to go forward, as earlier rollouts here went.
+fn eta(state: &State, active: &Active) -> Option<u64> {
+    let rollout = &active.rollout;
+    let spec = &rollout.spec;
+    let fleet = state.fleets.get(&(spec.id.app.clone(), spec.id.env.clone()))?;
+    let moving = matches!(rollout.head.stage, Stage::Rolling) && rollout.head.held.is_none();
+    if fleet.paces.is_empty() || !moving {
+        return None;
+    }
+    let open: Vec<usize> =
+        (1..=spec.batches.len()).map(|batch| rollout.open().of(batch).unsettled).collect();
+    Some(pace::rolling(&spec.strategy, spec.targets, &open, &fleet.paces).0)
+}
+
+/// What the edges say that each node still has in flight.
+fn in_flight<'a>(state: &'a State, active: &Active) -> BTreeMap<&'a str, u64> {
+    let mut counts = BTreeMap::new();
+    let Some(pool) = &active.record.pool else { return counts };
     let env = active.rollout.spec.id.env.as_str();
-    state
-        .edges()
-        .filter(|(_, edge)| edge.record.env == env)
-        .flat_map(|(_, edge)| &edge.pools)
-        .filter(|there| there.pool == *pool)
-        .flat_map(|there| &there.members)
-        .filter(|member| member.node == node)
-        .map(|member| member.in_flight)
-        .sum()
+    let edges = state.edges().filter(|(_, edge)| edge.record.env == env);
+    let pools = edges.flat_map(|(_, edge)| &edge.pools).filter(|there| there.pool == *pool);
+    for member in pools.flat_map(|there| &there.members) {
+        *counts.entry(member.node.as_str()).or_default() += member.in_flight;
+    }
+    counts
 }
 
 fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
@@ -116,6 +132,7 @@ fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
             text: None,
         },
         nodes,
+        eta_ms: None,
         started_at: rfc3339(spec.started),
         finished_at: finished(rollout),
         duration_ms: duration,

@@ -3,10 +3,12 @@
 mod contents;
 pub mod download;
 mod error;
+mod listing;
 pub mod pack;
 pub mod store;
 #[cfg(test)]
 mod tests;
 mod tree;
 
+pub use listing::{Listing, compare, list};
 pub use pack::{Format, PackError, Packed, inspect, look, pack};

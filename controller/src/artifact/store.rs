@@ -5,6 +5,7 @@
 //! Names come from [`Digest`], so no path of a caller's making is ever touched.
 
 mod download;
+mod files;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -113,6 +114,8 @@ pub struct ArtifactStore {
     limits: Limits,
     /// What is being uploaded.
     busy: Busy,
+    /// Whoever looks through an archive, while it does.
+    listing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Where things are.
@@ -141,7 +144,7 @@ impl ArtifactStore {
             opened.sweep(limits.part_age)
         })
         .await?;
-        Ok(Self { places, limits, busy: Busy::default() })
+        Ok(Self { places, limits, busy: Busy::default(), listing: Arc::default() })
     }
 
     /// How much of an artifact is here.

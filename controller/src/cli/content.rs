@@ -60,6 +60,14 @@ impl Content {
         }
     }
 
+    /// The archive, when it is here.
+    pub fn packed(&self) -> Option<&Packed> {
+        match self {
+            Self::Here { packed, .. } => Some(packed),
+            Self::There { .. } => None,
+        }
+    }
+
     /// How it is packed.
     pub fn format(&self) -> &'static str {
         match self {

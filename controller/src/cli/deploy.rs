@@ -12,8 +12,8 @@ use super::glass::GlassArgs;
 use super::manifest::{self, Source};
 use super::outcome::{Exit, Failure};
 use super::rollout::{self, FollowArgs};
-use super::talk::{self, Format, Page};
-use super::{checked, render, words};
+use super::talk::{self, Format};
+use super::{checked, files, render, words};
 use crate::artifact;
 use crate::client::Client;
 use crate::manifest::Artifact;
@@ -45,14 +45,36 @@ pub struct DeployArgs {
     follow: FollowArgs,
 }
 
-/// Show what a deploy would do: batches, capacity, what would stop it; changes nothing
+/// Show what a rollout would do: batches, capacity, time, what changes, what would stop it; changes nothing
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota plan --version 1.1.0 --env prod\n  \
-    rota plan -f shop/rota.toml --version 1.1.0 --env prod -o json\n\n\
+    rota plan -f shop/rota.toml --version 1.1.0 --env prod -o json\n  \
+    rota plan shop --release 1.1.0 --env prod\n  \
+    rota plan shop --undo --env prod\n  \
+    rota plan shop --undo --to-revision 12 --env prod\n\n\
     Exit code 1 when it would be refused.")]
 pub struct PlanArgs {
-    #[command(flatten)]
-    what: WhatArgs,
+    /// An app whose release was pushed before, with --release or --undo
+    app: Option<AppName>,
+    /// The manifest
+    #[arg(short, long, default_value = "rota.toml", conflicts_with = "app")]
+    file: PathBuf,
+    /// The app's version, with a manifest
+    #[arg(long, required_unless_present = "app", conflicts_with = "app")]
+    version: Option<Version>,
+    /// As `rota rollout start`: the release that was pushed
+    #[arg(long, value_name = "VERSION", requires = "app", conflicts_with = "undo")]
+    release: Option<Version>,
+    /// As `rota rollout undo`
+    #[arg(long, requires = "app")]
+    undo: bool,
+    /// To this revision; default: the last completed one before the current
+    #[arg(long, value_name = "N", requires = "undo")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    to_revision: Option<u64>,
+    /// The environment
+    #[arg(long)]
+    env: EnvName,
 }
 
 /// What is deployed where.
@@ -97,23 +119,58 @@ pub fn check(desk: &Desk, args: &CheckArgs) -> Result<Exit, Failure> {
 
 /// Carries out `rota plan`.
 pub async fn plan(desk: &Desk, args: PlanArgs) -> Result<Exit, Failure> {
-    let WhatArgs { file, version, env } = args.what;
-    let source = manifest::read(desk, &file)?;
-    let content = Content::of(desk, &source, &version).await?;
-    let request = StartRequest {
-        digest: content.digest().to_owned(),
-        ..start_request(&source, &version, &env)
+    let env = args.env.clone();
+    let mut content = None;
+    let (app, request) = match (args.app, args.version) {
+        (Some(app), _) => {
+            let (kind, release) = match (args.undo, args.release) {
+                (true, _) => (Kind::Undo, String::new()),
+                (false, Some(release)) => (Kind::Deploy, release.to_string()),
+                (false, None) => {
+                    let message = format!("which release of {app}?");
+                    return Err(Failure::usage(message).hint("write `--release V` or `--undo`"));
+                }
+            };
+            let request = StartRequest {
+                app: app.to_string(),
+                env: env.to_string(),
+                release,
+                kind: kind.into(),
+                to_revision: args.to_revision.unwrap_or(0),
+                ..StartRequest::default()
+            };
+            (app, request)
+        }
+        (None, Some(version)) => {
+            let source = manifest::read(desk, &args.file)?;
+            let made = content.insert(Content::of(desk, &source, &version).await?);
+            let request = StartRequest {
+                digest: made.digest().to_owned(),
+                ..start_request(&source, &version, &env)
+            };
+            (source.manifest.base().app.clone(), request)
+        }
+        (None, None) => return Err(Failure::usage("no version is named").hint("`--version V`")),
     };
     let json = desk.client()?.plan(request).await?;
-    desk.talk.document(&json, |plan: &PlanView, page: &Page| render::plan(plan, page))?;
-    let plan: PlanView = talk::parse(&json)?;
-    match plan.refusals.first() {
-        None => Ok(Exit::Done),
-        Some(first) => {
-            let to = format!("{} {version} would be refused in {env}", source.manifest.base().app);
-            Err(Failure::new("refused", format!("{to}: {}", words::clean(first))))
+    let mut plan: PlanView = talk::parse(&json)?;
+    plan.files = files::different(desk, &app, &plan, content.as_ref()).await?;
+    match desk.talk.format {
+        Format::Table => desk.talk.data(&render::plan(&plan, &desk.talk.page()))?,
+        Format::Json => {
+            let json = serde_json::to_string(&plan);
+            let json = json.map_err(|error| Failure::internal("cannot print the plan", &error))?;
+            desk.talk.data(&talk::pretty(&json)?)?;
         }
     }
+    let Some(first) = plan.refusals.first() else { return Ok(Exit::Done) };
+    let to = format!("{app} {} would be refused in {env}", plan.to);
+    let more = plan.refusals.len() - 1;
+    let hint = match more {
+        0 => "nothing was changed; plan again when that is cleared".to_owned(),
+        more => format!("nothing was changed; {more} more in the way, all of them in the plan"),
+    };
+    Err(Failure::new("refused", format!("{to}: {}", words::clean(first))).hint(hint))
 }
 
 /// Carries out `rota deploy`.

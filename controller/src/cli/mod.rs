@@ -16,6 +16,7 @@ mod edge;
 mod ending;
 mod env;
 mod events;
+mod files;
 mod follow;
 mod glass;
 mod live;

@@ -10,9 +10,11 @@ use crate::view::{
     NodeView, PoolView, ReleaseView, RolloutView, TokenView,
 };
 
+mod plan;
 mod rollout;
 
-pub use rollout::{plan, rollout, rollout_in_full, rollouts};
+pub use plan::plan;
+pub use rollout::{rollout, rollout_in_full, rollouts};
 
 /// A list of the contract: how it is drawn, and what is said where it is empty. The table is data, the sentence talk.
 pub struct List<T> {

@@ -115,6 +115,7 @@ pub fn with_nodes(state: &str, nodes: Vec<NodeProgress>) -> RolloutView {
             ..Evidence::default()
         },
         nodes,
+        eta_ms: None,
         started_at: "2026-11-24T03:45:00.000Z".to_owned(),
         finished_at: ended.then(|| "2026-11-24T03:45:12.480Z".to_owned()),
         duration_ms: ended.then_some(12_480),

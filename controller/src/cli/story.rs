@@ -55,7 +55,8 @@ impl Story {
     /// The lines for what happened before the first look.
     pub fn opening(&mut self, view: &RolloutView) -> Vec<String> {
         let before = std::mem::take(&mut self.before);
-        before.iter().map(|event| line(event, &self.id, pad(view))).collect()
+        let pad = pad(view);
+        before.iter().map(|event| line(event, &self.id, pad)).collect()
     }
 
     /// The lines for what happened since, when something did.
@@ -83,11 +84,11 @@ impl Story {
 
     fn told(&mut self, json: &str, view: &RolloutView) -> Vec<String> {
         let Ok(events) = talk::parse::<Events>(json) else { return Vec::new() };
-        let mut lines = Vec::new();
+        let (mut lines, pad) = (Vec::new(), pad(view));
         for event in events.list() {
             let own = event.rollout.as_deref() == Some(self.id.as_str());
             if own && event.seq > self.last {
-                lines.push(line(&event, &self.id, pad(view)));
+                lines.push(line(&event, &self.id, pad));
             }
             self.last = self.last.max(event.seq);
         }

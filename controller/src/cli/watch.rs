@@ -18,6 +18,8 @@ const LISTED_AT_FIRST_MAX: usize = 20;
 pub struct Watch {
     max_hold: Span,
     last: Option<RolloutView>,
+    /// When what is left by earlier rollouts last changed.
+    seen: Timestamp,
     held_since: Option<(String, Timestamp)>,
     pace_from: Option<(Timestamp, usize)>,
     left_traffic: BTreeMap<String, Timestamp>,
@@ -29,6 +31,7 @@ impl Watch {
         Self {
             max_hold,
             last: None,
+            seen: Timestamp(0),
             held_since: None,
             pace_from: None,
             left_traffic: BTreeMap::new(),
@@ -53,6 +56,10 @@ impl Watch {
                 self.left_traffic.remove(&node.name);
             }
         }
+        let learned = |view: &RolloutView| view.eta_ms;
+        if self.last.as_ref().and_then(learned) != learned(&view) {
+            self.seen = at;
+        }
         self.last = Some(view);
         news
     }
@@ -72,9 +79,13 @@ impl Watch {
         self.last.as_ref()
     }
 
-    /// How much longer, at the pace since the watching began; unknown before a node ended.
+    /// How much longer: as earlier rollouts here went, else at the pace since the watching began, which is unknown
+    /// before a node ended.
     pub fn remaining(&self, at: Timestamp) -> Option<Span> {
         let view = self.last.as_ref()?;
+        if let (Some(learned), None) = (view.eta_ms, &self.held_since) {
+            return Some(Span(learned.saturating_sub(at.since(self.seen).0)));
+        }
         let (from, before) = self.pace_from?;
         let (ended, all) = (finished(view), view.nodes.len());
         if ended <= before || ended >= all || !under_way(view) || self.held_since.is_some() {

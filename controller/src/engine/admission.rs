@@ -1,6 +1,7 @@
 //! Admits rollouts: the release, the targets, the plan, and every reason why it would not be safe.
 
 mod limits;
+mod planned;
 mod refusals;
 mod release;
 mod start;
@@ -20,12 +21,10 @@ use super::records::{
     SpecRecord, keys,
 };
 use super::state::Active;
-use super::windows::instant;
 use super::{State, Turn};
-use crate::calendar::ahead;
 use crate::errors::Sort;
 use crate::manifest::{Manifest, Resolved, Via};
-use crate::view::{ErrorView, PlanView, SkippedView};
+use crate::view::ErrorView;
 use limits::limits;
 use release::release_for;
 pub use start::{Given, Start};
@@ -42,6 +41,14 @@ impl Turn<'_> {
     /// Admits and begins a rollout, or says why not. A refusal changes nothing.
     pub(super) fn start(&mut self, start: Start, who: &str) -> Answer {
         let found = find(self.state, &start)?;
+        if let Some(running) = self.state.running(&start.app, &start.env)
+            && !gives_way(running, start.supersede)
+        {
+            let mut refused = in_the_way(&running.rollout);
+            let all = [&[refused.hint][..], &found.plan.refusals].concat();
+            refused.hint = all.join("; ");
+            return Err(refused);
+        }
         if let Some(first) = found.plan.refusals.first() {
             let rest: Vec<&str> = found.plan.refusals[1..].iter().map(String::as_str).collect();
             let hint = if rest.is_empty() {
@@ -51,7 +58,7 @@ impl Turn<'_> {
             };
             return Err(Sort::Refused.error(first.clone(), hint));
         }
-        self.make_way(&start)?;
+        self.make_way(&start);
         let id = self.next_id(&start.app, &start.env);
         let key = (start.app.clone(), start.env.clone());
         let fleet = self.state.fleets.entry(key).or_insert_with(|| FleetRecord::new(id.revision));
@@ -66,58 +73,14 @@ impl Turn<'_> {
         Ok(json!({ "id": id.to_string() }))
     }
 
-    /// What a rollout would do, with every reason why it would be refused.
-    pub(super) fn plan_only(&mut self, start: Start) -> Answer {
-        let found = find(self.state, &start)?;
-        let mut refusals = found.plan.refusals.clone();
-        if let Some(running) = self.state.running(&start.app, &start.env)
-            && !gives_way(running, start.supersede)
-        {
-            let in_the_way = in_the_way(&running.rollout);
-            refusals.insert(0, format!("{}: {}", in_the_way.message, in_the_way.hint));
-        }
-        let mut notes = found.plan.notes;
-        if let Some(closed) = self.state.closed(&start.env)
-            && start.break_glass.is_none()
-        {
-            let ahead = ahead(instant(self.at), instant(closed.opens));
-            notes.push(format!("it would be held: {} ({ahead})", closed.text));
-        }
-        notes.extend(found.plan.would_hold.map(|hold| format!("it would be held: {hold}")));
-        let from = self.state.current(&start.app, &start.env).map(|from| from.version.to_string());
-        let skipped = found.plan.skipped.iter();
-        let view = PlanView {
-            batches: found
-                .plan
-                .batches
-                .iter()
-                .map(|batch| batch.iter().map(NodeName::to_string).collect())
-                .collect(),
-            targets: found.plan.targets,
-            skipped: skipped
-                .map(|(name, why)| SkippedView { name: name.to_string(), why: why.to_string() })
-                .collect(),
-            least_in_traffic: found.plan.least_in_traffic,
-            refusals,
-            notes,
-            from,
-            to: found.release.version.to_string(),
-        };
-        serde_json::to_value(view).map_err(|e| Sort::Internal.error(e.to_string(), ""))
-    }
-
-    /// One rollout of an app in an environment at a time; the older one gives way only when asked to.
-    fn make_way(&mut self, start: &Start) -> Result<(), ErrorView> {
-        let Some(running) = self.state.running(&start.app, &start.env) else { return Ok(()) };
-        if !gives_way(running, start.supersede) {
-            return Err(in_the_way(&running.rollout));
-        }
+    /// One rollout of an app in an environment at a time; the older one gives way when asked to.
+    fn make_way(&mut self, start: &Start) {
+        let Some(running) = self.state.running(&start.app, &start.env) else { return };
         let id = running.rollout.spec.id.clone();
         if rota_rollout::verbs::allow(&running.rollout, &Verb::Abort).is_ok() {
             let who = "a newer rollout".to_owned();
             self.step(&id, What::Asked { verb: Verb::Abort, who });
         }
-        Ok(())
     }
 
     fn next_id(&self, app: &AppName, env: &EnvName) -> RolloutId {
@@ -178,6 +141,7 @@ impl Turn<'_> {
             fence: 0,
             wakes: Default::default(),
             step_since: Default::default(),
+            clock: Default::default(),
             last_words: None,
             known: Default::default(),
         };
@@ -313,3 +277,6 @@ fn spec_of(id: &RolloutId, start: &Start, resolved: &Resolved, release: &Release
         message: String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

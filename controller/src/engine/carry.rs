@@ -8,6 +8,7 @@ use rota_rollout::node::{Direction, Phase, Skip};
 use rota_rollout::rollout::{Change, Kind};
 use rota_rollout::{Order, Rollout, Step, What};
 
+use super::pace::PACES_KEPT;
 use super::records::{
     CURRENTS_KEPT, Current, FleetRecord, HeadRecord, NodeRecord, ONCE_KEPT, ReleaseRecord, keys,
 };
@@ -181,8 +182,13 @@ impl Turn<'_> {
     /// A rollout is over: counted, and perhaps its release is the environment's current one from now on. In the same
     /// commit in which it ends.
     fn remember_end(&mut self, id: &RolloutId, over: Over) {
+        let active = self.state.rollouts.get_mut(id);
+        let learned = active.and_then(|active| active.clock.learned(&active.rollout));
         let key = (id.app.clone(), id.env.clone());
         let fleet = self.state.fleets.entry(key).or_insert_with(|| FleetRecord::new(id.revision));
+        fleet.paces.extend(learned);
+        let excess = fleet.paces.len().saturating_sub(PACES_KEPT);
+        fleet.paces.drain(..excess);
         fleet.open.remove(&id.revision);
         *fleet.ended.entry(over.state.to_owned()).or_default() += 1;
         let was = fleet.currents.last().map(|current| current.release.clone());

@@ -6,6 +6,7 @@ use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Timestamp};
 use rota_rollout::node::Node;
 use rota_rollout::rollout::{Rollout, Stage};
 
+use super::pace::Clock;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord,
     ReleaseRecord, SpecRecord, keys,
@@ -138,6 +139,7 @@ pub async fn claim(
             fence,
             wakes: BTreeSet::new(),
             step_since: BTreeMap::new(),
+            clock: Clock::default(),
             last_words: None,
             known: BTreeMap::new(),
         })),

@@ -53,6 +53,7 @@ impl Turn<'_> {
     /// A node of a rollout goes from one phase to another.
     pub(super) fn measure(&mut self, id: &RolloutId, name: &NodeName, was: &Phase, is: &Phase) {
         let Some(active) = self.state.rollouts.get_mut(id) else { return };
+        active.clock.see(name, (was, is), self.at);
         let (old, new) = (step_of(was), step_of(is));
         if old != new {
             let since: Option<Timestamp> = match new {

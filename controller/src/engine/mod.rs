@@ -16,6 +16,7 @@ mod load;
 mod meter;
 mod nodes;
 mod own;
+pub mod pace;
 pub mod records;
 pub mod state;
 mod turn;

@@ -9,6 +9,7 @@ use rota_rollout::node::Node;
 use rota_rollout::rollout::{Head, Spec};
 use serde::{Deserialize, Serialize};
 
+use super::pace::Pace;
 use crate::store::Record;
 
 /// A release: manifest and artifact, immutable.
@@ -133,6 +134,9 @@ pub struct FleetRecord {
     /// How many rollouts ended in each state.
     #[serde(default)]
     pub ended: BTreeMap<String, u64>,
+    /// How long the newest rollouts took, oldest first.
+    #[serde(default)]
+    pub paces: Vec<Pace>,
 }
 
 impl FleetRecord {
@@ -146,6 +150,7 @@ impl FleetRecord {
             left: BTreeMap::new(),
             open: BTreeSet::new(),
             ended: BTreeMap::new(),
+            paces: Vec::new(),
         }
     }
 }

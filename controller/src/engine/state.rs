@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::carry::Known;
 use super::evidence::LastWords;
+use super::pace::Clock;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, ReleaseRecord, SpecRecord,
 };
@@ -78,6 +79,8 @@ pub struct Active {
     pub wakes: BTreeSet<Timestamp>,
     /// When each node entered the step that it is in.
     pub step_since: BTreeMap<NodeName, Timestamp>,
+    /// How long its nodes take.
+    pub clock: Clock,
     /// It is over, and its edges were asked what they have counted.
     pub last_words: Option<LastWords>,
     /// Releases as nodes are told of them.

@@ -6,6 +6,7 @@
 //! collected on the way, so that an operator sees them all at once.
 
 mod across;
+mod changes;
 mod duration;
 mod keys;
 mod problem;
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 
 use rota_rollout::names::EnvName;
 
+pub use changes::changes;
 pub use problem::{PROBLEMS_SHOWN_MAX, Problem, Problems};
 pub use resolved::{
     Argv, Artifact, Body, Check, Driver, EnvFile, Health, Hooks, OnDrainTimeout, Once, Port,

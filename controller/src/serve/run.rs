@@ -99,7 +99,12 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let built = build(&args).await?;
     let Built { grpc, http, engine, handle, access, artifacts, metrics, own } = built;
     let addresses = (local(&grpc), local(&http));
-    let api = Api { engine: handle.clone(), store: access.store(), access: Arc::clone(&access) };
+    let api = Api {
+        engine: handle.clone(),
+        store: access.store(),
+        access: Arc::clone(&access),
+        artifacts: artifacts.clone(),
+    };
     let config = own.config();
     let incoming = listen::incoming(grpc, config, Arc::default());
     let fleet = FleetService::new(handle, Arc::clone(&access), artifacts.clone());

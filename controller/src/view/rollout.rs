@@ -51,6 +51,9 @@ pub struct RolloutView {
     pub nodes: Vec<NodeProgress>,
     /// What was measured.
     pub evidence: Evidence,
+    /// How much longer it takes, as earlier rollouts here went; absent where that is not known.
+    #[serde(default)]
+    pub eta_ms: Option<u64>,
     /// RFC 3339.
     pub started_at: String,
     /// RFC 3339; absent while it runs.
@@ -161,34 +164,4 @@ pub struct HistoryEntry {
     pub started_at: String,
     /// RFC 3339; absent while it runs.
     pub finished_at: Option<String>,
-}
-
-/// What a deploy would do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PlanView {
-    /// The nodes of each batch in order.
-    pub batches: Vec<Vec<String>>,
-    /// How many targets.
-    pub targets: usize,
-    /// Targets left alone, and why.
-    pub skipped: Vec<SkippedView>,
-    /// The fewest targets in traffic at any moment.
-    pub least_in_traffic: usize,
-    /// Everything that would stop it.
-    pub refusals: Vec<String>,
-    /// How each percentage resolved: "10 % of 37 = 3".
-    pub notes: Vec<String>,
-    /// The version now, if any, and the one to come.
-    pub from: Option<String>,
-    /// The version to come.
-    pub to: String,
-}
-
-/// A target that is left alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SkippedView {
-    /// Its name.
-    pub name: String,
-    /// Why.
-    pub why: String,
 }

@@ -77,7 +77,7 @@ fn the_capacity_that_it_leaves() {
         (vec!["n1", "n2", "n3", "n4"], batches(&[percent("50%")]), 4, 2),
         (vec!["n1", "n2", "n3", "n4"], limited(number(3), number(1)), 4, 3),
         (vec!["n1", "n2 offline", "n3", "n4"], batches(&[number(2)]), 3, 1),
-        (vec!["n1", "n2 out", "n3 absent"], batches(&[number(1)]), 1, 0),
+        (vec!["n1", "n2 out", "n3 absent"], batches(&[number(1)]), 1, 1),
         (vec!["n1", "n2"], window(2), 2, 0),
         (vec!["n1 current", "n2 current"], window(2), 2, 2),
         (

@@ -279,3 +279,18 @@ fn a_release_that_somebody_else_put_there() {
     story.observe("n1"); // runs 1.0.0 again
     assert_eq!(story.stands(), "held: 1 of 2 nodes failed (n1) and the limit is 0");
 }
+
+/// Also in a window, and for one that comes late: never two values of the label at once.
+#[test]
+fn one_zone_at_a_time() {
+    let spread = Strategy { spread_by: Some("zone".to_owned()), ..window(3) };
+    let mut story = Story::prepared(&["n1 @a", "n2 @a", "n3 @b", "n4 @b offline"], spread);
+    assert_eq!(story.updating(), "n1 n2");
+    story.done("n1");
+    assert_eq!(story.updating(), "n2");
+    story.observe("n4 @b");
+    story.say("n4", Report::Prepared);
+    assert_eq!(story.updating(), "n2");
+    story.done("n2");
+    assert_eq!(story.updating(), "n3 n4");
+}

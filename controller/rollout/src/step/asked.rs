@@ -1,6 +1,7 @@
 //! What operators ask for, once [`crate::verbs`] has allowed it.
 
-use super::{controllers_cause, once, prepare, rehearse};
+use super::observed::joins_late;
+use super::{controllers_cause, once, overdue, prepare, rehearse};
 use crate::draft::Draft;
 use crate::gate::Hold;
 use crate::names::NodeName;
@@ -30,6 +31,7 @@ pub(super) fn asked(draft: &mut Draft, verb: &Verb, who: &str) {
         Verb::Abort => {
             draft.head.paused = None;
             draft.head.stage = Stage::Aborting;
+            overdue::tick(draft); // whom it waited for beyond the deadline is waited for no more
         }
         Verb::Rollback => {
             draft.head.paused = None;
@@ -110,7 +112,7 @@ fn retry(draft: &mut Draft, named: &[NodeName]) {
         node.phase = Phase::Waiting;
         if node.batch < draft.head.batch {
             node.batch = draft.head.batch;
-            draft.head.late.push(name.clone());
+            joins_late(draft, &name);
         }
         draft.set(&name, node);
         prepare(draft, &name);

@@ -40,10 +40,22 @@ pub(super) fn go_on(draft: &mut Draft) {
                 draft.wake_at(until);
                 return moving(draft);
             }
-            Next::UnderWay => return moving(draft),
+            Next::UnderWay => {
+                return match unheard(draft) {
+                    Some(hold) => held(draft, hold),
+                    None => moving(draft),
+                };
+            }
             Next::End(outcome) => return end(draft, outcome),
         }
     }
+}
+
+/// Is everything that is under way offline? Then nothing moves until one returns, or its deadline passes.
+fn unheard(draft: &Draft) -> Option<Hold> {
+    let tally = draft.tally();
+    let waits = tally.running > 0 && tally.heard == 0 && draft.head.paused.is_none();
+    waits.then(|| Hold::Offline { nodes: draft.names(|node| node.phase.is_running()) })
 }
 
 /// While nodes prepare: too many failures stop it already, before anything was drained.

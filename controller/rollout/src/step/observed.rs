@@ -46,7 +46,7 @@ pub(super) fn observe(
         node.phase = Phase::Waiting;
         if node.batch <= draft.head.batch && !is_in_batch(draft, name, draft.head.batch) {
             node.batch = draft.head.batch;
-            draft.head.late.push(name.clone());
+            joins_late(draft, name);
         }
     }
     came_to_serve(draft, &mut node);
@@ -64,6 +64,13 @@ pub(super) fn observe(
         }
     }
     true
+}
+
+/// It goes with the batch in turn; once, however often it comes and goes.
+pub(super) fn joins_late(draft: &mut Draft, name: &NodeName) {
+    if !draft.head.late.contains(name) {
+        draft.head.late.push(name.clone());
+    }
 }
 
 /// It was awaited beyond its deadline, and is back: it gets the time anew to say how far it is.

@@ -12,7 +12,10 @@ pub(super) fn tick(draft: &mut Draft) {
         draft.names(|node| node.phase.deadline().is_some_and(|deadline| deadline <= draft.at));
     for name in overdue {
         let Some(mut node) = draft.node(&name).cloned() else { continue };
-        let wait = !node.observed.online && draft.spec().strategy.offline == Offline::Wait;
+        // Who ends the rollout does not wait for ever for a node that may be gone for good.
+        let wait = !node.observed.online
+            && draft.spec().strategy.offline == Offline::Wait
+            && draft.head.stage != Stage::Aborting;
         let (direction, left, silent) = match &node.phase {
             Phase::Preparing { .. } => (Direction::Forward, Left::Untouched, false),
             Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. } => {

@@ -5,7 +5,7 @@ use crate::node::Left;
 use crate::rollout::{Kind, Rollout};
 use crate::shut::Closed;
 use crate::strategy::{Deadline, Offline, OnFailure, Strategy};
-use crate::tests::{Story, admitted, name, number, one_by_one, ordered};
+use crate::tests::{Story, admitted, name, number, one_by_one, ordered, window};
 use crate::verbs::{Verb, allow, with_glass};
 
 #[expect(clippy::type_complexity, reason = "rows of a table")]
@@ -235,4 +235,24 @@ fn whatever_it_does_it_gives_way() {
         }
         assert_eq!(story.stands(), "aborted", "{state}");
     }
+}
+
+/// A host that is gone for good in the middle of its update: it is said, and there are two ways on.
+#[test]
+fn who_never_comes_back_can_be_left() {
+    let wait = || Strategy { offline: Offline::Wait, ..window(1) };
+    let gone = || {
+        let mut story = Story::prepared(&["n1", "n2"], wait());
+        story.observe("n1 offline");
+        story.wait(3_600);
+        assert_eq!(story.stands(), "held: 1 node offline: n1");
+        story
+    };
+    let mut story = gone();
+    let skip = Verb::Skip(vec![name("n1")]);
+    assert_eq!(allow(&story.rollout, &skip), Ok(()));
+    assert_eq!(ordered(&story.ask(skip)), "update n2#1 1.1.0");
+    let mut story = gone();
+    story.ask(Verb::Abort);
+    assert_eq!(story.stands(), "aborted");
 }

@@ -79,7 +79,7 @@ impl Wanted {
             (["rollout", ..], "id") => Self::Running(Verb::Other),
             (["rollout", "retry"], "nodes") => Self::Target(Verb::Retry),
             (["rollout", "skip"], "nodes") => Self::Target(Verb::Skip),
-            (["rollout", ..], "to_revision") => Self::Revision,
+            (["rollout", ..] | ["plan"], "to_revision") => Self::Revision,
             (["node", "drain"], "name") => Self::InTraffic,
             (["node", "undrain"], "name") => Self::Drained,
             (["node", "label"], "labels") => Self::Label,

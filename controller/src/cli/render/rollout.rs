@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use rota_rollout::names::Span;
 
 use super::{facts, foreign, listing};
-use crate::cli::table::{Cell, Table, Tone, state_words, tone_of};
+use crate::cli::table::{Cell, Table, state_words, tone_of};
 use crate::cli::talk::Page;
 use crate::cli::{ending, watch, words};
-use crate::view::{HistoryEntry, NodeProgress, PlanView, RolloutView};
+use crate::view::{HistoryEntry, NodeProgress, RolloutView};
 
 /// The table of `rota rollout ls` and `rota status`.
 pub fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
@@ -193,38 +193,5 @@ pub fn rollout_in_full(view: &RolloutView, page: &Page) -> String {
         text.push_str(&output(node, &lines));
     }
     text.push_str(&evidence(view, page));
-    text
-}
-
-/// `rota plan`.
-pub fn plan(plan: &PlanView, page: &Page) -> String {
-    let was = plan.from.as_ref().map_or(String::new(), |from| format!(" (now {from})"));
-    let targets = words::count(plan.targets as u64, "target");
-    let batches = plan.batches.len();
-    let plural = if batches == 1 { "" } else { "es" };
-    let mut text = format!("{}{was}: {targets} in {batches} batch{plural}\n", plan.to);
-    let mut table = Table::new(&[">BATCH", ">SIZE", "NODES"]).indented(2);
-    for (index, nodes) in plan.batches.iter().enumerate() {
-        table.row([
-            Cell::from((index + 1).to_string()),
-            Cell::from(nodes.len().to_string()),
-            Cell::from(words::names(nodes.iter().map(String::as_str))),
-        ]);
-    }
-    if !table.is_empty() {
-        text.push_str(&table.text(page.ink, page.columns));
-    }
-    let mut line = |line: String| {
-        text.push_str(&line);
-        text.push('\n');
-    };
-    line(format!("at least {} of {} in traffic", plan.least_in_traffic, plan.targets));
-    plan.notes.iter().for_each(|note| line(words::clean(note)));
-    for skipped in &plan.skipped {
-        line(format!("left alone: {}, {}", skipped.name, words::clean(&skipped.why)));
-    }
-    for refusal in &plan.refusals {
-        line(format!("{} {}", page.ink.paint(Tone::Bad, "refused:"), words::clean(refusal)));
-    }
     text
 }

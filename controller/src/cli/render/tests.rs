@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::cli::sample::{broken, env, held, node, pipe, rollout as sample, with_nodes};
 use crate::cli::table::Ink;
-use crate::view::{BatchView, FreezeView, HistoryEntry, PlanView, RolloutView, SkippedView};
+use crate::view::{
+    BatchView, EtaView, FileChange, FilesView, FreezeView, HistoryEntry, KeyChange, OnceView,
+    PlanView, PlannedHoldView, RolloutView, SkippedView, StepView,
+};
 
 const AT: &str = "2026-11-24T03:40:42.000Z";
 
@@ -256,15 +259,60 @@ fn a_plan() {
         notes: vec!["10 % of 37 = 3".to_owned()],
         from: Some("1.0.3".to_owned()),
         to: "1.1.0".to_owned(),
+        steps: vec![
+            StepView { batch: 1, out: 1, in_traffic: 4 },
+            StepView { batch: 2, out: 3, in_traffic: 2 },
+        ],
+        approvals: vec![1],
+        holds: vec![PlannedHoldView {
+            kind: "offline".to_owned(),
+            text: "1 node offline: web-04".to_owned(),
+            hint: "it goes on when they return".to_owned(),
+            nodes: names(&["web-04"]),
+        }],
+        once: Some(OnceView { node: "web-01".to_owned(), command: names(&["./migrate", "up"]) }),
+        eta: Some(EtaView {
+            ms: 240_000,
+            rollouts: 3,
+            at_least: false,
+            text: "about 4 min, from 3 earlier rollouts here".to_owned(),
+        }),
+        changes: vec![
+            KeyChange { key: "strategy.batch".to_owned(), old: Some("1".to_owned()), new: None },
+            KeyChange { key: "run.user".to_owned(), old: None, new: Some("\"shop\"".to_owned()) },
+        ],
+        files: Some(FilesView {
+            changed: vec![
+                FileChange { path: "new".to_owned(), old: None, new: Some(2048) },
+                FileChange { path: "shop".to_owned(), old: Some(1024), new: Some(2048) },
+                FileChange { path: "old".to_owned(), old: Some(10), new: None },
+            ],
+            total: 5,
+            not_compared: String::new(),
+        }),
     };
     let expected = "\
 1.1.0 (now 1.0.3): 5 targets in 2 batches
-  BATCH  SIZE  NODES
-      1     1  web-01
-      2     3  web-02 to web-04
+  BATCH  SIZE  OUT  IN TRAFFIC  NODES
+      1     1    1           4  web-01
+      2     3    3           2  web-02 to web-04
 at least 2 of 5 in traffic
+takes about 4 min, from 3 earlier rollouts here
 10 % of 37 = 3
+after batch 1 it waits for `rota rollout promote`
+once, on web-01, before anything is drained: ./migrate up
 left alone: web-05, already runs 1.1.0
+
+what is different from 1.0.3:
+  strategy.batch  1 -> not written
+  run.user        not written -> \"shop\"
+  + new           2.0 KiB
+  ~ shop          1.0 KiB -> 2.0 KiB
+  - old           10 B
+  and 2 more files
+
+it would be held: 1 node offline: web-04
+  it goes on when they return
 refused: prod is frozen: sale
 ";
     assert_eq!(plan(&view, &pipe()), expected);
