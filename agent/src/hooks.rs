@@ -69,13 +69,13 @@ pub enum Failure {
 }
 
 /// Runs the commands in order, each for at most `limit`, as the app's user, in the release's
-/// folder.
+/// folder. Answers what they printed.
 pub async fn run_all(
     launcher: &Launcher,
     start: &StartSpec,
     moment: Moment,
     limit: Duration,
-) -> Result<(), HookError> {
+) -> Result<Vec<u8>, HookError> {
     let hooks = &start.spec.hooks;
     let commands = match moment {
         Moment::BeforeDrain => &hooks.before_drain,
@@ -83,9 +83,13 @@ pub async fn run_all(
         Moment::AfterJoin => &hooks.after_join,
         Moment::OnFailure => &hooks.on_failure,
     };
+    let mut printed = Vec::new();
     for (index, argv) in commands.iter().enumerate() {
         let (output, cause) = match command::run(launcher, start, argv, limit).await {
-            Ok(ended) if ended.is_success() => continue,
+            Ok(ended) if ended.is_success() => {
+                printed.extend(ended.output);
+                continue;
+            }
             Ok(ended) => {
                 let failure = ended.exit.map_or(Failure::Timeout(limit), Failure::Exit);
                 (ended.output, failure)
@@ -96,5 +100,5 @@ pub async fn run_all(
         let (number, count) = (index + 1, commands.len());
         return Err(HookError { moment, number, count, program, output, cause });
     }
-    Ok(())
+    Ok(printed)
 }

@@ -5,6 +5,7 @@
 //! Each session sends what its controller has not heard yet, and all of it again after a break.
 
 mod book;
+mod ended;
 mod fetch;
 mod renew;
 mod reports;
@@ -22,7 +23,7 @@ use tracing::{error, info};
 
 use crate::order::{Directory, Order, Standing};
 use crate::own::Own;
-use crate::report::{App, Report};
+use crate::report::{App, Happening, Report};
 use crate::spec::Driver;
 use crate::traffic::Refusal;
 
@@ -34,6 +35,9 @@ use reports::Waiting;
 const EVENTS_MAX: usize = 64;
 /// Refusals of this edge that wait for a controller; more are only logged here.
 const REFUSALS_MAX: usize = 64;
+
+/// What happened without an order, and waits for a controller; more is only logged here.
+const HAPPENINGS_MAX: usize = 64;
 
 /// What the controllers say.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,6 +122,8 @@ struct Shared {
     counts: watch::Sender<u64>,
     /// What this edge refused; the first session that is free tells it.
     refusals: (mpsc::Sender<Refusal>, tokio::sync::Mutex<mpsc::Receiver<Refusal>>),
+    /// What happened without an order; the first session that is free tells it.
+    happenings: (mpsc::Sender<Happening>, tokio::sync::Mutex<mpsc::Receiver<Happening>>),
     /// The newest directory that any controller sent.
     directory: watch::Sender<Option<Directory>>,
     /// The addresses to hold sessions with.
@@ -132,6 +138,7 @@ struct Shared {
 pub fn start(setup: Setup, own: Arc<Own>) -> (Link, mpsc::Receiver<Event>) {
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
     let (refusals, refused) = mpsc::channel(REFUSALS_MAX);
+    let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
     let targets = book::targets(&setup.seeds, &book::load(&setup.data));
     let shared = Arc::new(Shared {
         setup,
@@ -142,6 +149,7 @@ pub fn start(setup: Setup, own: Arc<Own>) -> (Link, mpsc::Receiver<Event>) {
         pools: watch::Sender::new(proto::EdgeState::default()),
         counts: watch::Sender::new(0),
         refusals: (refusals, tokio::sync::Mutex::new(refused)),
+        happenings: (happenings, tokio::sync::Mutex::new(happened)),
         directory: watch::Sender::new(None),
         targets: watch::Sender::new(targets),
         seen: Mutex::default(),
@@ -181,6 +189,13 @@ impl Link {
     /// How often controllers asked this edge to count anew; `counted` of the state that answers says which it answers.
     pub fn counts(&self) -> watch::Receiver<u64> {
         self.shared.counts.subscribe()
+    }
+
+    /// Tells one controller what happened without an order.
+    pub fn happened(&self, happening: Happening) {
+        if let Err(error) = self.shared.happenings.0.try_send(happening) {
+            tracing::warn!(%error, "too much happens while no controller hears of it");
+        }
     }
 
     /// Where this edge puts what it refused.

@@ -46,6 +46,8 @@ pub enum Work {
     Update(Box<Update>),
     /// Run the once-per-release job.
     Once(Box<Once>),
+    /// Run an operator's command beside the app.
+    Run(Box<Command>),
     /// The rollout is over: stop watching, and keep only these digests besides the current
     /// release and its predecessor.
     Settle { keep: Vec<String> },
@@ -109,6 +111,15 @@ pub struct Once {
     pub release: Spec,
     /// Its command line, before substitutions.
     pub command: Vec<String>,
+    /// Then it is killed.
+    pub timeout: Duration,
+}
+
+/// An operator's command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Its command line, before substitutions.
+    pub argv: Vec<String>,
     /// Then it is killed.
     pub timeout: Duration,
 }

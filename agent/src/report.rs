@@ -43,6 +43,8 @@ pub enum What {
     Failed(Box<Failed>),
     /// The once-per-release job.
     Once(Once),
+    /// An operator's command.
+    Ran { ended: Once, took_ms: u64 },
     /// A finished node's app died or turned unhealthy while the rollout still runs.
     Broken { cause: String, output: Vec<u8> },
     /// The order was of an older term than this node has accepted for that rollout.
@@ -79,17 +81,32 @@ pub struct Measured {
     pub killed: bool,
     /// How long each step took, in order.
     pub steps: Vec<(Step, u64)>,
+    /// What was in flight, from the drain's begin until it was back: milliseconds and requests.
+    #[serde(default)]
+    pub in_flight: Vec<(u64, u64)>,
+    /// What hooks and smoke tests printed.
+    #[serde(default)]
+    pub printed: Vec<Printed>,
+}
+
+/// What one hook or smoke test printed: its tail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Printed {
+    /// Which.
+    pub what: String,
+    /// The tail.
+    pub output: Vec<u8>,
 }
 
 impl From<crate::update::Measured> for Measured {
-    /// How long each step took, the shell knows.
+    /// The rest the shell knows.
     fn from(measured: crate::update::Measured) -> Self {
         Self {
             out_of_traffic_ms: measured.out_of_traffic_ms,
             in_flight_at_drain: measured.in_flight_at_drain,
             cut: measured.cut,
             killed: measured.killed,
-            steps: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -135,7 +152,7 @@ pub struct Failed {
     pub release: Option<String>,
 }
 
-/// How the once-per-release job ended.
+/// How a command that may take effect once only ended: the once-per-release job, or an operator's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Once {
     /// It ended by itself.
@@ -144,6 +161,15 @@ pub enum Once {
     Failed { cause: String, output: Vec<u8> },
     /// A crash came between; nobody knows.
     Unknown { output: Vec<u8> },
+}
+
+/// Something that nobody ordered, for the controllers' event log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happening {
+    /// The app.
+    pub app: String,
+    /// One line for people.
+    pub text: String,
 }
 
 /// What this node has of one app.

@@ -25,7 +25,7 @@ use crate::journal::{Journal, JournalError};
 use crate::link;
 use crate::local;
 use crate::order::{Edge, Order, Rollout, Standing, Work as Ordered};
-use crate::report::{Report, What as Say};
+use crate::report::{Happening, Report, What as Say};
 use crate::runtime::Running;
 use crate::spec::Spec;
 use crate::update::{self, Action, App, Did, Event, What, Work};
@@ -55,6 +55,8 @@ pub(crate) enum Happened {
     Did { app: String, action: u64, did: Did },
     /// A drain goes on.
     Draining { app: String, in_flight: u64 },
+    /// A hook or a smoke test that worked printed something.
+    Printed { app: String, what: &'static str, output: Vec<u8> },
     /// A process was started or found again.
     Runs { app: String, token: u64, running: Running },
     /// A process ended.
@@ -215,6 +217,7 @@ impl Loop {
                     self.means.assert(&spec, &instance, side);
                 }
             }
+            Action::Tell(text) => self.means.link.happened(Happening { app: app.to_owned(), text }),
             Action::Prune => self.prune(app),
         }
     }
@@ -319,9 +322,13 @@ impl Loop {
                 self.slots.entry(app).or_default().prepared = Some((*spec).clone());
                 jobs::prepare(self.means.clone(), rollout, attempt, *spec);
             }
+            Ordered::Run(command) => {
+                self.feed(&app, What::Heard { rollout: rollout.to_string(), term }).await?;
+                self.command(rollout, attempt, *command).await?;
+            }
             Ordered::Once(job) => {
                 self.feed(&app, What::Heard { rollout: rollout.to_string(), term }).await?;
-                once::run(&self.journal, self.means.clone(), (rollout, attempt), *job).await?;
+                self.once(rollout, attempt, *job).await?;
             }
         }
         Ok(())
@@ -334,6 +341,10 @@ impl Loop {
             }
             Happened::Draining { app, in_flight } => {
                 self.feed(&app, What::Draining { in_flight }).await?;
+            }
+            Happened::Printed { app, what, output } => {
+                let slot = self.slots.entry(app).or_default();
+                slot.watch.print(what.to_owned(), output);
             }
             Happened::Runs { app, token, running } => {
                 self.means.watch_exit(&app, token, &running);

@@ -96,15 +96,16 @@ impl std::fmt::Display for Shown {
     }
 }
 
-/// Runs the tests one after the other; the first that fails ends it.
-pub async fn run(probe: Probe<'_>, tests: &[Smoke]) -> Result<(), SmokeError> {
+/// Runs the tests one after the other; the first that fails ends it. Answers what their commands printed.
+pub async fn run(probe: Probe<'_>, tests: &[Smoke]) -> Result<Vec<u8>, SmokeError> {
+    let mut printed = Vec::new();
     for test in tests {
-        run_one(probe, test).await?;
+        printed.extend(run_one(probe, test).await?);
     }
-    Ok(())
+    Ok(printed)
 }
 
-async fn run_one(probe: Probe<'_>, test: &Smoke) -> Result<(), SmokeError> {
+async fn run_one(probe: Probe<'_>, test: &Smoke) -> Result<Vec<u8>, SmokeError> {
     let mut tries_made = 0;
     loop {
         tries_made += 1;
@@ -115,7 +116,7 @@ async fn run_one(probe: Probe<'_>, test: &Smoke) -> Result<(), SmokeError> {
             tried = try_once(probe, test, &mut output) => tried,
         };
         match tried {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(output),
             Err(cause) if tries_made > test.retries || !cause.may_pass_later() => {
                 return Err(SmokeError { name: test.name.clone(), tries_made, output, cause });
             }

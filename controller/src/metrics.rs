@@ -105,7 +105,7 @@ impl Metrics {
         let mut registry = Registry::default();
         let help = "Seconds of one commit of the store";
         registry.register("rota_store_commit_seconds", help, self.commits.clone());
-        let help = "Seconds that a node spent in a step of an update, as this controller heard it";
+        let help = "Seconds that a node spent in a step of an update, as the node measured it";
         registry.register("rota_update_seconds", help, self.steps.clone());
         let help = "Updates that ended, by result, since this controller started";
         registry.register("rota_updates", help, self.updates.clone());

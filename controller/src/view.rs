@@ -8,6 +8,7 @@ mod fleet;
 mod plan;
 mod record;
 mod rollout;
+mod trace;
 
 pub use answer::{AppliedView, ErrorView, NewTokenView, StartedView};
 pub use evidence::{Evidence, evidence_line, took, wrapped};
@@ -21,3 +22,4 @@ pub use plan::{
 };
 pub use record::{AuditView, EventView, ReleaseView, TokenView};
 pub use rollout::{BatchView, HistoryEntry, HoldView, NodeProgress, RolloutView};
+pub use trace::{PointView, PrintedView, StepTimeView, TraceView};

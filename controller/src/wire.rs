@@ -1,4 +1,8 @@
 //! The one place that knows both the wire's types and ours.
+//!
+//! - `trace`: what reports say for people only.
+
+mod trace;
 
 use std::str::FromStr;
 
@@ -9,6 +13,8 @@ use rota_rollout::{event::OnceResult, names::BadName};
 
 use crate::engine::records::{AppRecord, ReleaseRecord};
 use crate::manifest::{Body, Check, Driver, OnDrainTimeout, Port, Resolved, SmokeTest, Via};
+
+pub use trace::trace;
 
 /// The most bytes of output that are kept of a failed node.
 const OUTPUT_MAX: usize = 64 * 1024;
@@ -50,9 +56,29 @@ pub fn report(message: wire::Report) -> Result<Said, BadMessage> {
             Report::Broken { cause: broken.cause, output: output(&broken.output) }
         }
         What::Once(once) => return Ok(Said::Once { id, attempt, result: once_result(once) }),
+        What::Ran(ran) => command_ended(ran),
         What::Stale(stale) => return Ok(Said::Stale { id, newest_term: stale.newest_term }),
     };
     Ok(Said::Report { id, attempt, report })
+}
+
+/// A command ended: for the core it is an update that touched nothing.
+fn command_ended(ran: wire::RunEnded) -> Report {
+    let text = match (ran.known, ran.cause.as_str(), ran.exit_code) {
+        (true, "", 0) => return Report::Done(Measured::default()),
+        (true, "", code) => format!("it ended with exit code {code}"),
+        (true, cause, _) => cause.to_owned(),
+        (false, _, _) => {
+            "its agent was restarted meanwhile: whether it took effect is not known".to_owned()
+        }
+    };
+    Report::Failed(Failure {
+        step: StepName::Run,
+        text,
+        output: output(&ran.output),
+        left: Left::Untouched,
+        measured: Measured::default(),
+    })
 }
 
 fn step(number: i32) -> Result<StepName, BadMessage> {

@@ -1,7 +1,9 @@
 //! What a rollout says of itself at its end: the same for everybody, for ever, and true.
 
+use std::fs;
+
 use rota_tests::farm::{App, ENV, Farm};
-use rota_tests::load::Load;
+use rota_tests::load::{Client, Load};
 use serde_json::Value;
 
 use super::{CLIENTS, begin, deploy, run};
@@ -96,4 +98,82 @@ fn a_node_that_was_left_for_inspection_is_out_until_it_is_back() {
     let view = farm.wait(path, |view| !view["finished_at"].is_null()).unwrap();
     let out = view["nodes"][0]["out_of_traffic_ms"].as_u64().unwrap();
     assert!(out > before, "{before} at its failure, {out} at the end: {view}");
+}
+
+/// Scripts around the app, one that is slow to stop, and load with slow requests: all of it is told.
+#[test]
+fn inspect_shows_steps_curves_and_outputs() {
+    let farm = Farm::start(2).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let slow = Client { path: "/slow?ms=300", keep_alive: true };
+    let load = Load::of(farm.pool().unwrap(), [slow; 4]);
+    let manifest = farm.write_app(FAST).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    let hooks = "[hooks]\nbefore_drain = [[\"sh\", \"-c\", \"echo '<b>'leaving as $ROTA_NODE\"]]\n\
+                 [once]\ncommand = [\"sh\", \"-c\", \"echo migrated to {version}\"]\n";
+    fs::write(&manifest, text + hooks).unwrap();
+    let manifest = manifest.to_str().unwrap();
+    let args = ["deploy", "-f", manifest, "--version", "1.1.0", "--env", ENV, "-m", "<i>why</i>"];
+    run(&farm, &args, 0);
+    assert_eq!(load.stop().1, 0);
+    let shown = run(&farm, &["rollout", "inspect", "shop/prod/2"], 0);
+    for part in ["web-01 attempt 1", "steps  ", "drain ", "in flight  ", "<b>leaving as web-02"] {
+        assert!(shown.contains(part), "{part:?} is not in: {shown}");
+    }
+    assert!(
+        shown.contains("once-per-release job") && shown.contains("migrated to 1.1.0"),
+        "{shown}"
+    );
+    let json = farm.run(&["rollout", "inspect", "shop/prod/2", "-o", "json"]).unwrap();
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let traces = json["traces"].as_array().unwrap();
+    let update = traces.iter().find(|trace| trace["node"] == "web-01" && trace["once"] == false);
+    let update = update.unwrap();
+    let points = update["in_flight"].as_array().unwrap();
+    assert!(points.iter().any(|point| point["in_flight"].as_u64() > Some(0)), "{update}");
+    assert_eq!(points.last().unwrap()["in_flight"], 0, "{update}");
+    assert!(update["steps"].as_array().unwrap().len() > 5, "{update}");
+    assert!(!json["events"].as_array().unwrap().is_empty(), "{json}");
+    let page = run(&farm, &["rollout", "inspect", "shop/prod/2", "--format", "html"], 0);
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"), "{page}");
+    assert!(page.contains("&lt;b&gt;leaving as web-02") && page.contains("&lt;i&gt;why"), "{page}");
+    if let Some(file) = std::env::var_os("ROTA_PAGE") {
+        fs::write(file, page).unwrap();
+    }
+    let metrics = farm.read("/metrics").unwrap();
+    assert!(
+        metrics.contains("rota_update_seconds_count{app=\"shop\",env=\"prod\",step=\"drain\"} 2")
+    );
+}
+
+#[test]
+fn what_nobody_ordered_is_in_the_event_log() {
+    let farm = Farm::start(1).unwrap();
+    let manifest = farm.write_app(FAST).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    let deaf = "[run]\ncommand = [\"sh\", \"-c\", \"trap '' TERM; ./sample-app --port {port} & \
+                while kill -0 $!; do wait; done\"]\nstop_timeout = \"200ms\"";
+    let begin = text.find("[run]\ncommand").unwrap();
+    let end = text[begin..].find("port = ").unwrap() + begin;
+    fs::write(&manifest, format!("{}{deaf}\n{}", &text[..begin], &text[end..])).unwrap();
+    let manifest = manifest.to_str().unwrap();
+    for version in ["1.0.0", "1.1.0"] {
+        run(&farm, &["deploy", "-f", manifest, "--version", version, "--env", ENV], 0);
+    }
+    let told = |part: &str| {
+        farm.wait("/api/v1/events", |events| {
+            let events = events.as_array().map(Vec::as_slice).unwrap_or_default();
+            events.iter().any(|event| event["text"].as_str().is_some_and(|it| it.contains(part)))
+        })
+        .unwrap();
+    };
+    told("did not end within its stop_timeout and was killed");
+    let agent = |args: &[&str]| {
+        let data = farm.path("web-01");
+        let mut command = std::process::Command::new(&farm.programs.agent);
+        command.args(args).arg("--data").arg(data).output().unwrap()
+    };
+    let back = agent(&["rollback", "shop"]);
+    assert!(back.status.success(), "{back:?}");
+    told("shop back to 1.0.0: asked for on the node");
 }

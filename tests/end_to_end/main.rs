@@ -11,6 +11,7 @@ mod failures;
 mod nodes;
 mod operators;
 mod plan;
+mod run;
 mod security;
 mod steering;
 mod strategies;

@@ -408,6 +408,7 @@ fn order_text(order: &Order) -> String {
         Order::Update { node, attempt, direction, to } => {
             format!("update {node}#{attempt} {direction:?} to {to}")
         }
+        Order::Run { node, attempt } => format!("run {node}#{attempt}"),
         Order::Once { node, attempt } => format!("once {node}#{attempt}"),
         Order::Settle { node } => format!("settle {node}"),
         Order::WakeAt(at) => format!("wake at {}", since_start(*at)),

@@ -347,6 +347,9 @@ impl World {
                 };
                 (self.node_named(node)?, Down::Update(Box::new(order)))
             }
+            Order::Run { node, attempt } => {
+                (self.node_named(node)?, Down::Run { revision, term, attempt: attempt.0 })
+            }
             Order::Once { node, attempt } => {
                 (self.node_named(node)?, Down::Once { revision, term, attempt: attempt.0 })
             }
@@ -515,6 +518,7 @@ fn addressee(order: &Order) -> Option<&NodeName> {
     match order {
         Order::Prepare { node, .. }
         | Order::Update { node, .. }
+        | Order::Run { node, .. }
         | Order::Once { node, .. }
         | Order::Settle { node } => Some(node),
         Order::WakeAt(_) => None,

@@ -20,8 +20,27 @@ pub enum Up {
 /// What a report says.
 #[derive(Debug, Clone)]
 pub enum Told {
-    Said { attempt: u32, said: Said },
-    Once { attempt: u32, result: OnceResult },
+    Said {
+        attempt: u32,
+        said: Said,
+    },
+    Once {
+        attempt: u32,
+        result: OnceResult,
+    },
+    /// A command ended: well, badly, or nobody knows.
+    Ran {
+        attempt: u32,
+        end: Ran,
+    },
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    Well,
+    Badly,
+    Unknown,
 }
 
 /// From a controller.
@@ -35,6 +54,11 @@ pub enum Down {
     },
     Update(Box<UpdateOrder>),
     Once {
+        revision: u64,
+        term: u64,
+        attempt: u32,
+    },
+    Run {
         revision: u64,
         term: u64,
         attempt: u32,
@@ -181,6 +205,19 @@ impl Told {
         Some(match self {
             Self::Once { attempt, result } => {
                 What::OnceEnded { node, attempt: Attempt(attempt), result }
+            }
+            Self::Ran { attempt, end } => {
+                let report = match end {
+                    Ran::Well => Report::Done(node::Measured::default()),
+                    Ran::Badly | Ran::Unknown => Report::Failed(Failure {
+                        step: StepName::Run,
+                        text: format!("{end:?}"),
+                        output: String::new(),
+                        left: node::Left::Untouched,
+                        measured: node::Measured::default(),
+                    }),
+                };
+                What::Reported { node, attempt: Attempt(attempt), report }
             }
             Self::Said { attempt, said } => {
                 What::Reported { node, attempt: Attempt(attempt), report: report(said)? }

@@ -49,6 +49,7 @@ pub enum Ev {
     ToNode { node: usize, ctl: u64, session: u64, down: Down },
     Dial { node: usize },
     Prepared { node: usize, epoch: u64, prepare: node::Prepare },
+    RunEnds { node: usize, epoch: u64, key: (u64, u32) },
     OnceEnds { node: usize, epoch: u64, key: (u64, u32) },
     InFlight { node: usize, epoch: u64, number: u64 },
     JobEnds { node: usize, epoch: u64, number: u64 },
@@ -222,6 +223,7 @@ impl World {
             }
             Ev::Dial { node } => self.dial(node),
             Ev::Prepared { node, epoch, prepare } => self.prepared(node, epoch, prepare),
+            Ev::RunEnds { node, epoch, key } => self.run_ends(node, epoch, key),
             Ev::OnceEnds { node, epoch, key } => self.once_ends(node, epoch, key),
             Ev::InFlight { node, epoch, number } => self.in_flight(node, epoch, number),
             Ev::JobEnds { node, epoch, number } => self.job_ends(node, epoch, number),

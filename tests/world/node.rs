@@ -11,7 +11,7 @@ use rota_rollout::names::NodeName;
 
 use super::fleet::Quality;
 use super::jobs::{Member, Proc, Running};
-use super::link::{Down, Session, Told};
+use super::link::{Down, Ran, Session, Told};
 use super::store::{Inventory, reread};
 use super::{Ev, World};
 
@@ -29,6 +29,8 @@ pub struct Node {
     pub next_seq: u64,
     /// Once-per-release jobs that began here, and how they ended. Durable.
     pub once: BTreeMap<(u64, u32), Option<OnceResult>>,
+    /// Commands that began here, and how they ended. Durable.
+    pub ran: BTreeMap<(u64, u32), Option<Ran>>,
     /// Processes by token; they outlive the agent.
     pub procs: BTreeMap<u64, Proc>,
     /// Members of the pool by label, as the edges have them.
@@ -82,6 +84,7 @@ impl World {
             outbox: VecDeque::new(),
             next_seq: 1,
             once: BTreeMap::new(),
+            ran: BTreeMap::new(),
             procs: BTreeMap::new(),
             members: BTreeMap::new(),
             agent: Some(Agent::default()),
@@ -162,7 +165,7 @@ impl World {
                 self.tell(node, revision, Told::Said { attempt, said });
             }
             Action::Assert { instance, side } => self.set_side(node, &instance, side),
-            Action::Prune => {}
+            Action::Tell(_) | Action::Prune => {}
         }
     }
 
@@ -191,6 +194,15 @@ impl World {
             host.once.iter().filter(|(_, end)| end.is_none()).map(|(key, _)| *key).collect();
         if !same {
             self.violation(format!("n{node}: the journal is not read back as it was written"));
+        }
+        let cut_off: Vec<(u64, u32)> = self.nodes[node]
+            .ran
+            .iter()
+            .filter(|(_, end)| end.is_none())
+            .map(|(key, _)| *key)
+            .collect();
+        for key in cut_off {
+            self.nodes[node].ran.insert(key, Some(Ran::Unknown));
         }
         for key in lost {
             self.once_ended(node, key, OnceResult::Unknown);
@@ -228,6 +240,11 @@ impl World {
             Down::Once { revision, term, attempt } => {
                 if self.accepts(node, revision, term, attempt) {
                     self.order_once(node, (revision, attempt));
+                }
+            }
+            Down::Run { revision, term, attempt } => {
+                if self.accepts(node, revision, term, attempt) {
+                    self.order_run(node, (revision, attempt));
                 }
             }
             Down::Settle { revision, term } => {
@@ -315,6 +332,37 @@ impl World {
                 self.after(took, Ev::OnceEnds { node, epoch, key });
             }
         }
+    }
+
+    /// An operator's command: begun at most once for each attempt, which is durable before it begins.
+    fn order_run(&mut self, node: usize, key: (u64, u32)) {
+        match self.nodes[node].ran.get(&key) {
+            Some(None) => {} // under way
+            Some(Some(end)) => {
+                let end = *end;
+                self.tell(node, key.0, Told::Ran { attempt: key.1, end });
+            }
+            None => {
+                if self.nodes[node].ran.keys().any(|other| *other > key) {
+                    return; // a late repeat
+                }
+                self.check_run(node, key);
+                self.nodes[node].ran.insert(key, None);
+                let epoch = self.nodes[node].epoch;
+                let took = self.rng.range(10, 20_000);
+                self.after(took, Ev::RunEnds { node, epoch, key });
+            }
+        }
+    }
+
+    pub fn run_ends(&mut self, node: usize, epoch: u64, key: (u64, u32)) {
+        let host = &self.nodes[node];
+        if host.agent.is_none() || host.epoch != epoch {
+            return;
+        }
+        let end = if self.rng.percent(80) { Ran::Well } else { Ran::Badly };
+        self.nodes[node].ran.insert(key, Some(end));
+        self.tell(node, key.0, Told::Ran { attempt: key.1, end });
     }
 
     pub fn once_ends(&mut self, node: usize, epoch: u64, key: (u64, u32)) {

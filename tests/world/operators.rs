@@ -2,11 +2,12 @@
 
 use rota_agent::update::What as AgentWhat;
 use rota_rollout::What;
-use rota_rollout::batches::{Target, plan};
+use rota_rollout::batches::{Plan, Target, plan};
 use rota_rollout::gate::Hold;
 use rota_rollout::names::{Revision, RolloutId, Span};
 use rota_rollout::rollout::{Head, Kind, Rollout, Spec};
 use rota_rollout::shut::Closed;
+use rota_rollout::strategy::{StartOrder, Strategy, Tolerance};
 use rota_rollout::verbs::{Verb, allow, with_glass};
 
 use super::controller::Active;
@@ -81,6 +82,9 @@ impl World {
         if self.rollouts_left == 0 {
             return;
         }
+        if self.rng.percent(15) {
+            return self.run(ctl);
+        }
         let strategy = fleet::strategy(&mut self.rng);
         let restart = self.rng.percent(15);
         let current = self.store.current.unwrap_or(0);
@@ -115,10 +119,57 @@ impl World {
             who: "op".to_owned(),
             message: String::new(),
         };
-        self.note(|| format!("rollout {revision} to {to}: {:?} {:?}", spec.strategy, spec.batches));
+        self.admit(ctl, spec, (&planned, &targets));
+    }
+
+    /// Runs a command on every node that runs something.
+    fn run(&mut self, ctl: u64) {
+        let mut targets = self.targets(ctl, false);
+        targets.retain(|target| target.runs.is_some());
+        targets.iter_mut().for_each(|target| target.observed.drained = false);
+        let strategy = Strategy {
+            batch: vec![fleet::amount(&mut self.rng)],
+            order: StartOrder::StartFirst,
+            max_failures: Tolerance::Number(self.rng.range(0, 2) as u32),
+            ..Strategy::default()
+        };
+        let current = self.store.current.unwrap_or(0);
+        let release = self.made[current].release.clone();
+        let planned = plan(&targets, &strategy, &release, true);
+        if planned.batches.is_empty() || self.store.frozen.is_some() {
+            self.deed("plan refused");
+            return;
+        }
+        self.rollouts_left -= 1;
+        self.deed("command");
+        let revision = self.store.rollouts.keys().next_back().map_or(1, |last| last + 1);
+        let spec = Spec {
+            id: RolloutId {
+                app: "shop".parse().expect("an app"),
+                env: "prod".parse().expect("an environment"),
+                revision: Revision(revision),
+            },
+            kind: Kind::Run,
+            to: release,
+            from: None,
+            limits: fleet::limits(&strategy),
+            strategy,
+            batches: planned.batches.clone(),
+            targets: planned.targets,
+            once: false,
+            started: self.clock(),
+            who: "op".to_owned(),
+            message: String::new(),
+        };
+        self.admit(ctl, spec, (&planned, &targets));
+    }
+
+    fn admit(&mut self, ctl: u64, spec: Spec, (planned, targets): (&Plan, &[Target])) {
+        let revision = spec.id.revision.0;
+        self.note(|| format!("rollout {revision}: {spec:?}"));
         let mut head = Head::new(planned.in_traffic);
         head.closed.clone_from(&self.store.closed);
-        let rollout = Rollout::new(spec, head, planned.nodes(&targets));
+        let rollout = Rollout::new(spec, head, planned.nodes(targets));
         self.store.rollouts.insert(revision, Kept { rollout: rollout.clone(), term: 1 });
         if let Some(controller) = self.controllers.get_mut(&ctl) {
             let active = Active { rollout, term: 1, wakes: Default::default() };

@@ -35,7 +35,8 @@ impl World {
         let Some(active) = self.active(ctl, revision) else { return };
         let mut wrong = invariants::violations(&active.rollout);
         let head = &active.rollout.head;
-        let starts = orders.iter().any(|order| matches!(order, Order::Update { .. }));
+        let starts =
+            orders.iter().any(|order| matches!(order, Order::Update { .. } | Order::Run { .. }));
         let now_held = head.held.as_ref().map(|held| held.hold.clone());
         let forward = |order: &Order| {
             matches!(order, Order::Update { direction: Direction::Forward, .. })
@@ -212,6 +213,23 @@ impl World {
         let host = &self.nodes[node];
         if host.link.is_some_and(|link| !host.disk.contains(&link)) {
             self.violation(format!("n{node}: `current` points to an incomplete release"));
+        }
+    }
+
+    /// A command begins on a node: never while a rollout updates it, and never without a new attempt.
+    pub fn check_run(&mut self, node: usize, key: (u64, u32)) {
+        let host = &self.nodes[node];
+        let of_rollout = |update: &rota_agent::update::Update| !update.order.rollout.is_empty();
+        if let Work::Update(update) = &host.journal.work
+            && of_rollout(update)
+            && !self.faulty
+        {
+            self.violation(format!("n{node} runs the command of {} amid an update", key.0));
+        }
+        let kept = self.store.rollouts.get(&key.0).map(|kept| &kept.rollout);
+        let ordered = kept.and_then(|rollout| rollout.nodes().get(&self.nodes[node].name));
+        if ordered.is_none_or(|known| known.attempt.0 < key.1) {
+            self.violation(format!("n{node} runs a command that nobody has written down"));
         }
     }
 

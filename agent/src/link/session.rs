@@ -11,9 +11,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info, warn};
 
+use super::ended::Ended;
 use super::{Event, Seen, SeenState, Shared};
 use crate::backoff::{Backoff, SPREAD, chance};
-use crate::dial::{NoConnection, dial};
+use crate::dial::dial;
+use crate::report::Happening;
 use crate::traffic::Refusal;
 use crate::wire;
 
@@ -28,7 +30,7 @@ const OUTBOUND_MAX: usize = 64;
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a controller may take to welcome us: it writes to its store before it does.
-const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The largest message from a controller, in bytes: an order with a long manifest has some 10 KiB.
 const MESSAGE_MAX: usize = 1 << 20;
@@ -38,36 +40,6 @@ const POOLS_EVERY: Duration = Duration::from_millis(100);
 
 /// A clock that is off by more than this is worth a warning: certificates and logs suffer.
 const CLOCK_OFF: Duration = Duration::from_secs(30);
-
-/// Why a session ended or never began.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error(transparent)]
-    NoConnection(#[from] NoConnection),
-    #[error("the same controller, {0}, is connected by another address")]
-    Same(String),
-    #[error("{}", said(.0))]
-    Status(#[from] tonic::Status),
-    #[error("the controller did not welcome this agent within {} s", WELCOME_TIMEOUT.as_secs())]
-    NotWelcomed,
-    #[error("the controller began with something else than a welcome")]
-    OutOfOrder,
-    #[error("the controller ended the session")]
-    Closed,
-    #[error("the controller said goodbye: {0}")]
-    Goodbye(String),
-    #[error("the controller takes no messages any more")]
-    Stuck,
-    #[error("this agent stops")]
-    Stopping,
-}
-
-fn said(status: &tonic::Status) -> String {
-    rota_identity::reason(status).unwrap_or_else(|| match status.message() {
-        "" => status.code().to_string(),
-        message => message.to_owned(),
-    })
-}
 
 /// Holds the session with this address until it is no longer in the list.
 pub(super) async fn keep(shared: Arc<Shared>, address: String) {
@@ -122,6 +94,11 @@ impl Shared {
     /// The next refusal that nobody was told of. Cancelling it loses none.
     async fn refused(&self) -> Option<Refusal> {
         self.refusals.1.lock().await.recv().await
+    }
+
+    /// The next thing that happened and nobody was told of. Cancelling it loses none.
+    async fn happened(&self) -> Option<Happening> {
+        self.happenings.1.lock().await.recv().await
     }
 
     /// Only one address may hold the session with a controller; a second Hello would end the
@@ -239,6 +216,10 @@ impl<'a> Session<'a> {
                 }
                 Some(refusal) = self.shared.refused() => {
                     sender.send(from_agent::Message::Refusal(wire::refused(refusal))).await?;
+                }
+                Some(happening) = self.shared.happened() => {
+                    let happening = wire::happening(happening);
+                    sender.send(from_agent::Message::Happening(happening)).await?;
                 }
                 changed = pools.changed(), if !pools_told || self.asked.is_some() => {
                     gone(changed)?;

@@ -160,10 +160,13 @@ impl Desk {
         let nobody = Instance { label: String::new(), token: 0, port: 0 };
         let start = self.means.start_spec(spec, &instance.unwrap_or(nobody));
         let ran = hooks::run_all(&self.means.launcher, &start, moment, HOOK_TIMEOUT).await;
-        ran.map(|()| Did::Ok).map_err(|error| Trouble {
-            cause: chain(&error),
-            output: String::from_utf8_lossy(&error.output).into_owned(),
-        })
+        match ran {
+            Ok(output) => Ok(self.printed(moment.name(), output).await),
+            Err(error) => Err(Trouble {
+                cause: chain(&error),
+                output: String::from_utf8_lossy(&error.output).into_owned(),
+            }),
+        }
     }
 
     async fn swap(&self, spec: Option<Spec>) -> Outcome {
@@ -240,11 +243,22 @@ impl Desk {
         let running = self.alive(spec, instance).await?;
         let start = self.means.start_spec(spec, instance);
         let probe = Probe { launcher: &self.means.launcher, start: &start, running: &running };
-        smoke::run(probe, &spec.smoke).await.map(|()| Did::Ok).map_err(|error| {
-            let own = String::from_utf8_lossy(&error.output).into_owned();
-            let output = if own.is_empty() { tail(&running) } else { own };
-            Trouble { cause: chain(&error), output }
-        })
+        match smoke::run(probe, &spec.smoke).await {
+            Ok(output) => Ok(self.printed("smoke", output).await),
+            Err(error) => {
+                let own = String::from_utf8_lossy(&error.output).into_owned();
+                let output = if own.is_empty() { tail(&running) } else { own };
+                Err(Trouble { cause: chain(&error), output })
+            }
+        }
+    }
+
+    /// What worked has its output told all the same.
+    async fn printed(&self, what: &'static str, output: Vec<u8>) -> Did {
+        if !output.is_empty() {
+            self.means.tell(Happened::Printed { app: self.app.clone(), what, output }).await;
+        }
+        Did::Ok
     }
 
     /// Watches the app in traffic. A process that ends is told by the loop too; whoever is first ends the job.

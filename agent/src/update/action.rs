@@ -15,6 +15,8 @@ pub enum Action {
     Say { rollout: String, attempt: u32, said: Said },
     /// Keep this member as it is, whatever the edges remember.
     Assert { instance: Instance, side: Side },
+    /// Tell people what nobody ordered.
+    Tell(String),
     /// Remove what no longer serves any purpose on the disk.
     Prune,
 }

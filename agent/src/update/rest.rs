@@ -139,6 +139,9 @@ impl Machine {
             Some(_) | None => {
                 settled.lose_instance();
                 if settled.side == Side::In {
+                    let version = settled.spec.version.clone();
+                    let text = format!("{version} was not running after the agent's start");
+                    self.actions.push(Action::Tell(format!("{text}; it is started again")));
                     self.notes.push("the app does not run: it is started".to_owned());
                     self.revive();
                 }
@@ -155,6 +158,9 @@ impl Machine {
         settled.lose_instance();
         let tend = settled.side == Side::In;
         self.notes.push(format!("the app {how}"));
+        let then = if tend { "it is started again" } else { "it stays as it is" };
+        let version = settled.spec.version.clone();
+        self.actions.push(Action::Tell(format!("{version} {how}; {then}")));
         if let Some(watch) = self.app.watching.take() {
             let said = Said::Broken { cause: format!("the app {how}"), output };
             self.say(&watch.rollout, watch.attempt, said);
@@ -214,6 +220,8 @@ impl Machine {
             }
             (RevivePhase::Health, Did::Failed { cause, .. }) => {
                 self.notes.push(format!("the app did not get healthy: {cause}"));
+                let text = format!("{} did not get healthy again: {cause}", spec.version);
+                self.actions.push(Action::Tell(text));
                 let Some(instance) = settled.instance.clone() else { return };
                 self.revive_job(RevivePhase::Leave, Job::Drain { spec, instance, must: true });
             }
@@ -232,7 +240,11 @@ impl Machine {
                 let Some(instance) = settled.instance.clone() else { return };
                 self.revive_job(RevivePhase::Join, Job::Join { spec, instance });
             }
-            (RevivePhase::Join, _) => self.app.work = Work::Idle,
+            (RevivePhase::Join, _) => {
+                let text = format!("{} runs again, healthy and in traffic", spec.version);
+                self.actions.push(Action::Tell(text));
+                self.app.work = Work::Idle;
+            }
             (RevivePhase::Start, _) => {}
         }
     }
@@ -294,6 +306,8 @@ impl Machine {
             let said = Said::Broken { cause, output: String::new() };
             self.say(&watch.rollout, watch.attempt, said);
         }
+        let text = format!("back to {}: asked for on the node", spec.version);
+        self.actions.push(Action::Tell(text));
         self.begin(UpdateOrder {
             rollout: String::new(),
             term: 0,

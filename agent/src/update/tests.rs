@@ -60,6 +60,8 @@ struct Node {
     app: App,
     at: u64,
     heard: String,
+    /// What people were told.
+    told: Vec<String>,
 }
 
 const ORDER: &str = "shop/prod/7";
@@ -74,11 +76,11 @@ impl Node {
             counter: 1,
             ..App::default()
         };
-        Self { app, at: 100_000, heard: String::new() }
+        Self { app, at: 100_000, heard: String::new(), told: Vec::new() }
     }
 
     fn bare() -> Self {
-        Self { app: App::default(), at: 100_000, heard: String::new() }
+        Self { app: App::default(), at: 100_000, heard: String::new(), told: Vec::new() }
     }
 
     /// Ten milliseconds later this happens. What is done about it is kept as text.
@@ -90,7 +92,10 @@ impl Node {
         let written = serde_json::to_string(&outcome.app).unwrap();
         assert_eq!(outcome.app, serde_json::from_str(&written).unwrap(), "the journal lost some");
         self.app = outcome.app;
-        let actions: Vec<String> = outcome.actions.iter().map(action).collect();
+        let tells = |action: &Action| matches!(action, Action::Tell(_));
+        self.told.extend(outcome.actions.iter().filter(|it| tells(it)).map(action));
+        let actions = outcome.actions.iter().filter(|it| !tells(it));
+        let actions: Vec<String> = actions.map(action).collect();
         writeln!(self.heard, "{}", actions.join("; ")).unwrap();
         self
     }
@@ -180,6 +185,7 @@ fn action(action: &Action) -> String {
         Action::Assert { instance, side } => {
             format!("assert {}{} {side:?}", instance.token, instance.label)
         }
+        Action::Tell(text) => text.clone(),
         Action::Prune => "prune".to_owned(),
     }
 }
@@ -686,6 +692,21 @@ fn an_update_interrupts() {
         said.ends_with("join 1\nstop 4b for good\nsay 1 failed at Start: no; Restored, runs 1.0.0"),
         "{said}"
     );
+}
+
+#[test]
+fn people_hear_of_what_nobody_ordered() {
+    let mut node = Node::serving();
+    node.ordered(|_| ()).ok(9);
+    assert_eq!(node.told, [""; 0], "an update tells of itself");
+    let token = node.app.current.as_ref().unwrap().instance.as_ref().unwrap().token;
+    node.exits(token).ok(4).hear(What::AskedBack);
+    let expected = [
+        "1.1.0 exited with 1; it is started again",
+        "1.1.0 runs again, healthy and in traffic",
+        "back to 1.0.0: asked for on the node",
+    ];
+    assert_eq!(node.told, expected);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use rota_proto::agent as proto;
 use super::field::{At, BadField};
 use super::spec::spec;
 use crate::order::{
-    Banned, Direction, Directory, Edge, OnFailure, Once, Order, Rollout, Standing, StartOrder,
-    Update, Work,
+    Banned, Command, Direction, Directory, Edge, OnFailure, Once, Order, Rollout, Standing,
+    StartOrder, Update, Work,
 };
 use crate::spec::{Driver, Spec};
 
@@ -42,6 +42,13 @@ pub fn order(order: proto::Order, default: Driver) -> Result<Order, BadField> {
                 release: release(&at, once.release, &rollout, default)?,
                 command: at.field("command").argv(once.command)?,
                 timeout: at.field("timeout_ms").nonzero_duration(once.timeout_ms)?,
+            }))
+        }
+        Wire::Run(run) => {
+            let at = at.field("run");
+            Work::Run(Box::new(Command {
+                argv: at.field("command").argv(run.command)?,
+                timeout: at.field("timeout_ms").nonzero_duration(run.timeout_ms)?,
             }))
         }
         Wire::Settle(settle) => {

@@ -3,7 +3,7 @@
 use rota_proto::agent as proto;
 
 use super::field::BadField;
-use crate::report::{App, Failed, Left, Measured, OUTPUT_MAX, Once, Report, Step, What};
+use crate::report::{App, Failed, Happening, Left, Measured, OUTPUT_MAX, Once, Report, Step, What};
 
 /// The most of a bad order's rollout that is repeated in the answer, in bytes.
 const ECHO_MAX: usize = 200;
@@ -20,6 +20,7 @@ pub fn report(report: &Report) -> proto::Report {
         What::Done(cost) => Wire::Done(proto::Done { measured: Some(measured(cost)) }),
         What::Failed(why) => Wire::Failed(failed(why)),
         What::Once(ended) => Wire::Once(once(ended)),
+        What::Ran { ended, took_ms } => Wire::Ran(ran(ended, *took_ms)),
         What::Broken { cause, output } => {
             Wire::Broken(proto::Broken { cause: cause.clone(), output: tail(output) })
         }
@@ -82,6 +83,16 @@ fn measured(measured: &Measured) -> proto::Measured {
         steps: times
             .map(|(name, took_ms)| proto::StepTime { step: step(*name).into(), took_ms: *took_ms })
             .collect(),
+        in_flight: measured
+            .in_flight
+            .iter()
+            .map(|(at_ms, in_flight)| proto::Point { at_ms: *at_ms, in_flight: *in_flight })
+            .collect(),
+        printed: measured
+            .printed
+            .iter()
+            .map(|it| proto::Printed { what: it.what.clone(), output: it.output.clone() })
+            .collect(),
     }
 }
 
@@ -118,6 +129,17 @@ fn once(once: &Once) -> proto::OnceEnded {
         output: tail(output),
         cause: cause.to_owned(),
     }
+}
+
+fn ran(ended: &Once, took_ms: u64) -> proto::RunEnded {
+    let proto::OnceEnded { known, exit_code, output, cause, .. } = once(ended);
+    proto::RunEnded { known, exit_code, output, cause, took_ms }
+}
+
+/// What happened without an order, for the wire.
+pub fn happening(happening: Happening) -> proto::Happening {
+    let Happening { app, text } = happening;
+    proto::Happening { app, text }
 }
 
 /// What this node has, for the wire.

@@ -278,7 +278,7 @@ async fn smoke_tests_pass_or_say_what_came() {
     ];
     for (test, expected) in rows {
         let got = match smoke::run(app.probe(), std::slice::from_ref(&test)).await {
-            Ok(()) => String::new(),
+            Ok(_) => String::new(),
             Err(error) if error.output.is_empty() => error.to_string(),
             Err(error) => format!("{error} [{}]", String::from_utf8_lossy(&error.output)),
         };

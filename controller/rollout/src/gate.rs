@@ -5,7 +5,7 @@ pub use crate::hold::{Hold, list};
 use crate::names::{NodeName, Timestamp};
 use crate::node::{Node, Phase};
 use crate::rehearsal;
-use crate::rollout::Outcome;
+use crate::rollout::{Kind, Outcome};
 use crate::shut;
 use crate::strategy::{Deadline, Mode, Offline, OnFailure, StartOrder};
 
@@ -139,7 +139,7 @@ fn pass(draft: &Draft) -> Next {
     Next::Hold(Hold::Approval { batch: draft.head.batch, batches })
 }
 
-fn outcome(draft: &Draft) -> Outcome {
+pub(crate) fn outcome(draft: &Draft) -> Outcome {
     match draft.tally() {
         tally if tally.failed == 0 => Outcome::Completed,
         tally if tally.done == 0 => Outcome::Failed,
@@ -158,7 +158,8 @@ fn start(draft: &Draft, ready: Vec<NodeName>) -> Next {
     let is = |name: &NodeName, test: fn(&Node) -> bool| draft.node(name).is_some_and(test);
     let drained: Vec<NodeName> =
         ready.iter().filter(|name| is(name, |n| n.observed.drained)).cloned().collect();
-    if !drained.is_empty() {
+    // Who is kept out of traffic can run a command all the same.
+    if draft.spec().kind != Kind::Run && !drained.is_empty() {
         return Next::LeaveDrained(drained);
     }
     let (online, offline): (Vec<_>, Vec<_>) =

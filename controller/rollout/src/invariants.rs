@@ -2,7 +2,7 @@
 
 use crate::node::{Node, Phase, Serving};
 use crate::rehearsal::Rehearsal;
-use crate::rollout::{Outcome, Rollout, Stage};
+use crate::rollout::{Kind, Outcome, Rollout, Stage};
 use crate::strategy::StartOrder;
 
 /// Everything that is wrong with this state; empty in a program without mistakes.
@@ -41,6 +41,9 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
     if spec.strategy.order == StartOrder::StartFirst && taken_out > 0 {
         wrong.push("start-first took a node out of traffic".to_owned());
     }
+    if spec.kind == Kind::Run && taken_out > 0 {
+        wrong.push("a command takes a node out of traffic".to_owned());
+    }
     let counted = Rollout::new(spec.clone(), rollout.head.clone(), rollout.nodes().clone());
     if counted.tally() != rollout.tally() {
         wrong.push(format!("the tally is {:?}, counted {:?}", rollout.tally(), counted.tally()));
@@ -59,6 +62,7 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
             wrong.push(format!("it ended and still measures how long {name} is out of traffic"));
         }
         if node.phase == Phase::Done
+            && spec.kind != Kind::Run
             && !is_given_up(&rollout.head.stage)
             && node.runs.as_ref() != Some(&spec.to)
             && node.observed.online

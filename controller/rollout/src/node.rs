@@ -122,6 +122,8 @@ pub enum StepName {
     Monitor,
     /// Put the previous release back.
     Restore,
+    /// Run a command; the app is not touched.
+    Run,
 }
 
 impl fmt::Display for StepName {
@@ -137,6 +139,7 @@ impl fmt::Display for StepName {
             Self::Join => "join",
             Self::Monitor => "monitor",
             Self::Restore => "restore",
+            Self::Run => "run",
         })
     }
 }

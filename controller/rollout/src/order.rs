@@ -10,6 +10,8 @@ pub enum Order {
     Prepare { node: NodeName, attempt: Attempt },
     /// Move the node to this release.
     Update { node: NodeName, attempt: Attempt, direction: Direction, to: Release },
+    /// Run the rollout's command: at most once for each attempt.
+    Run { node: NodeName, attempt: Attempt },
     /// Run the once-per-release job.
     Once { node: NodeName, attempt: Attempt },
     /// The rollout is over for this node: stop watching.

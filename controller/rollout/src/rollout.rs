@@ -63,6 +63,8 @@ pub enum Kind {
     Undo,
     /// The release that runs, once more.
     Restart,
+    /// No movement at all: a command on every node that runs the app.
+    Run,
 }
 
 /// How long things may take before they are a reason to hold; from the manifest, with slack.
@@ -302,6 +304,9 @@ impl Rollout {
 
     /// Does its release become the environment's current one?
     pub fn becomes_current(&self) -> bool {
+        if self.spec.kind == Kind::Run {
+            return false; // it moved nothing
+        }
         match self.head.stage {
             Stage::Ended { outcome: Outcome::Completed, .. } => true,
             Stage::Ended { outcome: Outcome::Partial, .. } => {

@@ -25,7 +25,7 @@ use crate::names::{NodeName, Release, Timestamp};
 use crate::node::{Cause, Direction, Left, Node, Phase, Skip};
 use crate::order::Order;
 use crate::rehearsal::Rehearsal;
-use crate::rollout::{Once, Rollout, Stage};
+use crate::rollout::{Kind, Once, Rollout, Stage};
 use crate::strategy::{Deadline, Offline};
 
 pub use go_on::outcome_text;
@@ -54,6 +54,9 @@ pub fn outstanding(rollout: &Rollout) -> Vec<Order> {
         let node_order = match &node.phase {
             Phase::Preparing { .. } => {
                 Some(Order::Prepare { node: name.clone(), attempt: node.attempt })
+            }
+            Phase::Updating { .. } if rollout.spec.kind == Kind::Run => {
+                Some(Order::Run { node: name.clone(), attempt: node.attempt })
             }
             Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. } => {
                 destination(&rollout.spec.to, node, *direction).map(|to| Order::Update {
@@ -125,7 +128,10 @@ fn start(draft: &mut Draft) {
 /// Asks a waiting node to fetch the release, or applies the policy for nodes that are offline.
 fn prepare(draft: &mut Draft, name: &NodeName) {
     let Some(mut node) = draft.node(name).cloned() else { return };
-    if node.observed.drained {
+    if draft.spec().kind == Kind::Run && node.observed.online {
+        node.attempt = node.attempt.next();
+        node.phase = Phase::Ready; // what it needs is there: it runs the app
+    } else if node.observed.drained {
         node.phase = Phase::Skipped { why: Skip::Drained };
         draft.note_on(name, "skipped: drained by an operator");
     } else if node.observed.online {
@@ -141,6 +147,10 @@ fn prepare(draft: &mut Draft, name: &NodeName) {
 /// The phase of a node that was asked nothing yet and is offline.
 fn gone(draft: &mut Draft, name: &NodeName) -> Phase {
     match draft.spec().strategy.offline {
+        Offline::Skip if draft.spec().kind == Kind::Run => {
+            draft.note_on(name, "skipped: offline");
+            Phase::Skipped { why: Skip::Offline }
+        }
         Offline::Skip => {
             draft.note_on(name, "skipped: offline; it catches up when it returns");
             Phase::Skipped { why: Skip::Offline }
@@ -174,6 +184,7 @@ pub fn next_wake(orders: &[Order]) -> Option<Timestamp> {
             Order::WakeAt(at) => Some(*at),
             Order::Prepare { .. }
             | Order::Update { .. }
+            | Order::Run { .. }
             | Order::Once { .. }
             | Order::Settle { .. } => None,
         })

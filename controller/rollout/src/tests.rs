@@ -7,7 +7,7 @@ use crate::batches::{Target, plan};
 use crate::names::{Attempt, NodeName, Release, Revision, RolloutId, Span, Timestamp};
 use crate::node::{Failure, Left, Measured, Observed, Report, Serving, StepName};
 use crate::rollout::{Change, Head, Kind, Limits, Rollout, Spec};
-use crate::strategy::{Amount, Mode, Strategy};
+use crate::strategy::{Amount, Mode, StartOrder, Strategy, Tolerance};
 use crate::verbs::Verb;
 use crate::{Event, Order, Step, What, step};
 
@@ -205,11 +205,88 @@ pub(crate) fn ordered(made: &Step) -> String {
     let orders = made.orders.iter().filter_map(|order| match order {
         Order::Prepare { node, attempt } => Some(format!("prepare {node}#{attempt}")),
         Order::Update { node, attempt, to, .. } => Some(format!("update {node}#{attempt} {to}")),
+        Order::Run { node, attempt } => Some(format!("run {node}#{attempt}")),
         Order::Once { node, attempt } => Some(format!("once {node}#{attempt}")),
         Order::Settle { node } => Some(format!("settle {node}")),
         Order::WakeAt(_) => None,
     });
     orders.collect::<Vec<_>>().join(", ")
+}
+
+/// A command on these nodes, so many at once, begun.
+fn command(texts: &[&str], batch: u32, max_failures: u32) -> Story {
+    let strategy = Strategy {
+        batch: vec![number(batch)],
+        order: StartOrder::StartFirst,
+        max_failures: Tolerance::Number(max_failures),
+        ..one_by_one()
+    };
+    let targets = targets(texts);
+    let plan = plan(&targets, &strategy, &release(0), true);
+    let Rollout { spec, .. } = admitted(texts, strategy);
+    let (kind, batches) = (Kind::Run, plan.batches.clone());
+    let spec = Spec { kind, to: release(0), batches, ..spec };
+    let rollout = Rollout::new(spec, Head::new(plan.in_traffic), plan.nodes(&targets));
+    let mut story = Story::from(rollout);
+    story.hear(What::Started);
+    story
+}
+
+fn asked(story: &Story) -> String {
+    ordered(&Step { orders: crate::outstanding(&story.rollout), ..Step::default() })
+}
+
+#[test]
+fn a_command_runs_batch_by_batch_and_moves_nothing() {
+    let mut story = command(&["n1", "n2 out", "n3 offline", "n4"], 2, 0);
+    let before: Vec<_> = story.rollout.nodes().values().map(|node| node.runs.clone()).collect();
+    assert_eq!(asked(&story), "run n1#1, run n2#1", "who is down first, offline nodes never");
+    assert_eq!(story.rollout.head.least_in_traffic, 2, "nobody leaves traffic for it");
+    story.done("n1");
+    story.observe("n3");
+    story.done("n2");
+    assert_eq!(asked(&story), "run n4#1", "who comes back later missed it");
+    story.observe("n1 current");
+    story.done("n4");
+    assert_eq!(story.stands(), "completed");
+    assert!(!story.rollout.becomes_current());
+    let runs = story.rollout.nodes().values().map(|node| node.runs.clone());
+    assert_eq!(runs.skip(1).collect::<Vec<_>>(), before[1..]);
+}
+
+#[test]
+fn a_command_that_fails_goes_no_further_and_holds_nobody_up() {
+    for (max_failures, expected) in [(0, "failed"), (1, "partial")] {
+        let mut story = command(&["n1", "n2", "n3"], 1, max_failures);
+        story.fail("n1", Left::Untouched);
+        while let Some(node) = story.updating().split(' ').next().filter(|node| !node.is_empty()) {
+            let node = node.to_owned();
+            story.done(&node);
+        }
+        assert_eq!(story.stands(), expected, "{max_failures} are borne");
+    }
+    let mut story = command(&["n1", "n2", "n3"], 2, 0);
+    story.fail("n1", Left::Untouched);
+    assert_eq!(story.stands(), "rolling", "what is under way ends first");
+    story.done("n2");
+    assert_eq!(story.stands(), "partial");
+}
+
+#[test]
+fn a_command_waits_its_turn_and_is_tried_again_only_when_asked() {
+    let mut story = command(&["n1 busy", "n2"], 1, 1);
+    assert_eq!(story.stands(), "held: another rollout is updating n1");
+    story.observe("n1");
+    assert_eq!(asked(&story), "run n1#1");
+    story.fail("n1", Left::Untouched);
+    assert_eq!(asked(&story), "run n2#1");
+    story.ask(Verb::Retry(Vec::new()));
+    story.done("n2");
+    assert_eq!(asked(&story), "run n1#2", "a new attempt, by an operator's word");
+    story.done("n1");
+    assert_eq!(story.stands(), "completed");
+    let refused = crate::verbs::allow(&command(&["n1"], 1, 0).rollout, &Verb::Rollback);
+    assert!(refused.unwrap_err().reason.contains("runs a command"));
 }
 
 #[test]

@@ -168,6 +168,12 @@ fn allow_rollback(rollout: &Rollout) -> Result<(), Refusal> {
             format!("`rota rollout status {id} -w` follows it"),
         );
     }
+    if rollout.spec.kind == Kind::Run {
+        return refuse(
+            format!("rollout {id} runs a command: what it did is not known to Rota"),
+            format!("`rota rollout abort {id}` ends it"),
+        );
+    }
     if rollout.spec.kind == Kind::Restart {
         return refuse(
             format!("rollout {id} is a restart: there is no other release to go back to"),

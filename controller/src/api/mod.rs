@@ -7,6 +7,7 @@ pub mod envs;
 pub mod fleet;
 pub mod glance;
 pub mod rollouts;
+pub mod traces;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -129,6 +130,15 @@ impl Api {
                 })?;
                 self.rollout(name(app)?, name(env)?, Some(revision), reader).await
             }
+            ["rollouts", app, env, revision, "traces"] => {
+                self.traces((app, env, revision), None, reader).await
+            }
+            ["rollouts", app, env, revision, "traces", node] => {
+                self.traces((app, env, revision), Some(&name(node)?), reader).await
+            }
+            ["rollouts", app, env, revision, "events"] => {
+                self.events_of((app, env, revision), reader).await
+            }
             ["history", app, env] => self.history(&name(app)?, &name(env)?, reader).await,
             ["drains", node] => {
                 let node = name(node)?;
@@ -162,6 +172,35 @@ impl Api {
             None => Err(Sort::NotFound
                 .error(format!("there is no node {node}"), "`rota node ls` lists them")),
         }
+    }
+
+    /// The events of one rollout, oldest first, as far as the log goes back.
+    async fn events_of(
+        &self,
+        (app, env, revision): (&str, &str, &str),
+        reader: Reader<'_>,
+    ) -> Result<Value, ErrorView> {
+        let id: RolloutId = name(&format!("{app}/{env}/{revision}"))?;
+        if !reader.sees(env) {
+            return json(Vec::<Value>::new());
+        }
+        json(traces::events(self.store.as_ref(), &id).await?)
+    }
+
+    /// What the attempts of a rollout's nodes left behind.
+    async fn traces(
+        &self,
+        (app, env, revision): (&str, &str, &str),
+        node: Option<&NodeName>,
+        reader: Reader<'_>,
+    ) -> Result<Value, ErrorView> {
+        let missing =
+            || Sort::NotFound.error(format!("there is no rollout {app}/{env}/{revision}"), "");
+        if !reader.sees(env) {
+            return Err(missing());
+        }
+        let id: RolloutId = name(&format!("{app}/{env}/{revision}"))?;
+        json(traces::traces(self.store.as_ref(), &id, node).await?)
     }
 
     fn pool(&self, pool: &str, reader: Reader<'_>) -> Result<Value, ErrorView> {

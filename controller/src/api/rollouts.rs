@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use rota_rollout::names::{NodeName, Timestamp};
-use rota_rollout::node::{Cause, Left, Node, Phase, StepName};
+use rota_rollout::node::{Cause, Left, Node, Phase, Skip, StepName};
 use rota_rollout::rollout::{Kind, Once, Outcome, Stage};
 use rota_rollout::{Hold, Rollout};
 
+use super::traces;
 use crate::access::{now, rfc3339};
 use crate::calendar::ahead;
-use crate::engine::records::EvidenceRecord;
+use crate::engine::records::{CommandRecord, EvidenceRecord, SpecRecord};
 use crate::engine::windows::instant;
 use crate::engine::{Active, Ended, State, pace};
 use crate::view::{
@@ -18,7 +19,7 @@ use crate::view::{
 
 /// A rollout that runs here.
 pub fn of_active(state: &State, active: &Active) -> RolloutView {
-    let mut view = view(&active.rollout, &active.evidence);
+    let mut view = view(&active.rollout, &active.record, &active.evidence);
     view.controller.clone_from(&state.name);
     view.term = active.term;
     let in_flight = in_flight(state, active);
@@ -54,7 +55,7 @@ fn not_yet_over(view: &mut RolloutView, rollout: &Rollout) {
 
 /// A rollout whose evidence is whole.
 pub fn closed(active: &Active) -> RolloutView {
-    view(&active.rollout, &active.evidence)
+    view(&active.rollout, &active.record, &active.evidence)
 }
 
 /// The same in a list of many: without its nodes, of which there may be thousands.
@@ -64,7 +65,7 @@ pub fn summed_up(view: RolloutView) -> RolloutView {
 
 /// A rollout that is over.
 pub fn of_ended(ended: &Ended) -> RolloutView {
-    let mut view = view(&ended.rollout, &ended.evidence);
+    let mut view = view(&ended.rollout, &ended.record, &ended.evidence);
     view.controller.clone_from(&ended.owner.controller);
     view.term = ended.owner.term;
     view
@@ -97,7 +98,7 @@ fn in_flight<'a>(state: &'a State, active: &Active) -> BTreeMap<&'a str, u64> {
     counts
 }
 
-fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
+fn view(rollout: &Rollout, record: &SpecRecord, evidence: &EvidenceRecord) -> RolloutView {
     let spec = &rollout.spec;
     let nodes: Vec<NodeProgress> =
         rollout.nodes().iter().map(|(name, node)| progress(rollout, name, node)).collect();
@@ -108,8 +109,10 @@ fn view(rollout: &Rollout, evidence: &EvidenceRecord) -> RolloutView {
         env: spec.id.env.to_string(),
         revision: spec.id.revision.0,
         kind: kind(spec.kind).to_owned(),
+        command: record.command.as_ref().map(CommandRecord::line),
         from: spec.from.as_ref().map(|from| from.version.to_string()),
         to: spec.to.version.to_string(),
+        strategy: traces::strategy(&spec.strategy),
         message: spec.message.clone(),
         who: spec.who.clone(),
         state: rollout.state().to_owned(),
@@ -147,6 +150,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Deploy => "deploy",
         Kind::Undo => "undo",
         Kind::Restart => "restart",
+        Kind::Run => "run",
     }
 }
 
@@ -215,6 +219,9 @@ fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
             error = Some(in_words(cause));
             output = Some(cause.output.clone()).filter(|output| !output.is_empty());
         }
+        Phase::Skipped { why: Skip::Offline } if rollout.spec.kind == Kind::Run => {
+            error = Some("offline".to_owned());
+        }
         Phase::Skipped { why } => error = Some(why.to_string()),
         Phase::RolledBack => {
             if let Some(cause) = &node.broke {
@@ -254,8 +261,8 @@ fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
 
 fn in_words(cause: &Cause) -> String {
     match cause.step {
+        Some(StepName::Run) | None => cause.text.clone(),
         Some(step) => format!("{step}: {}", cause.text),
-        None => cause.text.clone(),
     }
 }
 
@@ -284,11 +291,13 @@ fn state_of(phase: &Phase) -> (&'static str, Option<StepName>) {
 }
 
 /// One line of the history.
-pub fn history_entry(rollout: &Rollout) -> HistoryEntry {
+pub fn history_entry(rollout: &Rollout, record: &SpecRecord) -> HistoryEntry {
     let spec = &rollout.spec;
     HistoryEntry {
         revision: spec.id.revision.0,
         release: spec.to.version.to_string(),
+        kind: kind(spec.kind).to_owned(),
+        command: record.command.as_ref().map(CommandRecord::line),
         state: rollout.state().to_owned(),
         message: spec.message.clone(),
         who: spec.who.clone(),

@@ -25,13 +25,17 @@ pub const EVIDENCE_COLUMNS: usize = 80;
 pub fn headline(view: &RolloutView) -> String {
     let RolloutView { id, to, .. } = view;
     let (done, all) = (view.count_on_release(), view.nodes.len());
-    let verb = if view.kind == "restart" { "restarted on" } else { "run" };
+    let verb = match view.kind.as_str() {
+        "restart" => "restarted on",
+        "run" => "ran the command on",
+        _ => "run",
+    };
     let nodes = if all == 1 { "node" } else { "nodes" };
     let hold = view.hold.as_ref().map(|hold| words::clean(&hold.text));
     let why = |text: Option<String>| text.map_or(String::new(), |text| format!(": {text}"));
     match view.state.as_str() {
         "completed" => {
-            let was = view.from.as_ref().filter(|from| *from != to);
+            let was = view.from.as_ref().filter(|from| *from != to && view.kind != "run");
             let was = was.map_or(String::new(), |from| format!(" (was {from})"));
             format!("{id} completed: {done} of {all} {nodes} {verb} {to}{was}")
         }
@@ -79,6 +83,9 @@ fn saying(node: &NodeProgress, view: &RolloutView) -> String {
     let release = node.release.as_deref();
     let running = release.unwrap_or(&view.to);
     match node.state.as_str() {
+        "done" if view.kind == "run" => "ran it|ran it".to_owned(),
+        "failed" if view.kind == "run" => "failed|failed".to_owned(),
+        "pending" if view.kind == "run" => "was not reached|were not reached".to_owned(),
         "done" => format!("runs {running}|run {running}"),
         "restored" | "rolled_back" => match release {
             Some(release) => format!("is back on {release}|are back on {release}"),
@@ -166,7 +173,7 @@ fn hint(view: &RolloutView) -> String {
                 )
             }
         },
-        "paused" if view.kind == "restart" => {
+        "paused" if matches!(view.kind.as_str(), "restart" | "run") => {
             format!("`rota rollout resume {id}` goes on, `rota rollout abort {id}` ends it")
         }
         "paused" => {
@@ -191,6 +198,9 @@ fn hint(view: &RolloutView) -> String {
 /// What can be done about a rollout that is over: its own verbs are refused by now.
 fn ways_out(view: &RolloutView) -> String {
     let RolloutView { app, env, .. } = view;
+    if view.kind == "run" {
+        return format!("`rota run {app} --env {env} --on NODE -- ...` runs it again there");
+    }
     if view.kind == "restart" {
         return format!("`rota restart {app} --env {env}` tries again");
     }

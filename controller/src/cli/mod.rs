@@ -19,6 +19,7 @@ mod events;
 mod files;
 mod follow;
 mod glass;
+mod inspect;
 mod live;
 mod login;
 mod man;
@@ -31,6 +32,7 @@ mod release;
 mod render;
 mod renew;
 mod rollout;
+mod run;
 #[cfg(test)]
 mod sample;
 mod shell;
@@ -121,6 +123,7 @@ pub enum Command {
     )]
     Rollout(rollout::RolloutCommand),
     Restart(rollout::RestartArgs),
+    Run(run::RunArgs),
     #[command(
         subcommand,
         after_help = "Examples:\n  rota release ls shop\n  \
@@ -241,6 +244,7 @@ async fn carry_out(desk: &Desk, command: Command) -> Result<Exit, Failure> {
         Command::Status(args) => status::run(desk, &args).await,
         Command::Rollout(command) => rollout::run(desk, command).await,
         Command::Restart(args) => rollout::restart(desk, args).await,
+        Command::Run(args) => run::run(desk, args).await,
         Command::Release(command) => release::run(desk, command).await,
         Command::Node(command) => node::run(desk, command).await,
         Command::Edge(command) => edge::run(desk, &command).await,

@@ -12,7 +12,7 @@ use super::steer::{
     GlassVerbArgs, NodesVerbArgs, RollbackArgs, SkipArgs, SureVerbArgs, VerbArgs, asking, steer,
 };
 use super::story::Since;
-use super::{follow, render, talk};
+use super::{follow, inspect, render, talk};
 use crate::view::{RolloutView, StartedView};
 
 /// Start, watch and steer rollouts
@@ -21,12 +21,7 @@ pub enum RolloutCommand {
     Start(StartArgs),
     Ls(LsArgs),
     Status(StatusArgs),
-    /// Show a rollout with its batches and everything that failed nodes printed
-    #[command(after_help = "Examples:\n  rota rollout inspect shop/prod/14")]
-    Inspect {
-        /// APP/ENV/REVISION, or APP/ENV for the latest
-        id: RolloutRef,
-    },
+    Inspect(inspect::InspectArgs),
     /// List all rollouts of an app in an environment
     #[command(after_help = "Examples:\n  rota rollout history shop --env prod")]
     History {
@@ -195,9 +190,7 @@ pub async fn run(desk: &Desk, command: RolloutCommand) -> Result<Exit, Failure> 
         RolloutCommand::Status(args) => {
             desk.show(&format!("rollouts/{}", args.id), render::rollout).await
         }
-        RolloutCommand::Inspect { id } => {
-            desk.show(&format!("rollouts/{id}"), render::rollout_in_full).await
-        }
+        RolloutCommand::Inspect(args) => inspect::run(desk, args).await,
         RolloutCommand::History { app, env } => {
             desk.list(&format!("history/{app}/{env}"), &render::HISTORY).await
         }

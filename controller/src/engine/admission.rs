@@ -2,7 +2,7 @@
 
 mod limits;
 mod planned;
-mod refusals;
+pub(super) mod refusals;
 mod release;
 mod start;
 
@@ -20,6 +20,7 @@ use super::records::{
     AgentRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord, ReleaseRecord,
     SpecRecord, keys,
 };
+use super::run::RunAsked;
 use super::state::Active;
 use super::{State, Turn};
 use crate::errors::Sort;
@@ -30,11 +31,11 @@ use release::release_for;
 pub use start::{Given, Start};
 
 /// Everything that admission found out.
-struct Found {
-    release: ReleaseRecord,
-    resolved: Resolved,
-    targets: Vec<Target>,
-    plan: Plan,
+pub(super) struct Found {
+    pub release: ReleaseRecord,
+    pub resolved: Resolved,
+    pub targets: Vec<Target>,
+    pub plan: Plan,
 }
 
 impl Turn<'_> {
@@ -103,11 +104,14 @@ impl Turn<'_> {
         head.frozen = refusals::frozen(self.state, &id.env);
         head.closed = self.state.closed(&id.env).cloned();
         head.break_glass = start.break_glass.as_ref().map(|why| format!("{}: {why}", spec.who));
+        let moves = start.kind != Kind::Run; // else nobody is taken out of traffic
         let pool = match &resolved.traffic.via {
-            Via::Edge(pool) => Some(pool.clone()),
+            Via::Edge(pool) => moves.then(|| pool.clone()),
             Via::Endpoint | Via::Command | Via::None => None,
         };
-        let record = SpecRecord { spec: spec.clone(), release, pool, by_itself: start.by_itself };
+        let command = start.run.as_ref().map(RunAsked::record);
+        let by_itself = start.by_itself;
+        let record = SpecRecord { spec: spec.clone(), release, pool, by_itself, command };
         let nodes = plan.nodes(&targets);
         let owner = OwnerRecord { controller: self.state.name.clone(), term: 1 };
         let prefix = keys::rollout(id);
@@ -123,7 +127,10 @@ impl Turn<'_> {
         for result in results {
             self.written(result);
         }
-        let mut text = format!("rollout {id} to {} started by {}", spec.to, spec.who);
+        let mut text = match &record.command {
+            Some(command) => format!("run of `{}` started by {}", command.line(), spec.who),
+            None => format!("rollout {id} to {} started by {}", spec.to, spec.who),
+        };
         if let Some(why) = &start.break_glass {
             text.push_str(&format!("; the glass is broken: {why}"));
         }
@@ -140,7 +147,7 @@ impl Turn<'_> {
             term: 1,
             fence: 0,
             wakes: Default::default(),
-            step_since: Default::default(),
+            fetching_since: Default::default(),
             clock: Default::default(),
             last_words: None,
             known: Default::default(),
@@ -197,6 +204,9 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
     }
     if start.only.is_some() || start.kind == Kind::Undo {
         resolved.strategy.approve_after.clear(); // the release was approved when it came
+    }
+    if let Some(run) = &start.run {
+        return run.find(state, start, release, resolved);
     }
     if start.only.is_some() || start.kind != Kind::Deploy {
         resolved.strategy.rehearse_rollback = false; // nobody goes back to what he leaves in a hurry
@@ -270,7 +280,7 @@ fn spec_of(id: &RolloutId, start: &Start, resolved: &Resolved, release: &Release
         strategy: resolved.strategy.clone(),
         batches: Vec::new(),
         targets: 0,
-        limits: limits(resolved, release),
+        limits: start.run.as_ref().map_or_else(|| limits(resolved, release), RunAsked::limits),
         once: resolved.once.is_some() && start.kind == Kind::Deploy,
         started: rota_rollout::Timestamp(0),
         who: String::new(),

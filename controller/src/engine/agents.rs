@@ -1,12 +1,13 @@
 //! What agents say, and what it means for rollouts: who is here, what runs there, what was reported.
 
-use rota_proto::agent::{Inventory, Report, Standing, ToAgent, Welcome, to_agent};
+use rota_proto::agent::{Happening, Inventory, Report, Standing, ToAgent, Welcome, to_agent};
 use rota_rollout::event::OnceResult;
-use rota_rollout::names::{EnvName, NodeName, RolloutId};
+use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId};
 use rota_rollout::{Event, What};
 
 use super::records::{AgentRecord, EdgePoolRecord, keys};
 use super::state::{Agent, AgentKey, OFFLINE_AFTER_MS, RETURN_GRACE_MS, Session};
+use super::trace::TraceRecord;
 use super::{Hello, Turn, message};
 use crate::wire::{self, Said};
 
@@ -16,6 +17,9 @@ pub const HEARTBEAT_MS: u64 = 5_000;
 /// So long the return of one agent may take of a controller to which all others return as well: a quarter of what one
 /// core can do. A small fleet is back at once, one of 10,000 agents within 30 s.
 const HANDSHAKE_MS: u64 = 3;
+
+/// What one event of an agent may say; a line of a log, not a log.
+const HAPPENING_CHARS_MAX: usize = 400;
 
 /// The version of the session protocol that this controller speaks.
 const PROTOCOL: u32 = 1;
@@ -129,8 +133,9 @@ impl Turn<'_> {
     /// A report: what it means for its rollout. Acknowledged once that is durable.
     pub(super) fn report(&mut self, key: &AgentKey, report: Report) {
         let seq = report.seq;
+        let trace = wire::trace(&report);
         match wire::report(report) {
-            Ok(said) => self.said(key, said),
+            Ok(said) => self.said(key, said, &trace),
             Err(error) => {
                 tracing::warn!(?key, %error, "a report cannot be understood and is ignored");
             }
@@ -141,7 +146,7 @@ impl Turn<'_> {
         }
     }
 
-    fn said(&mut self, key: &AgentKey, said: Said) {
+    fn said(&mut self, key: &AgentKey, said: Said, trace: &TraceRecord) {
         let AgentKey::Node(node) = key else {
             tracing::warn!(?key, "an edge reports an update: ignored");
             return;
@@ -149,9 +154,11 @@ impl Turn<'_> {
         let node = node.clone();
         match said {
             Said::Report { id, attempt, report } => {
+                self.trace(&id, &node, trace);
                 self.step(&id, What::Reported { node, attempt, report });
             }
             Said::Once { id, attempt, result } => {
+                self.trace(&id, &node, trace);
                 if result == OnceResult::Succeeded {
                     self.once_succeeded(&id);
                 }
@@ -240,6 +247,22 @@ impl Turn<'_> {
         for (id, offline) in news {
             self.step(&id, What::EdgesOffline(offline));
         }
+    }
+
+    /// Something happened on a node that nobody ordered: into the event log.
+    pub(super) fn happened(&mut self, key: &AgentKey, happening: &Happening) {
+        let AgentKey::Node(name) = key else { return };
+        let Ok(app) = happening.app.parse::<AppName>() else {
+            return tracing::warn!(?key, "what happened to an app without a name is ignored");
+        };
+        let env = self.state.agents.get(key).map(|agent| agent.record.env.clone());
+        let text: String = happening.text.chars().take(HAPPENING_CHARS_MAX).collect();
+        self.event(super::carry::NewEvent {
+            app: Some(app.to_string()),
+            env,
+            node: Some(name.to_string()),
+            ..super::carry::NewEvent::new("node", format!("{app} {text}"))
+        });
     }
 
     fn event_of_agent(&mut self, key: &AgentKey, deed: &str) {

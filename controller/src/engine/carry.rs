@@ -60,6 +60,7 @@ pub(super) fn addressee(order: &Order) -> Option<&NodeName> {
     match order {
         Order::Prepare { node, .. }
         | Order::Update { node, .. }
+        | Order::Run { node, .. }
         | Order::Once { node, .. }
         | Order::Settle { node } => Some(node),
         Order::WakeAt(_) => None,
@@ -268,6 +269,12 @@ impl Turn<'_> {
             }
             Order::Update { attempt, direction, to, .. } => {
                 Ok((attempt.0, Work::Update(self.update(id, to, *direction)?)))
+            }
+            Order::Run { attempt, .. } => {
+                let command = active.record.command.as_ref().ok_or("there is no command")?;
+                let timeout_ms = command.timeout.0;
+                let run = proto::RunCommand { command: command.argv.clone(), timeout_ms };
+                Ok((attempt.0, Work::Run(run)))
             }
             Order::Once { attempt, .. } => {
                 let Known { wire, once } = self.known(id, &target)?;

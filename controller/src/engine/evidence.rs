@@ -14,9 +14,9 @@ use super::records::{Counted, EvidenceRecord, keys};
 use super::state::{Active, AgentKey};
 use super::{Turn, message};
 
-/// So long the end of a rollout waits for its edges' last word. They answer within milliseconds; one that does not is
-/// an older version, or about to be found offline.
-const LAST_WORD_MAX: Span = Span(400);
+/// So long the end of a rollout waits for its edges' last word. They answer within milliseconds, on a busy host within
+/// some hundreds; one that does not is an older version, or about to be found offline.
+const LAST_WORD_MAX: Span = Span::seconds(2);
 
 /// How much a counter rose; a smaller number means that the edge's proxy started anew.
 fn rise(before: u64, now: u64) -> u64 {
@@ -98,6 +98,20 @@ impl Turn<'_> {
         active.last_words = Some(LastWords { number, edges, until });
         if nobody {
             self.close_evidence(id);
+        }
+    }
+
+    /// An edge's session is gone: it says nothing more now.
+    pub(super) fn no_last_word(&mut self, edge: &NodeName) {
+        let waits = |active: &mut Active| {
+            let awaited = active.last_words.as_mut()?;
+            (awaited.edges.remove(edge) && awaited.edges.is_empty()).then_some(())
+        };
+        let rollouts = self.state.rollouts.iter_mut();
+        let ids: Vec<RolloutId> =
+            rollouts.filter_map(|(id, active)| waits(active).map(|()| id.clone())).collect();
+        for id in ids {
+            self.close_evidence(&id);
         }
     }
 

@@ -138,7 +138,7 @@ pub async fn claim(
             term,
             fence,
             wakes: BTreeSet::new(),
-            step_since: BTreeMap::new(),
+            fetching_since: BTreeMap::new(),
             clock: Clock::default(),
             last_words: None,
             known: BTreeMap::new(),
@@ -196,7 +196,7 @@ pub async fn history(
     for (revision, record) in specs.into_iter().rev() {
         let Some(head) = heads.remove(&revision) else { continue };
         let rollout = Rollout::new(record.spec.clone(), head.head, BTreeMap::new());
-        history.push(crate::api::rollouts::history_entry(&rollout));
+        history.push(crate::api::rollouts::history_entry(&rollout, &record));
     }
     Ok(history)
 }

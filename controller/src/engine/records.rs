@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rota_rollout::names::{
-    AppName, Digest, EnvName, NodeName, Release, Revision, RolloutId, Timestamp, Version,
+    AppName, Digest, EnvName, NodeName, Release, Revision, RolloutId, Span, Timestamp, Version,
 };
 use rota_rollout::node::Node;
 use rota_rollout::rollout::{Head, Spec};
@@ -218,6 +218,18 @@ pub struct SpecRecord {
     /// Nobody asked for it: nodes catch up. It gives way to whatever an operator starts.
     #[serde(default)]
     pub by_itself: bool,
+    /// The command, when it is one that is run.
+    #[serde(default)]
+    pub command: Option<CommandRecord>,
+}
+
+/// A command that a rollout runs on its nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRecord {
+    /// Its command line.
+    pub argv: Vec<String>,
+    /// Then it is killed.
+    pub timeout: Span,
 }
 
 /// Where a rollout stands.
@@ -315,6 +327,11 @@ pub mod keys {
     /// All rollouts of an app in an environment.
     pub fn rollouts_of(app: &AppName, env: &EnvName) -> String {
         format!("{ROLLOUTS}{app}/{env}/")
+    }
+
+    /// What the attempts of a rollout's nodes left behind.
+    pub fn traces(id: &RolloutId) -> String {
+        format!("/traces/{}/{}/{:010}/", id.app, id.env, id.revision.0)
     }
 
     /// One event.

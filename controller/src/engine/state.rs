@@ -77,8 +77,8 @@ pub struct Active {
     pub fence: u64,
     /// When it wants to be woken.
     pub wakes: BTreeSet<Timestamp>,
-    /// When each node entered the step that it is in.
-    pub step_since: BTreeMap<NodeName, Timestamp>,
+    /// Since when nodes fetch the release ahead of their updates.
+    pub fetching_since: BTreeMap<NodeName, Timestamp>,
     /// How long its nodes take.
     pub clock: Clock,
     /// It is over, and its edges were asked what they have counted.

@@ -35,6 +35,9 @@ impl Turn<'_> {
                         self.inventory(&key, &inventory);
                     }
                     Some(from_agent::Message::Edge(edge)) => self.edge_state(&key, edge),
+                    Some(from_agent::Message::Happening(happening)) => {
+                        self.happened(&key, &happening);
+                    }
                     // A refusal was written into the audit log where it came in.
                     Some(
                         from_agent::Message::Heartbeat(_)
@@ -50,7 +53,8 @@ impl Turn<'_> {
                 {
                     agent.session = None;
                     agent.heard = self.at;
-                    if let AgentKey::Edge(_) = key {
+                    if let AgentKey::Edge(edge) = &key {
+                        self.no_last_word(edge);
                         self.edges_moved();
                     }
                 }

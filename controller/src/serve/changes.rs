@@ -5,14 +5,17 @@ mod release;
 
 use rota_identity::Kind as IdentityKind;
 use rota_proto::operator::change::Change as Wanted;
-use rota_proto::operator::{Change, CreateToken, Document, NodeVerb, RolloutVerb, StartRequest};
-use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId};
+use rota_proto::operator::{
+    Change, CreateToken, Document, Kind, NodeVerb, RolloutVerb, StartRequest,
+};
+use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Span};
 use serde_json::Value;
 use tonic::{Response, Status};
 
 use super::operators::{OperatorService, document};
 use crate::access::audit::Deed;
 use crate::access::{Action, Caller, now, rfc3339};
+use crate::engine::records::CommandRecord;
 use crate::engine::{AgentKey, Answer, Ask, Asked, Drain};
 use crate::errors::{Sort, status};
 use crate::view::{ErrorView, NewTokenView};
@@ -41,9 +44,16 @@ pub(super) async fn start(
     caller: &Caller,
     asked: StartRequest,
 ) -> Result<Response<Document>, Status> {
-    let target = format!("{}/{} {}", asked.app, asked.env, asked.release);
+    let command = CommandRecord { argv: asked.run_command.clone(), timeout: Span::ZERO };
+    let (what, thing) = match asked.kind() {
+        Kind::Run => ("run", command.line()),
+        Kind::Unspecified | Kind::Deploy | Kind::Undo | Kind::Restart | Kind::Converge => {
+            ("rollout start", asked.release.clone())
+        }
+    };
+    let target = format!("{}/{} {thing}", asked.app, asked.env);
     let message = asked.message.clone();
-    let what = with_flag("rollout start".to_owned(), asked.break_glass);
+    let what = with_flag(what.to_owned(), asked.break_glass);
     if asked.break_glass {
         service.access.permit(caller, Action::BreakGlass, Some(&asked.env), &target).await?;
     }

@@ -49,12 +49,30 @@ pub fn evidence_line(view: &RolloutView, now: Timestamp) -> String {
     if let Some(took) = took(view, now) {
         parts.push(format!("took {}", words::span(took)));
     }
+    if view.kind == "run" {
+        parts.extend(ran(view));
+        return parts.join("; ");
+    }
     parts.push(format!("at least {least_in_traffic} of {targets} in traffic"));
     let requests = words::count(*requests, "request");
     let (failed, cut) = (words::thousands(*failed_requests), words::thousands(*cut));
     parts.push(format!("{requests}, {failed} failed, {cut} cut"));
     parts.extend(out_of_traffic(view));
     parts.join("; ")
+}
+
+/// On how many nodes a command ran, and on which it did not.
+fn ran(view: &RolloutView) -> Vec<String> {
+    let count = |state: &str| view.nodes.iter().filter(|node| node.state == state).count();
+    let mut parts = vec![format!("ran on {} of {} nodes", count("done"), view.nodes.len())];
+    for (state, word) in
+        [("failed", "failed on"), ("skipped", "skipped"), ("pending", "not reached")]
+    {
+        if count(state) > 0 {
+            parts.push(format!("{word} {}", count(state)));
+        }
+    }
+    parts
 }
 
 /// How long the nodes were out of traffic, those that were.

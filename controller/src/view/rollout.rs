@@ -15,12 +15,18 @@ pub struct RolloutView {
     pub env: String,
     /// The number of this rollout there.
     pub revision: u64,
-    /// What it is: `deploy`, `undo` or `restart`.
+    /// What it is: `deploy`, `undo`, `restart` or `run`.
     pub kind: String,
+    /// The command of a `run`.
+    #[serde(default)]
+    pub command: Option<String>,
     /// The version that ran before, if any.
     pub from: Option<String>,
     /// The version it moves to.
     pub to: String,
+    /// How it moves, in one line for people.
+    #[serde(default)]
+    pub strategy: String,
     /// Why, in the operator's words.
     pub message: String,
     /// Who started it.
@@ -70,7 +76,8 @@ impl RolloutView {
         let runs = |node: &&NodeProgress| match node.state.as_str() {
             "done" => true,
             "skipped" => {
-                self.kind != "restart" && node.release.as_deref() == Some(self.to.as_str())
+                !matches!(self.kind.as_str(), "restart" | "run")
+                    && node.release.as_deref() == Some(self.to.as_str())
             }
             _ => false,
         };
@@ -151,6 +158,12 @@ pub struct HistoryEntry {
     pub revision: u64,
     /// The version it moved to.
     pub release: String,
+    /// As in [`RolloutView`].
+    #[serde(default)]
+    pub kind: String,
+    /// The command of a `run`.
+    #[serde(default)]
+    pub command: Option<String>,
     /// As in [`RolloutView`].
     pub state: String,
     /// Why.

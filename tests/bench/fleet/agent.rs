@@ -164,6 +164,7 @@ impl Simulated {
                 self.crowd.count(|tally| *tally.settled.entry(rollout).or_default() += 1);
                 Ok(())
             }
+            order::Work::Run(_) => Err("the bench runs no commands".into()),
             order::Work::Once(_) => Err("the bench has no once-per-release job".into()),
         }
     }

@@ -4,7 +4,7 @@ use super::{destination, gone, once, rehearse};
 use crate::draft::Draft;
 use crate::gate::{self, Hold, Next};
 use crate::names::{Attempt, NodeName};
-use crate::node::{Direction, Phase, Skip};
+use crate::node::{Direction, Phase, Skip, StepName};
 use crate::order::Order;
 use crate::rollout::{Held, Kind, Outcome, Stage};
 use crate::strategy::{Mode, OnFailure};
@@ -31,6 +31,9 @@ pub(super) fn go_on(draft: &mut Draft) {
             Next::Advance => next_batch(draft),
             Next::Rehearse => rehearse::begin(draft),
             Next::ForwardAgain => rehearse::forward_again(draft),
+            Next::Hold(Hold::Failures { .. }) if draft.spec().kind == Kind::Run => {
+                return end_run(draft);
+            }
             Next::Hold(hold) => {
                 if !starts_rollback(draft, &hold) {
                     return held(draft, hold);
@@ -110,6 +113,14 @@ fn update(draft: &mut Draft, nodes: &[NodeName]) {
         let deadline = draft.deadline(span);
         let attempt = node.attempt;
         node.begins_at(draft.at);
+        if draft.spec().kind == Kind::Run {
+            let step = Some(StepName::Run);
+            node.phase = Phase::Updating { direction, step, deadline, takes_out: false };
+            draft.set(name, node);
+            draft.note_on(name, format!("ordered: run, attempt {attempt}"));
+            draft.order(Order::Run { node: name.clone(), attempt });
+            continue;
+        }
         node.phase = Phase::Updating { direction, step: None, deadline, takes_out };
         draft.set(name, node);
         draft.note_on(name, format!("ordered: {to}, attempt {attempt}"));
@@ -158,6 +169,15 @@ fn starts_rollback(draft: &mut Draft, hold: &Hold) -> bool {
         draft.head.stage = Stage::RollingBack { why: hold.to_string() };
     }
     turns
+}
+
+/// More nodes failed than may: a run goes no further, and is over when what is under way has ended. There is nothing
+/// that could be taken back, so nobody has to decide anything.
+fn end_run(draft: &mut Draft) {
+    if draft.tally().running > 0 {
+        return moving(draft);
+    }
+    end(draft, gate::outcome(draft));
 }
 
 fn held(draft: &mut Draft, hold: Hold) {

@@ -4,7 +4,7 @@ use super::{controllers_cause, gone, prepare};
 use crate::draft::Draft;
 use crate::names::{NodeName, Release};
 use crate::node::{Direction, Left, Node, Observed, Phase, Serving, Skip, StepName};
-use crate::rollout::Stage;
+use crate::rollout::{Kind, Stage};
 use crate::strategy::StartOrder;
 
 pub(super) fn observe(
@@ -40,6 +40,8 @@ pub(super) fn observe(
         | Phase::Failed { .. }
         | Phase::RolledBack => false,
     };
+    // A command is run where the app ran when it was asked for.
+    let returned = returned && draft.spec().kind != Kind::Run;
     let rolling = matches!(draft.head.stage, Stage::Preparing | Stage::Rolling | Stage::Rehearsing);
     if returned && rolling {
         draft.note_on(name, "returned: it catches up");
@@ -106,7 +108,9 @@ fn came_to_serve(draft: &Draft, node: &mut Node) {
 
 /// It was done, and runs something else now: somebody on the node has put another release there.
 fn moved_by_others(draft: &mut Draft, name: &NodeName, node: &mut Node) {
-    let ours = node.phase == Phase::Done && !matches!(draft.head.stage, Stage::Aborting);
+    let ours = node.phase == Phase::Done
+        && draft.spec().kind != Kind::Run
+        && !matches!(draft.head.stage, Stage::Aborting);
     let Some(runs) = node.runs.clone() else { return };
     if !ours || runs == draft.spec().to || node.observed.serving != Serving::In {
         return;

@@ -4,6 +4,7 @@ use super::destination;
 use crate::draft::Draft;
 use crate::names::{Attempt, NodeName};
 use crate::node::{Deadlines, Direction, Left, Node, Phase, Report, Serving, StepName};
+use crate::rollout::Kind;
 use crate::strategy::Mode;
 
 pub(super) fn reported(
@@ -35,6 +36,9 @@ pub(super) fn reported(
 
 /// What a report says beside the phase: which release runs, whether it serves, what was measured.
 fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
+    if draft.spec().kind == Kind::Run {
+        return; // a command moves nothing
+    }
     let direction = match &node.phase {
         Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. } => *direction,
         Phase::Failed { cause, .. } => cause.direction,
@@ -96,6 +100,10 @@ fn note_report(draft: &mut Draft, name: &NodeName, report: &Report) {
         }
         Report::Began { step, .. } => step.to_string(),
         Report::Joined(measured) => format!("joined after {}", measured.out_of_traffic),
+        Report::Done(_) if draft.spec().kind == Kind::Run => "ran".to_owned(),
+        Report::Failed(failure) if draft.spec().kind == Kind::Run => {
+            format!("failed: {}", failure.text)
+        }
         Report::Done(measured) => format!("done, out of traffic {}", measured.out_of_traffic),
         Report::Failed(failure) => {
             format!("failed at {}: {}; {}", failure.step, failure.text, left_text(failure.left))

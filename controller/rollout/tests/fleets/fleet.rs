@@ -348,7 +348,7 @@ impl Fleet {
                 self.wakes.insert(at);
                 return;
             }
-            Order::Settle { .. } => return,
+            Order::Settle { .. } | Order::Run { .. } => return, // nobody runs a command here
             Order::Prepare { node, attempt } => (node, attempt, Work::Prepare),
             Order::Once { node, attempt } => (node, attempt, Work::Once),
             Order::Update { node, attempt, direction, to } => {
@@ -523,6 +523,7 @@ impl Fleet {
                 }
                 Order::Prepare { .. }
                 | Order::Update { .. }
+                | Order::Run { .. }
                 | Order::Once { .. }
                 | Order::Settle { .. }
                 | Order::WakeAt(_) => {}

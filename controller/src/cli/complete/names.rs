@@ -84,6 +84,7 @@ impl Wanted {
             (["node", "undrain"], "name") => Self::Drained,
             (["node", "label"], "labels") => Self::Label,
             (["node", ..], "name" | "names" | "nodes") | (_, "node" | "nodes") => Self::Node,
+            (["run"], "on") => Self::Node,
             (["pool", ..], "pool") => Self::Pool,
             (["controller", ..], "name") => Self::Controller,
             (["token", "rm"], "id") => Self::Token,

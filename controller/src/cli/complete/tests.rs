@@ -4,9 +4,25 @@ use super::*;
 use crate::cli::complete::names::Verb;
 
 /// Arguments whose values nobody can name beforehand.
-const FREE: [&str; 15] = [
-    "message", "version", "until", "ttl", "uses", "max_hold", "token", "address", "name", "index",
-    "words", "timeout", "listen", "http", "window",
+const FREE: [&str; 18] = [
+    "message",
+    "version",
+    "until",
+    "ttl",
+    "uses",
+    "max_hold",
+    "token",
+    "address",
+    "name",
+    "index",
+    "words",
+    "timeout",
+    "batch",
+    "max_failures",
+    "command",
+    "listen",
+    "http",
+    "window",
 ];
 
 fn each<'a>(command: &'a Command, path: &[&'a str], see: &mut dyn FnMut(&[&str], &clap::Arg)) {

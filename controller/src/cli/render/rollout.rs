@@ -58,13 +58,23 @@ pub(super) fn history(entries: &[HistoryEntry], page: &Page) -> String {
             Cell::from(words::date(&entry.started_at)),
             Cell::or_dash(took.as_deref()),
             Cell::or_dash(Some(&entry.who)),
-            foreign(&match &entry.break_glass {
-                None => entry.message.clone(),
-                Some(by) => format!("{} (glass broken by {by})", entry.message),
-            }),
+            foreign(&why_then(entry)),
         ]);
     }
     table.text(page.ink, page.columns)
+}
+
+/// What was run, and why it was done.
+fn why_then(entry: &HistoryEntry) -> String {
+    let why = match (&entry.command, entry.message.as_str()) {
+        (None, message) => message.to_owned(),
+        (Some(command), "") => format!("run: {command}"),
+        (Some(command), message) => format!("{message} (run: {command})"),
+    };
+    match &entry.break_glass {
+        None => why,
+        Some(by) => format!("{why} (glass broken by {by})"),
+    }
 }
 
 /// `rota rollout status`: the rollout, what it waits for, its nodes, its evidence.
@@ -131,6 +141,7 @@ fn rollout_head(rollout: &RolloutView, page: &Page) -> String {
             ("rollout", rollout.id.clone()),
             ("release", movement(rollout)),
             ("kind", if rollout.kind == "deploy" { String::new() } else { rollout.kind.clone() }),
+            ("command", rollout.command.as_deref().map(words::clean).unwrap_or_default()),
             ("state", state),
             ("waits", hold.map_or(String::new(), |hold| words::clean(&hold.text))),
             ("since", hold.map_or(String::new(), |hold| since(&hold.since))),

@@ -10,15 +10,7 @@ use crate::manifest::{Driver, Manifest, Port, Resolved, Via};
 /// Everything that speaks against it.
 pub(super) fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String> {
     let mut refusals = Vec::new();
-    if let Some(why) = frozen(state, &start.env)
-        && start.break_glass.is_none()
-    {
-        refusals.push(format!(
-            "environment {} is frozen: {why} (`rota env unfreeze {}`; \
-             or start it all the same: `--break-glass -m WHY`)",
-            start.env, start.env
-        ));
-    }
+    refusals.extend(frozen_here(state, start));
     refusals.extend(not_built(resolved));
     if let Via::Edge(pool) = &resolved.traffic.via {
         refusals.extend(pool_refusals(state, start, pool));
@@ -26,17 +18,33 @@ pub(super) fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> 
     if resolved.strategy.order == StartOrder::StartFirst && resolved.run.port != Port::Auto {
         refusals.push("order = \"start-first\" needs port = \"auto\"".to_owned());
     }
-    if state.draining {
-        let name = &state.name;
-        refusals.push(format!(
-            "controller {name} is drained and takes nothing new (`rota controller undrain {name}`)"
-        ));
-    }
+    refusals.extend(drained(state));
     refusals
 }
 
+/// A drained controller takes nothing new.
+pub(in crate::engine) fn drained(state: &State) -> Option<String> {
+    let name = &state.name;
+    state.draining.then(|| {
+        format!(
+            "controller {name} is drained and takes nothing new (`rota controller undrain {name}`)"
+        )
+    })
+}
+
+/// Nothing new begins in a frozen environment.
+pub(in crate::engine) fn frozen_here(state: &State, start: &Start) -> Option<String> {
+    let (env, why) = (&start.env, frozen(state, &start.env)?);
+    start.break_glass.is_none().then(|| {
+        format!(
+            "environment {env} is frozen: {why} (`rota env unfreeze {env}`; \
+             or start it all the same: `--break-glass -m WHY`)"
+        )
+    })
+}
+
 /// Why an environment is frozen.
-pub(super) fn frozen(state: &State, env: &EnvName) -> Option<String> {
+pub(in crate::engine) fn frozen(state: &State, env: &EnvName) -> Option<String> {
     let freeze = state.envs.get(env)?.frozen.as_ref()?;
     Some(format!("{} (by {})", freeze.why, freeze.who))
 }

@@ -32,6 +32,12 @@ pub(super) fn release_for(state: &State, start: &Start) -> Result<ReleaseRecord,
                 format!("`rota deploy` brings a release to {env} first"),
             )
         })?,
+        Kind::Run => state.current(app, env).map(|r| r.version.clone()).ok_or_else(|| {
+            Sort::Refused.error(
+                format!("nothing of {app} is current in {env}: no node runs it"),
+                format!("`rota deploy` brings a release to {env} first"),
+            )
+        })?,
         Kind::Undo => undo_target(state, start)?.version,
     };
     let found = state.releases.get(&(app.clone(), wanted.clone())).cloned();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rota_rollout::names::{AppName, EnvName, NodeName, Revision, Version};
 use rota_rollout::rollout::Kind;
 
+use crate::engine::RunAsked;
 use crate::manifest::Manifest;
 
 /// A new rollout, as asked.
@@ -34,6 +35,8 @@ pub struct Start {
     pub break_glass: Option<String>,
     /// Nobody asked for it: nodes catch up.
     pub by_itself: bool,
+    /// A command is run, and nothing moved.
+    pub run: Option<RunAsked>,
 }
 
 impl Start {
@@ -52,6 +55,7 @@ impl Start {
             only: None,
             break_glass: None,
             by_itself: false,
+            run: None,
         }
     }
 }

@@ -101,7 +101,7 @@ fn check(nodes: &[(u8, u8)], strategy: &str, kind: Kind, frozen: bool) {
         release: release.release(),
     };
     fleet.currents = match kind {
-        Kind::Deploy | Kind::Restart => vec![become_current(3, &old)],
+        Kind::Deploy | Kind::Restart | Kind::Run => vec![become_current(3, &old)],
         Kind::Undo => vec![become_current(2, &new), become_current(3, &old)],
     };
     let place = ("shop".parse().unwrap(), "prod".parse().unwrap());

@@ -3,16 +3,22 @@
 use rota_proto::operator::{
     ControllerVerb, CreateToken, EnvVerb, Kind as WireKind, RolloutVerb, StartRequest,
 };
-use rota_rollout::names::{AppName, BadName, Digest, EnvName, Revision, RolloutId, Timestamp};
+use rota_rollout::names::{
+    AppName, BadName, Digest, EnvName, Revision, RolloutId, Span, Timestamp,
+};
 use rota_rollout::rollout::Kind;
+use rota_rollout::strategy::Amount;
 use rota_rollout::verbs::Verb;
 
 use crate::access::now;
 use crate::calendar::BadWindow;
-use crate::engine::{Ask, Given, Service, Start};
+use crate::engine::{Ask, Given, RunAsked, Service, Start};
 use crate::errors::Sort;
 use crate::manifest::Manifest;
 use crate::view::ErrorView;
+
+/// A command line that is longer belongs into a file; the kernel would take more, people read it in the audit log.
+const COMMAND_BYTES_MAX: usize = 16 * 1024;
 
 pub(super) fn bad_name(bad: BadName) -> ErrorView {
     Sort::Usage.error(bad.to_string(), "")
@@ -41,7 +47,9 @@ pub(super) fn start_of(asked: StartRequest) -> Result<Start, ErrorView> {
             return Err(Sort::Usage.error("no node is named", "`rota node converge NODE`"));
         }
         WireKind::Converge => Kind::Deploy,
+        WireKind::Run => Kind::Run,
     };
+    let run = (kind == Kind::Run).then(|| run_of(&asked)).transpose()?;
     let given = match asked.manifest.as_str() {
         "" => None,
         text => Some(Given {
@@ -79,10 +87,40 @@ pub(super) fn start_of(asked: StartRequest) -> Result<Start, ErrorView> {
             (true, "") => return Err(no_reason("--break-glass")),
             (true, why) => Some(why.to_owned()),
         },
+        run,
         digest: match asked.digest.as_str() {
             "" => None,
             text => Some(digest(text)?),
         },
+    })
+}
+
+/// The command of a run.
+fn run_of(asked: &StartRequest) -> Result<RunAsked, ErrorView> {
+    let bytes: usize = asked.run_command.iter().map(String::len).sum();
+    if asked.run_command.first().is_none_or(String::is_empty) {
+        return Err(Sort::Usage.error("there is no command to run", "`rota run APP -- CMD ARGS`"));
+    }
+    if bytes > COMMAND_BYTES_MAX {
+        let message = format!("the command has {bytes} bytes; at most {COMMAND_BYTES_MAX} are run");
+        return Err(Sort::Usage.error(message, "put it into a script of the release"));
+    }
+    if asked.run_timeout_ms == 0 {
+        return Err(Sort::Usage.error("a command needs a time limit", "`--timeout 10m`"));
+    }
+    let bad = |error: &dyn std::fmt::Display| {
+        Sort::Usage.error(format!("--batch {}: {error}", asked.run_batch), "for example 3 or 25%")
+    };
+    let batch = match asked.run_batch.parse::<i64>() {
+        Ok(number) => Amount::try_from(number).map_err(|error| bad(&error))?,
+        Err(_) => asked.run_batch.parse::<Amount>().map_err(|error| bad(&error))?,
+    };
+    Ok(RunAsked {
+        argv: asked.run_command.clone(),
+        timeout: Span(asked.run_timeout_ms),
+        on: crate::wire::nodes(&asked.run_on).map_err(bad_name)?,
+        batch,
+        max_failures: asked.run_max_failures,
     })
 }
 

@@ -1,0 +1,108 @@
+//! What the attempts of a rollout's nodes left behind, read from the store when somebody looks.
+
+use std::collections::VecDeque;
+
+use rota_rollout::names::{NodeName, RolloutId, Span};
+use rota_rollout::strategy::{Mode, OnFailure, StartOrder, Strategy};
+
+use crate::engine::records::keys;
+use crate::engine::trace::TraceRecord;
+use crate::store::{Record, Store, StoreError, scan_all};
+use crate::view::{EventView, PointView, PrintedView, StepTimeView, TraceView};
+
+/// Events of one rollout that are listed: a rollout of a thousand nodes has some ten thousand.
+const EVENTS_MAX: usize = 20_000;
+
+/// Of one node, or of all: by name, each in the order of its attempts.
+pub async fn traces(
+    store: &dyn Store,
+    id: &RolloutId,
+    node: Option<&NodeName>,
+) -> Result<Vec<TraceView>, StoreError> {
+    let all = keys::traces(id);
+    let prefix = node.map_or_else(|| all.clone(), |node| format!("{all}{node}/"));
+    let (entries, _) = scan_all(store, &prefix).await?;
+    let view = |entry| -> Result<TraceView, StoreError> {
+        let entry: &crate::store::Entry = entry;
+        let name = entry.key[all.len()..].split('/').next().unwrap_or_default();
+        Ok(of_record(name, TraceRecord::decode(entry)?))
+    };
+    entries.iter().map(view).collect()
+}
+
+/// How a rollout moves, in one line for people.
+pub fn strategy(strategy: &Strategy) -> String {
+    let sizes: Vec<String> = strategy.batch.iter().map(ToString::to_string).collect();
+    let mode = match strategy.mode {
+        Mode::Batches => "batches of",
+        Mode::Window => "a window of",
+    };
+    let order = match strategy.order {
+        StartOrder::StopFirst => "stop-first",
+        StartOrder::StartFirst => "start-first",
+    };
+    let on_failure = match strategy.on_failure {
+        OnFailure::Pause => "pause",
+        OnFailure::Rollback => "roll back",
+        OnFailure::Continue => "continue",
+    };
+    let mut parts = vec![format!("{mode} {}", sizes.join(", then ")), order.to_owned()];
+    if let Some(most) = strategy.max_unavailable {
+        parts.push(format!("at most {most} out of traffic"));
+    }
+    if strategy.monitor > Span::ZERO {
+        parts.push(format!("watched for {}", strategy.monitor));
+    }
+    if strategy.delay > Span::ZERO {
+        parts.push(format!("{} between batches", strategy.delay));
+    }
+    parts.push(format!("more than {} failures: {on_failure}", strategy.max_failures));
+    if !strategy.approve_after.is_empty() {
+        let after: Vec<String> = strategy.approve_after.iter().map(ToString::to_string).collect();
+        parts.push(format!("approval after batch {}", after.join(", ")));
+    }
+    parts.join("; ")
+}
+
+/// The events of one rollout, oldest first; of very many the newest.
+pub async fn events(store: &dyn Store, id: &RolloutId) -> Result<Vec<EventView>, StoreError> {
+    let id = id.to_string();
+    let mut own = VecDeque::new();
+    for entry in scan_all(store, keys::EVENTS).await?.0 {
+        let event = EventView::decode(&entry)?;
+        if event.rollout.as_deref() == Some(id.as_str()) {
+            own.push_back(event);
+            if own.len() > EVENTS_MAX {
+                own.pop_front();
+            }
+        }
+    }
+    Ok(own.into())
+}
+
+fn of_record(node: &str, trace: TraceRecord) -> TraceView {
+    let step = |(step, took): (rota_rollout::node::StepName, rota_rollout::Span)| StepTimeView {
+        step: step.to_string(),
+        took_ms: took.0,
+    };
+    TraceView {
+        node: node.to_owned(),
+        attempt: trace.attempt,
+        once: trace.once,
+        steps: trace.steps.into_iter().map(step).collect(),
+        in_flight: trace
+            .in_flight
+            .into_iter()
+            .map(|(at_ms, in_flight)| PointView { at_ms, in_flight })
+            .collect(),
+        killed: trace.killed,
+        error: trace.error,
+        outputs: trace
+            .printed
+            .into_iter()
+            .map(|printed| PrintedView { what: printed.what, output: printed.output })
+            .collect(),
+        exit_code: trace.exit_code,
+        took_ms: trace.took.map(|took| took.0),
+    }
+}
