@@ -79,6 +79,7 @@ fn tell(told: &str) -> String {
                 Some(("fleet", nodes)) => given.fleet = nodes.split(", ").map(target).collect(),
                 Some(("strategy", asked)) => ask_for(&mut given.strategy, asked),
                 Some(("once", _)) => given.once = true,
+                Some(("fence", why)) => given.fence = Some(why.to_owned()),
                 Some(("#", _)) | None => {}
                 Some((word, _)) => panic!("`{word}` begins no line of a story: {line}"),
             }
@@ -91,13 +92,14 @@ struct Given {
     fleet: Vec<Target>,
     strategy: Strategy,
     once: bool,
+    fence: Option<String>,
 }
 
 impl Default for Given {
     fn default() -> Self {
         let batch = vec![Amount::try_from(1).expect("one")];
         let strategy = Strategy { batch, monitor: Span::ZERO, ..Strategy::default() };
-        Self { fleet: Vec::new(), strategy, once: false }
+        Self { fleet: Vec::new(), strategy, once: false, fence: None }
     }
 }
 
@@ -185,7 +187,7 @@ struct Story {
 
 impl Story {
     fn new(given: Given) -> Self {
-        let Given { fleet, strategy, once } = given;
+        let Given { fleet, strategy, once, fence } = given;
         let plan = plan(&fleet, &strategy, &release(1), false);
         assert_eq!(plan.refusals, Vec::<String>::new());
         let parsed = || ("shop".parse().expect("an app"), "prod".parse().expect("an environment"));
@@ -205,6 +207,7 @@ impl Story {
                 once: Span::seconds(60),
             },
             once,
+            fence,
             started: START,
             who: "ann".to_owned(),
             message: String::new(),

@@ -115,6 +115,7 @@ impl World {
             batches: planned.batches.clone(),
             targets: planned.targets,
             once: !restart && self.rng.percent(25),
+            fence: (!restart && self.rng.percent(15)).then(|| "1.1.0 forbids it".to_owned()),
             started: self.clock(),
             who: "op".to_owned(),
             message: String::new(),
@@ -157,6 +158,7 @@ impl World {
             batches: planned.batches.clone(),
             targets: planned.targets,
             once: false,
+            fence: None,
             started: self.clock(),
             who: "op".to_owned(),
             message: String::new(),
@@ -245,7 +247,7 @@ impl World {
             }
         }
         let verb = match &hold {
-            Hold::Failures { .. } => match self.rng.range(0, 3) {
+            Hold::Failures { .. } | Hold::Fence { .. } => match self.rng.range(0, 3) {
                 0 => Verb::Resume,
                 1 => Verb::Rollback,
                 2 => Verb::Abort,

@@ -18,6 +18,8 @@ const NAMES_SHOWN_MAX: usize = 5;
 pub enum Hold {
     /// More nodes failed than may.
     Failures { failed: Vec<NodeName>, targets: usize, limit: usize },
+    /// More nodes failed than may, and the new release forbids to take them back.
+    Fence { failed: Vec<NodeName>, why: String },
     /// Nodes could not be taken back.
     RollbackFailed { nodes: Vec<NodeName> },
     /// Nodes of the first batch could not be taken back when that was rehearsed.
@@ -64,6 +66,9 @@ impl fmt::Display for Hold {
                 failed.len(),
                 list(failed)
             ),
+            Self::Fence { failed, why } => {
+                write!(f, "{} failed, and there is no way back by itself: {why}", list(failed))
+            }
             Self::RollbackFailed { nodes } => write!(f, "could not take back {}", list(nodes)),
             Self::Rehearsal { nodes } => {
                 write!(f, "the way back was rehearsed and did not work on {}", list(nodes))
@@ -106,6 +111,7 @@ impl Hold {
         match self {
             Self::Failures { .. } | Self::RollbackFailed { .. } => "failures",
             Self::Rehearsal { .. } => "rehearsal",
+            Self::Fence { .. } => "fence",
             Self::Approval { .. } => "approval",
             Self::Capacity { .. } | Self::Busy { .. } => "capacity",
             Self::Offline { .. } | Self::Edges { .. } => "offline",
@@ -124,6 +130,10 @@ impl Hold {
             Self::Failures { .. } => format!(
                 "`rota rollout status {id}` shows the cause; then `rota rollout retry {id}`, \
                  `resume`, {back}`abort`"
+            ),
+            Self::Fence { .. } => format!(
+                "`rota rollout retry {id}`, `resume` or `abort`; \
+                 or `rota rollout rollback {id} --break-fence -m WHY`"
             ),
             Self::RollbackFailed { .. } => format!(
                 "repair them, then `rota rollout retry {id}`; \
@@ -169,6 +179,7 @@ impl Hold {
     pub fn nodes(&self) -> &[NodeName] {
         match self {
             Self::Failures { failed: nodes, .. }
+            | Self::Fence { failed: nodes, .. }
             | Self::RollbackFailed { nodes }
             | Self::Rehearsal { nodes }
             | Self::Capacity { down: nodes, .. }

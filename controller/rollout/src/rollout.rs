@@ -45,6 +45,9 @@ pub struct Spec {
     pub limits: Limits,
     /// Must the once-per-release job run first?
     pub once: bool,
+    /// Why its nodes may not go back, when the new release forbids that.
+    #[serde(default)]
+    pub fence: Option<String>,
     /// When it was admitted.
     pub started: Timestamp,
     /// By whom.

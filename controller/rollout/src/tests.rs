@@ -97,6 +97,7 @@ pub(crate) fn admitted(texts: &[&str], strategy: Strategy) -> Rollout {
             once: Span::seconds(60),
         },
         once: false,
+        fence: None,
         started: START,
         who: "ann".to_owned(),
         message: String::new(),

@@ -130,6 +130,7 @@ fn allow_resume(rollout: &Rollout) -> Result<(), Refusal> {
         ),
         Some(
             Hold::Failures { .. }
+            | Hold::Fence { .. }
             | Hold::RollbackFailed { .. }
             | Hold::Rehearsal { .. }
             | Hold::Deadline { .. },

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::outcome::Failure;
 use crate::manifest::{
-    Artifact, Body, Check, Health, Manifest, OnDrainTimeout, Port, Resolved, Smoke, SmokeTest, Via,
+    Artifact, Body, Check, Compatibility, Fence, Health, Manifest, OnDrainTimeout, Port, Resolved,
+    Smoke, SmokeTest, Via,
 };
 
 /// The whole manifest in words: what holds everywhere, then what an environment says otherwise.
@@ -77,6 +78,9 @@ fn lines(resolved: &Resolved) -> Vec<(&'static str, String)> {
     lines.push(("strategy", strategy(&resolved.strategy)));
     lines.push(("failures", failures(&resolved.strategy)));
     lines.push(("target", target(resolved)));
+    let Compatibility { schema, rollback_to } = &resolved.compatibility;
+    lines.extend(schema.map(|schema| ("schema", schema.to_string())));
+    lines.extend(rollback_to.as_ref().map(|fence| ("fence", back_to(fence))));
     lines
 }
 
@@ -207,6 +211,13 @@ fn failures(strategy: &Strategy) -> String {
         Offline::Fail => "an offline node is a failure",
     };
     format!("{node}; after more than {}: {then}; {offline}", strategy.max_failures)
+}
+
+fn back_to(fence: &Fence) -> String {
+    match fence {
+        Fence::Version(wanted) => format!("back only to a version {wanted}"),
+        Fence::Schema(least) => format!("back only to a schema of at least {least}"),
+    }
 }
 
 fn target(resolved: &Resolved) -> String {

@@ -36,6 +36,9 @@ pub struct DeployArgs {
     /// Replace a rollout of this app that runs here
     #[arg(long)]
     supersede: bool,
+    /// Go back although a release's fence forbids it; takes -m
+    #[arg(long, requires = "message")]
+    break_fence: bool,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -75,6 +78,9 @@ pub struct PlanArgs {
     /// The environment
     #[arg(long)]
     env: EnvName,
+    /// What would be done if a fence that forbids it were broken
+    #[arg(long)]
+    break_fence: bool,
 }
 
 /// What is deployed where.
@@ -137,15 +143,18 @@ pub async fn plan(desk: &Desk, args: PlanArgs) -> Result<Exit, Failure> {
                 release,
                 kind: kind.into(),
                 to_revision: args.to_revision.unwrap_or(0),
+                break_fence: args.break_fence,
                 ..StartRequest::default()
             };
             (app, request)
         }
         (None, Some(version)) => {
             let source = manifest::read(desk, &args.file)?;
+            source.fits(desk, &version)?;
             let made = content.insert(Content::of(desk, &source, &version).await?);
             let request = StartRequest {
                 digest: made.digest().to_owned(),
+                break_fence: args.break_fence,
                 ..start_request(&source, &version, &env)
             };
             (source.manifest.base().app.clone(), request)
@@ -177,6 +186,7 @@ pub async fn plan(desk: &Desk, args: PlanArgs) -> Result<Exit, Failure> {
 pub async fn deploy(desk: &Desk, args: DeployArgs) -> Result<Exit, Failure> {
     let WhatArgs { file, version, env } = args.what;
     let source = manifest::read(desk, &file)?;
+    source.fits(desk, &version)?;
     let app = source.manifest.base().app.clone();
     if args.supersede {
         rollout::may_supersede(desk, &app, &env, args.yes).await?;
@@ -186,6 +196,7 @@ pub async fn deploy(desk: &Desk, args: DeployArgs) -> Result<Exit, Failure> {
         message: args.message,
         supersede: args.supersede,
         break_glass: args.glass.break_glass,
+        break_fence: args.break_fence,
         ..start_request(&source, &version, &env)
     };
     may_start(desk, &content, &request).await?;
@@ -222,6 +233,7 @@ fn start_request(source: &Source, version: &Version, env: &EnvName) -> StartRequ
 /// Makes a release of a manifest: the release's document.
 pub async fn push(desk: &Desk, file: &Path, version: &Version) -> Result<String, Failure> {
     let source = manifest::read(desk, file)?;
+    source.fits(desk, version)?;
     let content = Content::of(desk, &source, version).await?;
     push_content(desk, &source, version, &content).await
 }

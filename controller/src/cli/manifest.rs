@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rota_rollout::names::Version;
+
 use super::desk::Desk;
 use super::outcome::Failure;
 use super::table::Ink;
@@ -34,6 +36,15 @@ pub fn read(desk: &Desk, file: &Path) -> Result<Source, Failure> {
         Some(_) | None => PathBuf::from("."),
     };
     Ok(Source { text, name, dir, manifest })
+}
+
+impl Source {
+    /// Can a release of this version be made of it?
+    pub fn fits(&self, desk: &Desk, version: &Version) -> Result<(), Failure> {
+        let ink = desk.talk.side_page().ink;
+        let found = self.manifest.fits(version, &self.text, &self.name);
+        found.map_err(|found| problems(&found, ink))
+    }
 }
 
 /// All problems: people get the pictures, programs the lines.

@@ -45,7 +45,8 @@ pub enum RolloutCommand {
     #[command(after_help = "Examples:\n  rota rollout abort shop/prod/14 -m \"wrong version\"")]
     Abort(SureVerbArgs),
     /// Take every touched node back to the release before, in batches
-    #[command(after_help = "Examples:\n  rota rollout rollback shop/prod/14 --yes")]
+    #[command(after_help = "Examples:\n  rota rollout rollback shop/prod/14 --yes\n  \
+        rota rollout rollback shop/prod/14 --break-fence -m \"the backup is restored\"")]
     Rollback(RollbackArgs),
     /// Try the failed nodes again
     #[command(after_help = "Examples:\n  rota rollout retry shop/prod/14\n  \
@@ -87,6 +88,9 @@ pub struct StartArgs {
     /// Replace a rollout of this app that runs here
     #[arg(long)]
     supersede: bool,
+    /// Go back although a release's fence forbids it; takes -m
+    #[arg(long, requires = "message")]
+    break_fence: bool,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -143,6 +147,9 @@ pub struct UndoArgs {
     /// Replace a rollout of this app that runs here
     #[arg(long)]
     supersede: bool,
+    /// Go back although a release's fence forbids it; takes -m
+    #[arg(long, requires = "message")]
+    break_fence: bool,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -212,7 +219,11 @@ pub async fn run(desk: &Desk, command: RolloutCommand) -> Result<Exit, Failure> 
         RolloutCommand::Rollback(args) => {
             let SureVerbArgs { verb, yes } = args.sure;
             desk.talk.confirm(&format!("take all nodes of rollout {} back?", verb.id), yes)?;
-            let wanted = RolloutVerb { break_glass: args.glass.break_glass, ..asking("rollback") };
+            let wanted = RolloutVerb {
+                break_glass: args.glass.break_glass,
+                break_fence: args.break_fence,
+                ..asking("rollback")
+            };
             steer(desk, verb, wanted, "takes its nodes back").await
         }
         RolloutCommand::Retry(args) => {
@@ -257,6 +268,7 @@ async fn start_release(desk: &Desk, args: StartArgs) -> Result<Exit, Failure> {
         message: args.message,
         supersede: args.supersede,
         break_glass: args.glass.break_glass,
+        break_fence: args.break_fence,
         kind: Kind::Deploy.into(),
         ..StartRequest::default()
     };
@@ -273,6 +285,7 @@ async fn undo(desk: &Desk, args: UndoArgs) -> Result<Exit, Failure> {
         message: args.message,
         supersede: args.supersede,
         break_glass: args.glass.break_glass,
+        break_fence: args.break_fence,
         kind: Kind::Undo.into(),
         to_revision: args.to_revision.unwrap_or(0),
         ..StartRequest::default()

@@ -43,6 +43,9 @@ pub struct GlassVerbArgs {
 pub struct RollbackArgs {
     #[command(flatten)]
     pub sure: SureVerbArgs,
+    /// Go back although a release's fence forbids it; takes -m
+    #[arg(long, requires = "message")]
+    pub break_fence: bool,
     #[command(flatten)]
     pub glass: GlassArgs,
 }

@@ -1,5 +1,6 @@
 //! Admits rollouts: the release, the targets, the plan, and every reason why it would not be safe.
 
+mod fence;
 mod limits;
 mod planned;
 pub(super) mod refusals;
@@ -15,7 +16,6 @@ use rota_rollout::{What, names::AppName};
 use serde_json::json;
 
 use super::batch::Answer;
-use super::carry::NewEvent;
 use super::records::{
     AgentRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord, ReleaseRecord,
     SpecRecord, keys,
@@ -26,6 +26,8 @@ use super::{State, Turn};
 use crate::errors::Sort;
 use crate::manifest::{Manifest, Resolved, Via};
 use crate::view::ErrorView;
+pub(super) use fence::Fences;
+pub(super) use fence::declared;
 use limits::limits;
 use release::release_for;
 pub use start::{Given, Start};
@@ -36,6 +38,8 @@ pub(super) struct Found {
     pub resolved: Resolved,
     pub targets: Vec<Target>,
     pub plan: Plan,
+    /// What the fences say, unless they are broken: then it is among the plan's notes.
+    pub fences: Fences,
 }
 
 impl Turn<'_> {
@@ -58,6 +62,9 @@ impl Turn<'_> {
                 rest.join("; ")
             };
             return Err(Sort::Refused.error(first.clone(), hint));
+        }
+        if start.break_fence && start.message.trim().is_empty() {
+            return Err(no_reason());
         }
         self.make_way(&start);
         let id = self.next_id(&start.app, &start.env);
@@ -92,13 +99,14 @@ impl Turn<'_> {
 
     /// Writes every record of the new rollout into the batch.
     fn admit(&mut self, id: &RolloutId, start: &Start, found: Found, admitted: Admitted) {
-        let Found { release, resolved, targets, plan } = found;
+        let Found { release, resolved, targets, plan, fences } = found;
         let message = start.message.clone();
         let mut spec = spec_of(id, start, &resolved, &release);
         spec.once &= !self.once_done(id, &release);
         spec.batches.clone_from(&plan.batches);
         spec.targets = plan.targets;
         spec.from = admitted.from;
+        spec.fence = fences.way_back;
         (spec.who, spec.message, spec.started) = (admitted.who, message, self.at);
         let mut head = Head::new(plan.in_traffic);
         head.frozen = refusals::frozen(self.state, &id.env);
@@ -134,12 +142,11 @@ impl Turn<'_> {
         if let Some(why) = &start.break_glass {
             text.push_str(&format!("; the glass is broken: {why}"));
         }
-        self.event(NewEvent {
-            app: Some(id.app.to_string()),
-            env: Some(id.env.to_string()),
-            rollout: Some(id.to_string()),
-            ..NewEvent::new("rollout", text)
-        });
+        self.event_of(id, text);
+        for why in fences.refusals {
+            let text = format!("{} breaks the fence: {} ({why})", spec.who, spec.message);
+            self.event_of(id, text);
+        }
         let active = Active {
             rollout: Rollout::new(spec, head, nodes),
             record,
@@ -164,6 +171,11 @@ impl Turn<'_> {
         let fleet = self.state.fleets.get(&(id.app.clone(), id.env.clone()));
         fleet.is_some_and(|fleet| fleet.once_ran.contains(&release.release()))
     }
+}
+
+/// Whoever breaks a fence says why.
+pub(super) fn no_reason() -> ErrorView {
+    Sort::Usage.error("to break a fence takes a reason", "`--break-fence -m WHY`")
 }
 
 /// What admission adds to what was asked.
@@ -223,7 +235,19 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
     plan.refusals.extend(refusals::unsafe_here(state, start, &resolved));
     plan.refusals.extend(strangers(start, &targets));
     plan.notes.extend(nothing_spread(&targets, &resolved));
-    Ok(Found { release, resolved, targets, plan })
+    let known = fence::Found {
+        targets: &targets,
+        plan: &plan,
+        rehearses: resolved.strategy.rehearse_rollback,
+    };
+    let fences = fence::look(state, start, &release, &known);
+    if start.break_fence {
+        let broken = fences.refusals.iter().map(|why| format!("the fence would be broken: {why}"));
+        plan.notes.extend(broken);
+    } else {
+        plan.refusals.extend(fences.refusals.iter().cloned());
+    }
+    Ok(Found { release, resolved, targets, plan, fences })
 }
 
 /// Is a node a target of this manifest?
@@ -282,6 +306,7 @@ fn spec_of(id: &RolloutId, start: &Start, resolved: &Resolved, release: &Release
         targets: 0,
         limits: start.run.as_ref().map_or_else(|| limits(resolved, release), RunAsked::limits),
         once: resolved.once.is_some() && start.kind == Kind::Deploy,
+        fence: None,
         started: rota_rollout::Timestamp(0),
         who: String::new(),
         message: String::new(),

@@ -8,9 +8,11 @@ use rota_rollout::node::{Direction, Phase, Skip};
 use rota_rollout::rollout::{Change, Kind};
 use rota_rollout::{Order, Rollout, Step, What};
 
+use super::admission::declared;
 use super::pace::PACES_KEPT;
 use super::records::{
-    CURRENTS_KEPT, Current, FleetRecord, HeadRecord, NodeRecord, ONCE_KEPT, ReleaseRecord, keys,
+    CURRENTS_KEPT, Current, Declared, FleetRecord, HeadRecord, NodeRecord, ONCE_KEPT,
+    ReleaseRecord, keys,
 };
 use super::state::{AgentKey, EVENTS_IN_MEMORY};
 use super::{Turn, message};
@@ -82,6 +84,7 @@ struct Over {
 /// A release that becomes current, and who was away when it came.
 struct Currently {
     release: Release,
+    declared: Declared,
     late: BTreeSet<NodeName>,
 }
 
@@ -162,6 +165,7 @@ impl Turn<'_> {
             state: active.rollout.state(),
             current: active.rollout.becomes_current().then(|| Currently {
                 release: active.rollout.spec.to.clone(),
+                declared: declared(&active.record.release, &id.env),
                 late: late(&active.rollout),
             }),
             to: active.rollout.spec.to.clone(),
@@ -199,14 +203,15 @@ impl Turn<'_> {
         if over.current.is_some() || was.as_ref() == Some(&over.to) {
             fleet.left.extend(over.left.into_iter().map(|name| (name, id.revision)));
         }
-        if let Some(Currently { release, late }) = over.current {
+        if let Some(Currently { release, declared, late }) = over.current {
             let same = was.as_ref() == Some(&release);
             if same {
                 fleet.late.extend(late);
             } else {
                 fleet.late = late;
             }
-            fleet.currents.push(Current { revision: id.revision, release });
+            let declared = Some(declared);
+            fleet.currents.push(Current { revision: id.revision, release, declared });
             let excess = fleet.currents.len().saturating_sub(CURRENTS_KEPT);
             fleet.currents.drain(..excess);
         }
@@ -370,6 +375,16 @@ impl Turn<'_> {
         for id in due {
             self.step(&id, What::Tick);
         }
+    }
+
+    /// Writes a line about a rollout into the event log.
+    pub(super) fn event_of(&mut self, id: &RolloutId, text: String) {
+        self.event(NewEvent {
+            app: Some(id.app.to_string()),
+            env: Some(id.env.to_string()),
+            rollout: Some(id.to_string()),
+            ..NewEvent::new("rollout", text)
+        });
     }
 
     /// Writes a line into the event log.

@@ -10,6 +10,7 @@ mod batch;
 mod carry;
 pub mod drift;
 mod evidence;
+mod fence;
 mod handle;
 mod late;
 mod load;

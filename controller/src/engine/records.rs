@@ -10,6 +10,7 @@ use rota_rollout::rollout::{Head, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
+use crate::manifest::Compatibility;
 use crate::store::Record;
 
 /// A release: manifest and artifact, immutable.
@@ -162,6 +163,18 @@ pub struct Current {
     pub revision: Revision,
     /// The release.
     pub release: Release,
+    /// What it says of the way back from it; a record of an older controller says nothing.
+    #[serde(default)]
+    pub declared: Option<Declared>,
+}
+
+/// What a release says of the way back from it, kept although the release itself may go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// `[compatibility]`.
+    pub compatibility: Compatibility,
+    /// Where its fence is written: `rota.toml:41`.
+    pub at: String,
 }
 
 /// So many releases that were once current are remembered for `undo`.

@@ -6,7 +6,7 @@ use rota_rollout::rollout::Limits;
 use rota_rollout::strategy::{Amount, Mode, Offline, OnFailure, StartOrder, Strategy, Tolerance};
 
 use super::State;
-use super::admission::{Found, Start, refusals};
+use super::admission::{Fences, Found, Start, refusals};
 use super::records::{CommandRecord, ReleaseRecord};
 use crate::errors::Sort;
 use crate::manifest::Resolved;
@@ -90,7 +90,7 @@ impl RunAsked {
         }
         plan.refusals.extend(refusals::frozen_here(state, start));
         plan.refusals.extend(refusals::drained(state));
-        Ok(Found { release, resolved, targets, plan })
+        Ok(Found { release, resolved, targets, plan, fences: Fences::default() })
     }
 
     fn targets(&self, state: &State, start: &Start) -> Result<Vec<Target>, ErrorView> {

@@ -34,9 +34,9 @@ pub enum Ask {
     /// What a new rollout would do.
     Plan(Start),
     /// Something of a rollout, and why.
-    Act { id: RolloutId, verb: Verb, why: String },
+    Act { id: RolloutId, verb: Verb, why: String, break_fence: bool },
     /// The same, although the environment is frozen or its windows are closed.
-    ActWithGlass { id: RolloutId, verb: Verb, why: String },
+    ActWithGlass { id: RolloutId, verb: Verb, why: String, break_fence: bool },
     /// A new release.
     Push(ReleaseRecord),
     /// No more of a release.
@@ -76,14 +76,19 @@ pub(crate) fn applied(text: String) -> Answer {
 impl Turn<'_> {
     pub(super) fn asked(&mut self, asked: Asked) -> Answer {
         let who = asked.who;
+        if let Ask::Act { id, verb: Verb::Rollback, why, break_fence }
+        | Ask::ActWithGlass { id, verb: Verb::Rollback, why, break_fence } = &asked.ask
+        {
+            self.past_fence(id, &who, break_fence.then_some(why.as_str()))?;
+        }
         match asked.ask {
             Ask::Start(start) => self.start(start, &who),
             Ask::Plan(start) => self.plan_only(start),
-            Ask::Act { id, verb, why } if verb == Verb::Pause && !why.is_empty() => {
+            Ask::Act { id, verb, why, .. } if verb == Verb::Pause && !why.is_empty() => {
                 self.act(&id, verb, &format!("{who}: {why}"))
             }
-            Ask::Act { id, verb, why: _ } => self.act(&id, verb, &who),
-            Ask::ActWithGlass { id, verb, why } => self.act_with_glass(&id, verb, &who, &why),
+            Ask::Act { id, verb, .. } => self.act(&id, verb, &who),
+            Ask::ActWithGlass { id, verb, why, .. } => self.act_with_glass(&id, verb, &who, &why),
             Ask::AddWindow { env, window, why } => {
                 let (text, since) = (window.to_string(), self.at);
                 self.add_window(&env, WindowRecord { text, why, who, since })
@@ -104,7 +109,7 @@ impl Turn<'_> {
         }
     }
 
-    fn act(&mut self, id: &RolloutId, verb: Verb, who: &str) -> Answer {
+    pub(super) fn act(&mut self, id: &RolloutId, verb: Verb, who: &str) -> Answer {
         let Some(active) = self.state.rollouts.get(id) else {
             return Err(self.no_such_rollout(id, &verb));
         };

@@ -37,6 +37,7 @@ const TABLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("target", &["roles", "labels"]),
+    ("compatibility", &["schema", "rollback_to"]),
 ];
 
 /// Every key with its table, for the test of the documents.

@@ -7,6 +7,7 @@
 
 mod across;
 mod changes;
+mod compatibility;
 mod duration;
 mod keys;
 mod problem;
@@ -24,9 +25,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use rota_rollout::names::EnvName;
+use rota_rollout::names::{EnvName, Version};
 
 pub use changes::changes;
+pub use compatibility::{Compatibility, Fence};
 pub use problem::{PROBLEMS_SHOWN_MAX, Problem, Problems};
 pub use resolved::{
     Argv, Artifact, Body, Check, Driver, EnvFile, Health, Hooks, OnDrainTimeout, Once, Port,
@@ -55,6 +57,31 @@ impl Manifest {
     /// Reads and checks a manifest: as it is, and with the overrides of each environment.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Problems> {
         read(text).map_err(|found| Problems::new(file_name, text, found))
+    }
+
+    /// Can a release of this version be made of it? A requirement needs a version that can be compared with others'.
+    pub fn fits(&self, version: &Version, text: &str, file_name: &str) -> Result<(), Problems> {
+        let found: Vec<Finding> = match (compatibility::semantic(version), syntax::parse(text)) {
+            (None, Ok((root, _))) => fences(&root)
+                .filter(|fence| fence.text().is_some())
+                .map(|fence| {
+                    let message = format!("`rollback_to` asks for versions, and {version} is none");
+                    Finding::value(fence, message)
+                        .hint("use semantic versions such as 1.2.3, or a schema's number here")
+                })
+                .collect(),
+            (_, _) => Vec::new(),
+        };
+        if found.is_empty() { Ok(()) } else { Err(Problems::new(file_name, text, found)) }
+    }
+
+    /// The line of the fence that holds in this environment.
+    pub fn fence_line(text: &str, env: &EnvName) -> Option<usize> {
+        let (root, _) = syntax::parse(text).ok()?;
+        let there = |table: &Table| table.table("compatibility")?.get("rollback_to").cloned();
+        let own = root.table("env").and_then(|envs| there(envs.table(env.as_str())?));
+        let at = own.or_else(|| there(&root))?.key.start;
+        Some(text.as_bytes()[..at.min(text.len())].iter().filter(|c| **c == b'\n').count() + 1)
     }
 
     /// What holds in this environment.
@@ -89,7 +116,8 @@ impl Manifest {
 
 /// The first table, besides strategy and target, in which two manifests differ.
 fn different_table(one: &Resolved, two: &Resolved) -> Option<&'static str> {
-    let Resolved { app, artifact, run, health, traffic, smoke, hooks, once, .. } = one;
+    let Resolved { app, artifact, run, health, traffic, smoke, hooks, once, compatibility, .. } =
+        one;
     [
         ("app", *app == two.app),
         ("artifact", *artifact == two.artifact),
@@ -99,6 +127,7 @@ fn different_table(one: &Resolved, two: &Resolved) -> Option<&'static str> {
         ("smoke", *smoke == two.smoke),
         ("hooks", *hooks == two.hooks),
         ("once", *once == two.once),
+        ("compatibility", *compatibility == two.compatibility),
     ]
     .into_iter()
     .find_map(|(table, same)| (!same).then_some(table))
@@ -138,6 +167,15 @@ fn read(text: &str) -> Result<Manifest, Vec<Finding>> {
         Some(base) if found.is_empty() => Ok(Manifest { base, overridden }),
         _ => Err(found),
     }
+}
+
+/// Every `rollback_to`, those of environments too.
+fn fences(root: &Table) -> impl Iterator<Item = &Entry> {
+    fn of(table: &Table) -> Option<&Entry> {
+        table.table("compatibility")?.get("rollback_to")
+    }
+    let envs = root.table("env").into_iter().flat_map(|envs| envs.0.values());
+    std::iter::once(root).chain(envs.filter_map(Entry::table)).filter_map(of)
 }
 
 /// The environments with overrides, the names of which are checked here.

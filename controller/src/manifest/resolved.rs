@@ -6,6 +6,7 @@ use rota_rollout::names::{AppName, Digest, Span, Version};
 use rota_rollout::strategy::Strategy;
 use serde::{Deserialize, Serialize};
 
+use super::compatibility::Compatibility;
 pub use super::read::Argv;
 use super::template::{Piece, pieces};
 
@@ -32,6 +33,8 @@ pub struct Resolved {
     pub strategy: Strategy,
     /// Which nodes.
     pub target: Target,
+    /// Which way back its makers allow.
+    pub compatibility: Compatibility,
 }
 
 /// Where an app's files come from.

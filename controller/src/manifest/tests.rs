@@ -90,6 +90,7 @@ fn every_default() {
             catch_up: false,
         },
         target: Target { roles: BTreeSet::new(), labels: BTreeMap::new() },
+        compatibility: Compatibility::default(),
     };
     assert_eq!(resolve(MINIMAL, "prod"), expected);
 }
@@ -129,6 +130,7 @@ fn the_contract_as_documented() {
         body: Body::Contains("v{version}".to_owned()),
     };
     let expected = Resolved {
+        compatibility: Compatibility { schema: Some(7), rollback_to: Some(Fence::Schema(6)) },
         app: "shop".parse().unwrap(),
         artifact: Artifact::Path("dist".to_owned()),
         run: Run {

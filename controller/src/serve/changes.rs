@@ -45,15 +45,10 @@ pub(super) async fn start(
     asked: StartRequest,
 ) -> Result<Response<Document>, Status> {
     let command = CommandRecord { argv: asked.run_command.clone(), timeout: Span::ZERO };
-    let (what, thing) = match asked.kind() {
-        Kind::Run => ("run", command.line()),
-        Kind::Unspecified | Kind::Deploy | Kind::Undo | Kind::Restart | Kind::Converge => {
-            ("rollout start", asked.release.clone())
-        }
-    };
-    let target = format!("{}/{} {thing}", asked.app, asked.env);
+    let thing = if asked.kind() == Kind::Run { command.line() } else { asked.release.clone() };
+    let target = format!("{}/{} {thing}", asked.app, asked.env).trim_end().to_owned();
     let message = asked.message.clone();
-    let what = with_flag(what.to_owned(), asked.break_glass);
+    let what = with_flag(deed(&asked), asked.break_glass);
     if asked.break_glass {
         service.access.permit(caller, Action::BreakGlass, Some(&asked.env), &target).await?;
     }
@@ -64,6 +59,22 @@ pub(super) async fn start(
     let done = Done { what: &what, target, message: &message };
     write_down(service, caller, done, &answer).await;
     document(answer)
+}
+
+/// What the audit log calls it.
+fn deed(asked: &StartRequest) -> String {
+    let what = match asked.kind() {
+        Kind::Undo => "rollout undo",
+        Kind::Restart => "restart",
+        Kind::Converge => "node converge",
+        Kind::Run => "run",
+        Kind::Deploy | Kind::Unspecified => "rollout start",
+    };
+    format!("{what}{}", broken(asked.break_fence))
+}
+
+fn broken(fence: bool) -> &'static str {
+    if fence { " --break-fence" } else { "" }
 }
 
 /// Every other change.
@@ -146,7 +157,8 @@ async fn rollout(
     if verb.break_glass {
         service.access.permit(caller, Action::BreakGlass, Some(&env), &target).await?;
     }
-    let what = with_flag(format!("rollout {}", verb.verb), verb.break_glass);
+    let what =
+        with_flag(format!("rollout {}{}", verb.verb, broken(verb.break_fence)), verb.break_glass);
     let answer = match act_of(id, &verb) {
         Ok(wanted) => ask(service, caller, wanted).await,
         Err(error) => Err(error),

@@ -60,7 +60,9 @@ fn resume(draft: &mut Draft) {
         return;
     }
     match draft.head.held.as_ref().map(|held| &held.hold) {
-        Some(Hold::Failures { failed, .. }) => draft.head.forgiven = failed.len(),
+        Some(Hold::Failures { failed, .. } | Hold::Fence { failed, .. }) => {
+            draft.head.forgiven = failed.len()
+        }
         Some(Hold::RollbackFailed { nodes }) => draft.head.forgiven = nodes.len(),
         Some(Hold::Rehearsal { .. }) => rehearse::waive(draft),
         Some(Hold::Deadline { .. }) => draft.head.deadline_waived = true,

@@ -35,7 +35,7 @@ pub(super) fn go_on(draft: &mut Draft) {
                 return end_run(draft);
             }
             Next::Hold(hold) => {
-                if !starts_rollback(draft, &hold) {
+                if let Err(hold) = turn_round(draft, hold) {
                     return held(draft, hold);
                 }
             }
@@ -157,18 +157,24 @@ fn next_batch(draft: &mut Draft) {
     draft.head.late.clear();
 }
 
-/// Does this hold turn the rollout round? Then the way back begins at once.
-fn starts_rollback(draft: &mut Draft, hold: &Hold) -> bool {
-    let turns = matches!(hold, Hold::Failures { .. })
-        && draft.spec().strategy.on_failure == OnFailure::Rollback
+/// Does this hold turn the rollout round? Then the way back begins at once; `Err`: it holds, perhaps for want of a way.
+fn turn_round(draft: &mut Draft, hold: Hold) -> Result<(), Hold> {
+    let Hold::Failures { failed, .. } = &hold else { return Err(hold) };
+    let turns = draft.spec().strategy.on_failure == OnFailure::Rollback
         && draft.spec().kind != Kind::Restart
         && matches!(draft.head.stage, Stage::Rolling | Stage::Rehearsing | Stage::Preparing);
-    if turns {
-        draft.note(format!("rolling back: {hold}"));
-        draft.head.forgiven = 0;
-        draft.head.stage = Stage::RollingBack { why: hold.to_string() };
+    if !turns {
+        return Err(hold);
     }
-    turns
+    match &draft.spec().fence {
+        Some(why) => Err(Hold::Fence { failed: failed.clone(), why: why.clone() }),
+        None => {
+            draft.note(format!("rolling back: {hold}"));
+            draft.head.forgiven = 0;
+            draft.head.stage = Stage::RollingBack { why: hold.to_string() };
+            Ok(())
+        }
+    }
 }
 
 /// More nodes failed than may: a run goes no further, and is over when what is under way has ended. There is nothing

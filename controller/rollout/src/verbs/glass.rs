@@ -45,6 +45,7 @@ fn is_under_way(rollout: &Rollout, verb: &Verb) -> bool {
             Some(Hold::Approval { .. } | Hold::Once { .. }) => false,
             Some(
                 Hold::Failures { .. }
+                | Hold::Fence { .. }
                 | Hold::RollbackFailed { .. }
                 | Hold::Rehearsal { .. }
                 | Hold::Capacity { .. }

@@ -94,6 +94,7 @@ impl Turn<'_> {
                 }
                 Hold::Failures { .. } if turns => ": it would roll back".to_owned(),
                 Hold::Failures { .. }
+                | Hold::Fence { .. }
                 | Hold::RollbackFailed { .. }
                 | Hold::Rehearsal { .. }
                 | Hold::Approval { .. }

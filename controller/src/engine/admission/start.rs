@@ -29,6 +29,8 @@ pub struct Start {
     pub supersede: bool,
     /// Plan: the artifact that would be pushed.
     pub digest: Option<rota_rollout::Digest>,
+    /// Go back although a fence forbids it; then `message` says why.
+    pub break_fence: bool,
     /// Only these nodes are moved, although the others count.
     pub only: Option<BTreeSet<NodeName>>,
     /// Heed no freeze and no window, and why.
@@ -52,6 +54,7 @@ impl Start {
             message: String::new(),
             supersede: false,
             digest: None,
+            break_fence: false,
             only: None,
             break_glass: None,
             by_itself: false,

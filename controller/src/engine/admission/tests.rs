@@ -99,6 +99,7 @@ fn check(nodes: &[(u8, u8)], strategy: &str, kind: Kind, frozen: bool) {
     let become_current = |revision, release: &ReleaseRecord| Current {
         revision: rota_rollout::Revision(revision),
         release: release.release(),
+        declared: None,
     };
     fleet.currents = match kind {
         Kind::Deploy | Kind::Restart | Kind::Run => vec![become_current(3, &old)],

@@ -1,6 +1,7 @@
 //! One file for each table of the manifest: from what is written to what is meant.
 
 mod artifact;
+mod compatibility;
 mod health;
 mod run;
 mod smoke;
@@ -32,6 +33,7 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Option<Resolved> {
     let once = steps::once(root, reader);
     let strategy = strategy::read(root, reader);
     let target = target::read(root, reader);
+    let compatibility = compatibility::read(root, reader);
     across::check(root, reader);
     if !reader.found.is_empty() {
         return None;
@@ -47,6 +49,7 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Option<Resolved> {
         once,
         strategy,
         target,
+        compatibility,
     })
 }
 

@@ -14,7 +14,7 @@ use crate::access::now;
 use crate::calendar::BadWindow;
 use crate::engine::{Ask, Given, RunAsked, Service, Start};
 use crate::errors::Sort;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Problems};
 use crate::view::ErrorView;
 
 /// A command line that is longer belongs into a file; the kernel would take more, people read it in the audit log.
@@ -30,9 +30,11 @@ pub(in crate::serve) fn digest(text: &str) -> Result<Digest, ErrorView> {
 }
 
 pub(super) fn manifest(text: &str, name: &str) -> Result<Manifest, ErrorView> {
-    Manifest::parse(text, name).map_err(|problems| {
-        Sort::Manifest.error(problems.render(false), problems.hint().unwrap_or_default())
-    })
+    Manifest::parse(text, name).map_err(problems)
+}
+
+pub(super) fn problems(problems: Problems) -> ErrorView {
+    Sort::Manifest.error(problems.render(false), problems.hint().unwrap_or_default())
 }
 
 pub(super) fn start_of(asked: StartRequest) -> Result<Start, ErrorView> {
@@ -77,6 +79,7 @@ pub(super) fn start_of(asked: StartRequest) -> Result<Start, ErrorView> {
         to_revision: (asked.to_revision > 0).then_some(Revision(asked.to_revision)),
         message: asked.message.clone(),
         supersede: asked.supersede,
+        break_fence: asked.break_fence,
         only: match asked.nodes.as_slice() {
             [] => None,
             nodes => Some(crate::wire::nodes(nodes).map_err(bad_name)?.into_iter().collect()),
@@ -149,15 +152,16 @@ pub(super) fn no_reason(what: &str) -> ErrorView {
 /// What a verb with `--break-glass` comes to.
 pub(super) fn act_of(id: RolloutId, verb: &RolloutVerb) -> Result<Ask, ErrorView> {
     let (wanted, why) = (verb_of(verb)?, verb.message.clone());
+    let break_fence = verb.break_fence;
     if !verb.break_glass {
-        return Ok(Ask::Act { id, verb: wanted, why });
+        return Ok(Ask::Act { id, verb: wanted, why, break_fence });
     }
     if why.is_empty() {
         return Err(no_reason("--break-glass"));
     }
     match wanted {
         Verb::Resume | Verb::Rollback | Verb::Retry(_) => {
-            Ok(Ask::ActWithGlass { id, verb: wanted, why })
+            Ok(Ask::ActWithGlass { id, verb: wanted, why, break_fence })
         }
         Verb::Pause | Verb::Promote | Verb::Abort | Verb::Skip(_) | Verb::BreakGlass => {
             let message = format!("{wanted} starts no update: there is no glass to break");

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio_stream::StreamExt;
 use tonic::{Response, Status, Streaming};
 
-use super::asked::{bad_name, digest, manifest};
+use super::asked::{bad_name, digest, manifest, problems};
 use super::{Done, ask, write_down};
 use crate::access::{Caller, now};
 use crate::api::fleet::release_view;
@@ -81,6 +81,8 @@ async fn release(
     push: PushRequest,
 ) -> Result<ReleaseRecord, ErrorView> {
     let parsed = manifest(&push.manifest, &push.manifest_name)?;
+    let version = push.version.parse().map_err(bad_name)?;
+    parsed.fits(&version, &push.manifest, &push.manifest_name).map_err(problems)?;
     let digest = digest(&push.digest)?;
     let state = service.artifacts.state(&digest).await;
     let state = state.map_err(|error| Sort::Internal.error(error.to_string(), ""))?;
@@ -94,7 +96,7 @@ async fn release(
     }
     Ok(ReleaseRecord {
         app: parsed.base().app.clone(),
-        version: push.version.parse().map_err(bad_name)?,
+        version,
         digest,
         size: state.have,
         format: push.format,
