@@ -40,8 +40,10 @@ pub enum Hold {
     Closed(Closed),
     /// The rollout's own deadline passed.
     Deadline { after: Span },
-    /// The once-per-release job failed, or its outcome is not known.
+    /// The once-per-release job failed.
     Once { node: NodeName, text: String },
+    /// Whether the once-per-release job took effect is not known.
+    OnceUnknown { node: NodeName },
 }
 
 /// A list of names for people.
@@ -100,6 +102,10 @@ impl fmt::Display for Hold {
             Self::Frozen { why } => write!(f, "the environment is frozen: {why}"),
             Self::Closed(closed) => f.write_str(&closed.text),
             Self::Deadline { after } => write!(f, "its deadline of {after} has passed"),
+            Self::OnceUnknown { node } => write!(
+                f,
+                "the once-per-release job on {node}: it is not known whether it took effect"
+            ),
             Self::Once { node, text } => write!(f, "the once-per-release job on {node}: {text}"),
         }
     }
@@ -117,7 +123,7 @@ impl Hold {
             Self::Offline { .. } | Self::Edges { .. } => "offline",
             Self::Frozen { .. } | Self::Closed(_) => "frozen",
             Self::Deadline { .. } => "deadline",
-            Self::Once { .. } => "once",
+            Self::Once { .. } | Self::OnceUnknown { .. } => "once",
         }
     }
 
@@ -168,6 +174,12 @@ impl Hold {
             Self::Deadline { .. } => {
                 format!("`rota rollout resume {id}` goes on without a deadline; or {back}`abort`")
             }
+            Self::OnceUnknown { .. } => format!(
+                "find out: if it took effect, `rota rollout resume {id}` goes on without \
+                 running it again; \
+                 if not, `rota rollout retry {id}` runs it again; \
+                 `rota rollout abort {id}` ends the rollout"
+            ),
             Self::Once { .. } => format!(
                 "`rota rollout retry {id}` runs it again; \
                  `rota rollout abort {id}` ends the rollout"
@@ -186,7 +198,7 @@ impl Hold {
             | Self::Offline { nodes }
             | Self::Busy { nodes } => nodes,
             Self::Edges { edges } => edges,
-            Self::Once { node, .. } => std::slice::from_ref(node),
+            Self::Once { node, .. } | Self::OnceUnknown { node } => std::slice::from_ref(node),
             Self::Approval { .. }
             | Self::Frozen { .. }
             | Self::Closed(_)

@@ -115,6 +115,9 @@ pub struct Head {
     pub edges_offline: Vec<NodeName>,
     /// Nodes that returned after their batch was due; they go with the batch in turn.
     pub late: Vec<NodeName>,
+    /// How the once-per-release job failed last, also when the rollout was aborted since.
+    #[serde(default)]
+    pub once_failed: Option<OnceFailure>,
     /// How far the rehearsal of the way back is.
     #[serde(default)]
     pub rehearsal: Rehearsal,
@@ -159,6 +162,17 @@ pub enum Once {
     Failed { node: NodeName, attempt: Attempt, text: String, output: String },
     /// Whether it took effect is not known.
     Unknown { node: NodeName, attempt: Attempt },
+}
+
+/// What is known of a once-per-release job that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnceFailure {
+    /// Where it ran.
+    pub node: NodeName,
+    /// One line.
+    pub text: String,
+    /// The tail of what it printed.
+    pub output: String,
 }
 
 /// How a rollout ended.
@@ -369,6 +383,7 @@ impl Head {
             break_glass: None,
             edges_offline: Vec::new(),
             late: Vec::new(),
+            once_failed: None,
             rehearsal: Rehearsal::NotAsked,
             least_in_traffic: in_traffic,
         }

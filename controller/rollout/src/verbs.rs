@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::gate::Hold;
-use crate::names::NodeName;
+use crate::names::{NodeName, RolloutId};
 use crate::node::{Direction, Left, Node, Phase};
 use crate::rollout::{Kind, Once, Rollout, Stage};
 use crate::{rehearsal, rollback, shut};
@@ -64,23 +64,28 @@ fn refuse(reason: impl Into<String>, hint: impl Into<String>) -> Result<(), Refu
     Err(Refusal { reason: reason.into(), hint: hint.into() })
 }
 
+/// The refusal of everything that is asked of a rollout that is over.
+pub fn over(id: &RolloutId, verb: &Verb) -> Refusal {
+    let undo = || format!("`rota rollout undo {} --env {}` starts a rollout back", id.app, id.env);
+    let status = || format!("`rota rollout status {id}` shows how it ended");
+    let deploy = || format!("{}; `rota deploy` starts a new one", status());
+    let (cannot, hint) = match verb {
+        Verb::Pause => ("be paused", status()),
+        Verb::Resume => ("go on", deploy()),
+        Verb::Promote => ("be promoted", status()),
+        Verb::Abort => ("be aborted", status()),
+        Verb::Rollback => ("be rolled back", undo()),
+        Verb::Retry(_) | Verb::BreakGlass => ("try again", deploy()),
+        Verb::Skip(_) => ("skip nodes", status()),
+    };
+    Refusal { reason: format!("rollout {id} is over: it cannot {cannot} any more"), hint }
+}
+
 /// May this be asked now?
 pub fn allow(rollout: &Rollout, verb: &Verb) -> Result<(), Refusal> {
     let id = &rollout.spec.id;
-    if let Stage::Ended { .. } = rollout.head.stage {
-        let hint = match verb {
-            Verb::Rollback => {
-                format!("`rota rollout undo {} --env {}` starts a rollout back", id.app, id.env)
-            }
-            Verb::Pause
-            | Verb::Resume
-            | Verb::Promote
-            | Verb::Abort
-            | Verb::Retry(_)
-            | Verb::Skip(_)
-            | Verb::BreakGlass => format!("`rota rollout status {id}` shows how it ended"),
-        };
-        return refuse(format!("rollout {id} is over ({})", rollout.state()), hint);
+    if rollout.is_ended() {
+        return Err(over(id, verb));
     }
     if let Stage::Aborting = rollout.head.stage {
         return refuse(
@@ -133,6 +138,7 @@ fn allow_resume(rollout: &Rollout) -> Result<(), Refusal> {
             | Hold::Fence { .. }
             | Hold::RollbackFailed { .. }
             | Hold::Rehearsal { .. }
+            | Hold::OnceUnknown { .. }
             | Hold::Deadline { .. },
         ) => Ok(()),
         Some(

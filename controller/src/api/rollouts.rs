@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rota_rollout::names::{NodeName, Timestamp};
 use rota_rollout::node::{Cause, Left, Node, Phase, Skip, StepName};
-use rota_rollout::rollout::{Kind, Once, Outcome, Stage};
+use rota_rollout::rollout::{Kind, Outcome, Stage};
 use rota_rollout::{Hold, Rollout};
 
 use super::traces;
@@ -236,11 +236,9 @@ fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
         | Phase::Monitoring { .. }
         | Phase::Done => {}
     }
-    if let Stage::Once(Once::Failed { node: on, text, output: printed, .. }) = &rollout.head.stage
-        && on == name
-    {
-        error = Some(format!("the once-per-release job failed: {text}"));
-        output = Some(printed.clone());
+    if let Some(failed) = rollout.head.once_failed.as_ref().filter(|failed| failed.node == *name) {
+        error = Some(format!("the once-per-release job failed: {}", failed.text));
+        output = Some(failed.output.clone()).filter(|output| !output.is_empty());
     }
     NodeProgress {
         name: name.to_string(),

@@ -31,6 +31,7 @@ mod progress;
 mod release;
 mod render;
 mod renew;
+mod restart;
 mod rollout;
 mod run;
 #[cfg(test)]
@@ -122,7 +123,7 @@ pub enum Command {
         rota rollout undo shop --env prod"
     )]
     Rollout(rollout::RolloutCommand),
-    Restart(rollout::RestartArgs),
+    Restart(restart::RestartArgs),
     Run(run::RunArgs),
     #[command(
         subcommand,
@@ -243,7 +244,7 @@ async fn carry_out(desk: &Desk, command: Command) -> Result<Exit, Failure> {
         Command::Check(args) => deploy::check(desk, &args),
         Command::Status(args) => status::run(desk, &args).await,
         Command::Rollout(command) => rollout::run(desk, command).await,
-        Command::Restart(args) => rollout::restart(desk, args).await,
+        Command::Restart(args) => restart::restart(desk, args).await,
         Command::Run(args) => run::run(desk, args).await,
         Command::Release(command) => release::run(desk, command).await,
         Command::Node(command) => node::run(desk, command).await,

@@ -159,32 +159,6 @@ pub struct UndoArgs {
     follow: FollowArgs,
 }
 
-/// Restart what runs, in batches, and follow it
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  rota restart shop --env prod\n  \
-    rota restart shop --env prod -m \"new certificates\" --detach\n  \
-    rota restart shop --env prod --supersede --yes")]
-pub struct RestartArgs {
-    /// The app
-    app: AppName,
-    /// The environment
-    #[arg(long)]
-    env: EnvName,
-    /// Why, for the history
-    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
-    message: String,
-    /// Replace a rollout of this app that runs here
-    #[arg(long)]
-    supersede: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
-    #[command(flatten)]
-    glass: GlassArgs,
-    #[command(flatten)]
-    follow: FollowArgs,
-}
-
 /// Carries out `rota rollout`.
 pub async fn run(desk: &Desk, command: RolloutCommand) -> Result<Exit, Failure> {
     match command {
@@ -288,23 +262,6 @@ async fn undo(desk: &Desk, args: UndoArgs) -> Result<Exit, Failure> {
         break_fence: args.break_fence,
         kind: Kind::Undo.into(),
         to_revision: args.to_revision.unwrap_or(0),
-        ..StartRequest::default()
-    };
-    start(desk, request, &args.follow).await
-}
-
-/// Carries out `rota restart`.
-pub async fn restart(desk: &Desk, args: RestartArgs) -> Result<Exit, Failure> {
-    if args.supersede {
-        may_supersede(desk, &args.app, &args.env, args.yes).await?;
-    }
-    let request = StartRequest {
-        app: args.app.to_string(),
-        env: args.env.to_string(),
-        message: args.message,
-        supersede: args.supersede,
-        break_glass: args.glass.break_glass,
-        kind: Kind::Restart.into(),
         ..StartRequest::default()
     };
     start(desk, request, &args.follow).await

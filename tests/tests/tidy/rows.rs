@@ -74,6 +74,7 @@ pub const WIRE: &[(&str, &str)] = &[
     ("controller/src/cli/renew.rs", "renews his certificate"),
     ("controller/src/cli/node.rs", "makes its request"),
     ("controller/src/cli/release.rs", "makes its request"),
+    ("controller/src/cli/restart.rs", "makes its request"),
     ("controller/src/cli/rollout.rs", "makes its request"),
     ("controller/src/cli/run.rs", "makes its request"),
     ("controller/src/cli/steer.rs", "makes its request"),

@@ -65,6 +65,7 @@ fn resume(draft: &mut Draft) {
         }
         Some(Hold::RollbackFailed { nodes }) => draft.head.forgiven = nodes.len(),
         Some(Hold::Rehearsal { .. }) => rehearse::waive(draft),
+        Some(Hold::OnceUnknown { .. }) => once::took_effect(draft),
         Some(Hold::Deadline { .. }) => draft.head.deadline_waived = true,
         Some(
             Hold::Approval { .. }

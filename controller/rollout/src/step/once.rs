@@ -5,7 +5,7 @@ use crate::event::OnceResult;
 use crate::gate::{Hold, Next};
 use crate::names::{Attempt, NodeName};
 use crate::order::Order;
-use crate::rollout::{Once, Stage};
+use crate::rollout::{Once, OnceFailure, Stage};
 use crate::shut;
 
 /// Orders the once-per-release job of a node.
@@ -30,11 +30,17 @@ pub(super) fn ended(draft: &mut Draft, from: &NodeName, of: Attempt, result: &On
     draft.head.stage = match result {
         OnceResult::Succeeded => {
             draft.note_on(&node, "the once-per-release job succeeded");
+            draft.head.once_failed = None;
             Stage::Rolling
         }
         OnceResult::Failed { text, output } => {
             draft.note_on(&node, format!("the once-per-release job failed: {text}"));
             let (text, output) = (text.clone(), output.clone());
+            draft.head.once_failed = Some(OnceFailure {
+                node: node.clone(),
+                text: text.clone(),
+                output: output.clone(),
+            });
             Stage::Once(Once::Failed { node, attempt, text, output })
         }
         OnceResult::Unknown => {
@@ -51,15 +57,19 @@ pub(super) fn ended(draft: &mut Draft, from: &NodeName, of: Attempt, result: &On
     };
 }
 
+/// An operator has found out that it took effect.
+pub(super) fn took_effect(draft: &mut Draft) {
+    draft.note("the once-per-release job counts as done: an operator found that it took effect");
+    draft.head.once_failed = None;
+    draft.head.stage = Stage::Rolling;
+}
+
 pub(super) fn hold(once: &Once) -> Next {
     match once {
         Once::Running { .. } => Next::UnderWay,
         Once::Failed { node, text, .. } => {
             Next::Hold(Hold::Once { node: node.clone(), text: format!("failed: {text}") })
         }
-        Once::Unknown { node, .. } => Next::Hold(Hold::Once {
-            node: node.clone(),
-            text: "it is not known whether it took effect".to_owned(),
-        }),
+        Once::Unknown { node, .. } => Next::Hold(Hold::OnceUnknown { node: node.clone() }),
     }
 }

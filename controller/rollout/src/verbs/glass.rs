@@ -48,6 +48,7 @@ fn is_under_way(rollout: &Rollout, verb: &Verb) -> bool {
                 | Hold::Fence { .. }
                 | Hold::RollbackFailed { .. }
                 | Hold::Rehearsal { .. }
+                | Hold::OnceUnknown { .. }
                 | Hold::Capacity { .. }
                 | Hold::Offline { .. }
                 | Hold::Busy { .. }

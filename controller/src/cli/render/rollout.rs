@@ -50,10 +50,14 @@ pub(super) fn history(entries: &[HistoryEntry], page: &Page) -> String {
     for entry in entries {
         let end = entry.finished_at.as_deref().and_then(words::moment);
         let took = end.zip(words::moment(&entry.started_at));
+        let release = match entry.kind.as_str() {
+            "undo" | "restart" => format!("{} ({})", entry.release, entry.kind),
+            _ => entry.release.clone(),
+        };
         let took = took.map(|(end, start)| words::span(end.since(start)));
         table.row([
             Cell::from(entry.revision.to_string()),
-            Cell::from(entry.release.as_str()),
+            Cell::from(release.as_str()),
             Cell::state(&entry.state),
             Cell::from(words::date(&entry.started_at)),
             Cell::or_dash(took.as_deref()),

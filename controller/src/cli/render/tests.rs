@@ -229,7 +229,12 @@ shop/prod/14  1.0.3 -> 1.1.0  rolling    1/2  42s ago  faster search
         break_glass: None,
         revision,
         release: "1.1.0".to_owned(),
-        kind: if state == "failed" { "run" } else { "deploy" }.to_owned(),
+        kind: match state {
+            "failed" => "run",
+            "completed" => "undo",
+            _ => "deploy",
+        }
+        .to_owned(),
         command: (state == "failed").then(|| "./shop check".to_owned()),
         state: state.to_owned(),
         message: "why".to_owned(),
@@ -240,10 +245,10 @@ shop/prod/14  1.0.3 -> 1.1.0  rolling    1/2  42s ago  faster search
     let ran = entry(16, "failed", Some(AT));
     let list = vec![ran, entry(15, "rolling_back", None), entry(9, "completed", Some(AT))];
     let expected = "\
-REV  RELEASE  STATE         STARTED               TOOK    BY     WHY
- 16  1.1.0    failed        2026-11-24 03:40:00Z  42.0 s  alice  why (run: ./shop check)
- 15  1.1.0    rolling back  2026-11-24 03:40:00Z  -       alice  why
-  9  1.1.0    completed     2026-11-24 03:40:00Z  42.0 s  alice  why
+REV  RELEASE       STATE         STARTED               TOOK    BY     WHY
+ 16  1.1.0         failed        2026-11-24 03:40:00Z  42.0 s  alice  why (run: ./shop check)
+ 15  1.1.0         rolling back  2026-11-24 03:40:00Z  -       alice  why
+  9  1.1.0 (undo)  completed     2026-11-24 03:40:00Z  42.0 s  alice  why
 ";
     assert_eq!((HISTORY.draw)(&list, &pipe()), expected);
 }

@@ -104,6 +104,7 @@ impl Turn<'_> {
                 | Hold::Edges { .. }
                 | Hold::Frozen { .. }
                 | Hold::Deadline { .. }
+                | Hold::OnceUnknown { .. }
                 | Hold::Once { .. } => String::new(),
             };
             PlannedHoldView {
