@@ -47,6 +47,14 @@ pub struct ServeArgs {
     #[arg(long, default_value = "sqlite")]
     pub store: StoreArg,
 
+    /// Releases that are kept of each app, the newest; what something runs or may return to is kept beside them
+    #[arg(long, value_name = "N", default_value = "10", value_parser = kept)]
+    pub keep_releases: usize,
+
+    /// Rollouts that are kept in full of each app in each environment; of older ones a line of the history
+    #[arg(long, value_name = "N", default_value = "50", value_parser = kept)]
+    pub keep_rollouts: usize,
+
     /// A running controller to join
     #[arg(long, value_name = "HOST:PORT", requires = "token", value_parser = host_port)]
     pub join: Option<String>,
@@ -74,6 +82,14 @@ impl FromStr for StoreArg {
             None if text == "sqlite" => Ok(Self::Sqlite),
             None => Err("write `sqlite`, or `etcd://HOST:PORT[,HOST:PORT...]`".to_owned()),
         }
+    }
+}
+
+/// 0 would mean "none" here and "all" elsewhere.
+fn kept(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        Ok(_) | Err(_) => Err("write a number of at least 1".to_owned()),
     }
 }
 

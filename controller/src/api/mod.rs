@@ -270,6 +270,9 @@ impl Api {
         let id = RolloutId { app: app.clone(), env: env.clone(), revision };
         match self.found(id.clone()).await? {
             Some(view) => json(view),
+            None if self.is_summed_up(&id) => {
+                Err(missing(format!("of rollout {id} only its line in the history is kept")))
+            }
             None => Err(missing(format!("there is no rollout {id}"))),
         }
     }
@@ -284,6 +287,12 @@ impl Api {
         }
         let ended = engine::load_ended(self.store.as_ref(), &id).await?;
         Ok(ended.map(|ended| rollouts::of_ended(&ended)))
+    }
+
+    fn is_summed_up(&self, id: &RolloutId) -> bool {
+        let state = self.engine.read();
+        let fleet = state.fleets.get(&(id.app.clone(), id.env.clone()));
+        fleet.is_some_and(|fleet| id.revision.0 > 0 && id.revision.0 <= fleet.summed_up)
     }
 
     /// An app of which nobody ever heard is a slip of the pen.

@@ -116,6 +116,8 @@ pub struct ArtifactStore {
     busy: Busy,
     /// Whoever looks through an archive, while it does.
     listing: Arc<tokio::sync::Mutex<()>>,
+    /// Shared by who makes a release of an artifact, alone by who removes artifacts.
+    pub pushing: Arc<tokio::sync::RwLock<()>>,
 }
 
 /// Where things are.
@@ -144,7 +146,13 @@ impl ArtifactStore {
             opened.sweep(limits.part_age)
         })
         .await?;
-        Ok(Self { places, limits, busy: Busy::default(), listing: Arc::default() })
+        Ok(Self {
+            places,
+            limits,
+            busy: Busy::default(),
+            listing: Arc::default(),
+            pushing: Arc::default(),
+        })
     }
 
     /// How much of an artifact is here.
@@ -174,6 +182,21 @@ impl ArtifactStore {
     pub async fn remove(&self, digest: &Digest) -> Result<bool, ArtifactError> {
         let path = self.places.blob(digest);
         blocking(move || remove(&path)).await
+    }
+
+    /// Every whole artifact, and how long ago it came.
+    pub async fn ages(&self) -> Result<Vec<(Digest, Duration)>, ArtifactError> {
+        let places = Arc::clone(&self.places);
+        blocking(move || {
+            let came = |(digest, _)| {
+                let path = places.blob(&digest);
+                let data = path.metadata().and_then(|data| data.modified());
+                let came = data.map_err(failed("read the age of", &path))?;
+                Ok((digest, SystemTime::now().duration_since(came).unwrap_or_default()))
+            };
+            places.list()?.into_iter().map(came).collect()
+        })
+        .await
     }
 
     /// Every whole artifact and its size, in the order of their digests.

@@ -14,14 +14,10 @@ use super::records::{
     CURRENTS_KEPT, Current, Declared, FleetRecord, HeadRecord, NodeRecord, ONCE_KEPT,
     ReleaseRecord, keys,
 };
-use super::state::{AgentKey, EVENTS_IN_MEMORY};
+use super::state::AgentKey;
 use super::{Turn, message};
 use crate::manifest::Manifest;
 use crate::store::Compare;
-use crate::view::EventView;
-
-/// Events kept in the store; the oldest go first.
-const EVENTS_KEPT: u64 = 50_000;
 
 /// An event before it has a number.
 pub(crate) struct NewEvent {
@@ -374,42 +370,6 @@ impl Turn<'_> {
             .collect();
         for id in due {
             self.step(&id, What::Tick);
-        }
-    }
-
-    /// Writes a line about a rollout into the event log.
-    pub(super) fn event_of(&mut self, id: &RolloutId, text: String) {
-        self.event(NewEvent {
-            app: Some(id.app.to_string()),
-            env: Some(id.env.to_string()),
-            rollout: Some(id.to_string()),
-            ..NewEvent::new("rollout", text)
-        });
-    }
-
-    /// Writes a line into the event log.
-    pub(super) fn event(&mut self, new: NewEvent) {
-        let seq = self.state.next_event;
-        self.state.next_event += 1;
-        let event = EventView {
-            seq,
-            at: crate::access::rfc3339(self.at),
-            app: new.app,
-            env: new.env,
-            rollout: new.rollout,
-            node: new.node,
-            kind: new.kind.to_owned(),
-            text: new.text,
-        };
-        self.batch.events.push(event.clone());
-        let written = self.batch.put(keys::event(seq), &event);
-        self.written(written);
-        if let Some(old) = seq.checked_sub(EVENTS_KEPT).filter(|old| *old > 0) {
-            self.batch.delete(keys::event(old));
-        }
-        self.state.events.push_back(event);
-        if self.state.events.len() > EVENTS_IN_MEMORY {
-            self.state.events.pop_front();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Timestamp};
+use rota_rollout::names::{AppName, EnvName, NodeName, Revision, RolloutId, Timestamp};
 use rota_rollout::node::Node;
 use rota_rollout::rollout::{Rollout, Stage};
 
@@ -180,23 +180,24 @@ pub async fn history(
     app: &AppName,
     env: &EnvName,
 ) -> Result<Vec<HistoryEntry>, StoreError> {
-    let prefix = keys::rollouts_of(app, env);
-    let (entries, _) = scan_all(store, &prefix).await?;
+    let Some(fleet) = store.get(&keys::fleet(app, env)).await? else { return Ok(Vec::new()) };
+    let fleet = FleetRecord::decode(&fleet)?;
     let mut history = Vec::new();
-    let mut specs: BTreeMap<String, SpecRecord> = BTreeMap::new();
-    let mut heads: BTreeMap<String, HeadRecord> = BTreeMap::new();
-    for entry in &entries {
-        let Some((revision, part)) = entry.key[prefix.len()..].split_once('/') else { continue };
-        match part {
-            "spec" => drop(specs.insert(revision.to_owned(), SpecRecord::decode(entry)?)),
-            "head" => drop(heads.insert(revision.to_owned(), HeadRecord::decode(entry)?)),
-            _ => {}
-        }
-    }
-    for (revision, record) in specs.into_iter().rev() {
-        let Some(head) = heads.remove(&revision) else { continue };
-        let rollout = Rollout::new(record.spec.clone(), head.head, BTreeMap::new());
+    for revision in (fleet.summed_up + 1..=fleet.revision.0).rev().map(Revision) {
+        let prefix = keys::rollout(&RolloutId { app: app.clone(), env: env.clone(), revision });
+        let spec = store.get(&format!("{prefix}spec")).await?;
+        let Some((spec, head)) = spec.zip(store.get(&format!("{prefix}head")).await?) else {
+            continue;
+        };
+        let (record, head) = (SpecRecord::decode(&spec)?, HeadRecord::decode(&head)?.head);
+        let rollout = Rollout::new(record.spec.clone(), head, BTreeMap::new());
         history.push(crate::api::rollouts::history_entry(&rollout, &record));
+    }
+    for entry in scan_all(store, &keys::history_of(app, env)).await?.0.iter().rev() {
+        let line = HistoryEntry::decode(entry)?;
+        if line.revision <= fleet.summed_up {
+            history.push(line);
+        }
     }
     Ok(history)
 }

@@ -12,6 +12,7 @@ pub mod drift;
 mod evidence;
 mod fence;
 mod handle;
+pub mod keep;
 mod late;
 mod load;
 mod meter;

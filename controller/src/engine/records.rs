@@ -132,6 +132,9 @@ pub struct FleetRecord {
     /// The rollouts that are not over. Several only while older ones give way to the newest.
     #[serde(default)]
     pub open: BTreeSet<Revision>,
+    /// Of the rollouts up to this one only a line of the history is kept.
+    #[serde(default)]
+    pub summed_up: u64,
     /// How many rollouts ended in each state.
     #[serde(default)]
     pub ended: BTreeMap<String, u64>,
@@ -150,6 +153,7 @@ impl FleetRecord {
             late: BTreeSet::new(),
             left: BTreeMap::new(),
             open: BTreeSet::new(),
+            summed_up: 0,
             ended: BTreeMap::new(),
             paces: Vec::new(),
         }
@@ -300,6 +304,7 @@ impl Record for NodeRecord {}
 impl Record for OwnerRecord {}
 impl Record for EvidenceRecord {}
 impl Record for crate::view::EventView {}
+impl Record for crate::view::HistoryEntry {}
 
 /// Keys, and what is read back from them.
 pub mod keys {
@@ -345,6 +350,16 @@ pub mod keys {
     /// What the attempts of a rollout's nodes left behind.
     pub fn traces(id: &RolloutId) -> String {
         format!("/traces/{}/{}/{:010}/", id.app, id.env, id.revision.0)
+    }
+
+    /// The lines of the history of an app in an environment.
+    pub fn history_of(app: &AppName, env: &EnvName) -> String {
+        format!("/history/{app}/{env}/")
+    }
+
+    /// The line that is kept of a rollout.
+    pub fn history(id: &RolloutId) -> String {
+        format!("{}{:010}", history_of(&id.app, &id.env), id.revision.0)
     }
 
     /// One event.

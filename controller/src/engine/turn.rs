@@ -1,12 +1,18 @@
 //! One turn of the engine: every input goes to the part that knows it; what changes gathers in the batch.
 
 use rota_proto::agent::from_agent;
-use rota_rollout::names::Timestamp;
+use rota_rollout::names::{RolloutId, Timestamp};
 
-use super::state::AgentKey;
+use super::carry::NewEvent;
+use super::records::keys;
+use super::state::{AgentKey, EVENTS_IN_MEMORY};
 use super::{Batch, Input, State};
 use crate::errors::Sort;
 use crate::store::StoreError;
+use crate::view::EventView;
+
+/// Events kept in the store; the oldest go first.
+const EVENTS_KEPT: u64 = 50_000;
 
 /// The engine while it makes one turn.
 pub(crate) struct Turn<'a> {
@@ -81,6 +87,42 @@ impl Turn<'_> {
         self.wake_rollouts();
         self.close_overdue();
         self.catch_up();
+    }
+
+    /// Writes a line about a rollout into the event log.
+    pub(super) fn event_of(&mut self, id: &RolloutId, text: String) {
+        self.event(NewEvent {
+            app: Some(id.app.to_string()),
+            env: Some(id.env.to_string()),
+            rollout: Some(id.to_string()),
+            ..NewEvent::new("rollout", text)
+        });
+    }
+
+    /// Writes a line into the event log.
+    pub(super) fn event(&mut self, new: NewEvent) {
+        let seq = self.state.next_event;
+        self.state.next_event += 1;
+        let event = EventView {
+            seq,
+            at: crate::access::rfc3339(self.at),
+            app: new.app,
+            env: new.env,
+            rollout: new.rollout,
+            node: new.node,
+            kind: new.kind.to_owned(),
+            text: new.text,
+        };
+        self.batch.events.push(event.clone());
+        let written = self.batch.put(keys::event(seq), &event);
+        self.written(written);
+        if let Some(old) = seq.checked_sub(EVENTS_KEPT).filter(|old| *old > 0) {
+            self.batch.delete(keys::event(old));
+        }
+        self.state.events.push_back(event);
+        if self.state.events.len() > EVENTS_IN_MEMORY {
+            self.state.events.pop_front();
+        }
     }
 
     /// Keeps an error from the encoder where people see it; a record that cannot be written is a fault of ours.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rota_rollout::What;
-use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Timestamp, Version};
+use rota_rollout::names::{AppName, EnvName, NodeName, Revision, RolloutId, Timestamp, Version};
+use rota_rollout::rollout::{Once, Stage};
 use rota_rollout::verbs::{Verb, allow, with_glass};
+use rota_rollout::{Rollout, What};
 use serde_json::json;
 
 use super::batch::Answer;
@@ -39,6 +40,10 @@ pub enum Ask {
     ActWithGlass { id: RolloutId, verb: Verb, why: String, break_fence: bool },
     /// A new release.
     Push(ReleaseRecord),
+    /// No more than so many releases of each app, beside those that something needs.
+    PruneReleases(usize),
+    /// Of these rollouts only the history tells.
+    SummedUp { app: AppName, env: EnvName, upto: Revision },
     /// No more of a release.
     RemoveRelease { app: AppName, version: Version },
     /// A node out of traffic.
@@ -95,6 +100,8 @@ impl Turn<'_> {
             }
             Ask::RemoveWindow { env, which } => self.remove_window(&env, &which, &who),
             Ask::Push(release) => self.push(release),
+            Ask::PruneReleases(keep) => self.prune_releases(keep),
+            Ask::SummedUp { app, env, upto } => self.summed_up(app, env, upto),
             Ask::RemoveRelease { app, version } => self.remove_release(&app, &version),
             Ask::DrainNode { name, asked } => self.drain_node(&name, &asked, &who),
             Ask::UndrainNode { name } => self.undrain_node(&name, &who),
@@ -116,6 +123,9 @@ impl Turn<'_> {
         allow(&active.rollout, &verb)
             .map_err(|refusal| Sort::Refused.error(refusal.reason, refusal.hint))?;
         let deed = verb.to_string();
+        if accepts_once(&active.rollout, &verb) {
+            self.once_succeeded(id);
+        }
         self.step(id, What::Asked { verb, who: who.to_owned() });
         let now = self.state.rollouts.get(id).map_or("over", |active| active.rollout.state());
         applied(format!("rollout {id}: {deed} accepted; it is {}", now.replace('_', " ")))
@@ -142,21 +152,8 @@ impl Turn<'_> {
         let fleet = self.state.fleets.get(&(id.app.clone(), id.env.clone()));
         match fleet {
             Some(fleet) if id.revision <= fleet.revision && id.revision.0 > 0 => {
-                let hint = match verb {
-                    Verb::Rollback => format!(
-                        "`rota rollout undo {} --env {}` starts a rollout back",
-                        id.app, id.env
-                    ),
-                    Verb::Pause
-                    | Verb::Resume
-                    | Verb::Promote
-                    | Verb::Abort
-                    | Verb::Retry(_)
-                    | Verb::Skip(_)
-                    | Verb::BreakGlass => format!("`rota rollout status {id}` shows how it ended"),
-                };
-                Sort::Refused
-                    .error(format!("rollout {id} is over: it cannot {verb} any more"), hint)
+                let over = rota_rollout::verbs::over(id, verb);
+                Sort::Refused.error(over.reason, over.hint)
             }
             Some(_) | None => not_found(
                 format!("there is no rollout {id}"),
@@ -208,7 +205,7 @@ impl Turn<'_> {
     }
 
     /// Who still needs a release?
-    fn user_of(&self, app: &AppName, release: &rota_rollout::Release) -> Option<String> {
+    pub(super) fn user_of(&self, app: &AppName, release: &rota_rollout::Release) -> Option<String> {
         for ((of, env), fleet) in self.state.fleets.iter().filter(|((of, _), _)| of == app) {
             let current = fleet.currents.last().map(|current| &current.release);
             if current == Some(release) {
@@ -226,6 +223,9 @@ impl Turn<'_> {
             }) {
                 return Some(format!("part of the rollout that runs in {env}"));
             }
+        }
+        if let Some(id) = self.state.may_return_to(app, release) {
+            return Some(format!("what nodes of rollout {id} may return to"));
         }
         let on = self.state.nodes().find(|(_, agent)| {
             agent.record.apps.iter().any(|a| a.app == *app && a.release.as_ref() == Some(release))
@@ -287,6 +287,12 @@ impl Turn<'_> {
             }
         }
     }
+}
+
+/// Does an operator say that the once-per-release job took effect? Then it never runs again for this release.
+fn accepts_once(rollout: &Rollout, verb: &Verb) -> bool {
+    let unknown = matches!(rollout.head.stage, Stage::Once(Once::Unknown { .. }));
+    *verb == Verb::Resume && unknown && rollout.head.paused.is_none()
 }
 
 /// A version that is pushed again must be the same release.

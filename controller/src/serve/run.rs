@@ -23,6 +23,7 @@ use crate::access::{Access, Ca, CaError, admin, now};
 use crate::api::Api;
 use crate::artifact::store::{ArtifactError, ArtifactStore};
 use crate::context::reachable;
+use crate::engine::keep::Keep;
 use crate::engine::{Engine, Handle};
 use crate::metrics::Metrics;
 use crate::serve_args::{ServeArgs, StoreArg};
@@ -108,6 +109,8 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let config = own.config();
     let incoming = listen::incoming(grpc, config, Arc::default());
     let fleet = FleetService::new(handle, Arc::clone(&access), artifacts.clone());
+    let keep = Keep { releases: args.keep_releases, rollouts: args.keep_rollouts as u64 };
+    let room = upkeep::make_room(api.clone(), artifacts.clone(), keep);
     let operators = OperatorService { api: api.clone(), access: Arc::clone(&access), artifacts };
     let enrol = EnrolmentServer::new(Enrol::new(Arc::clone(&access)));
     let router = Server::builder()
@@ -119,6 +122,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let engine = tokio::spawn(engine.run());
     let banning = tokio::spawn(upkeep::tell_banned(Arc::clone(&access), api.engine.clone()));
     let sweeping = tokio::spawn(upkeep::sweep_daily(Arc::clone(&access)));
+    let making_room = tokio::spawn(room);
     let renewing = tokio::spawn(own.keep_renewed());
     let pages = tokio::spawn(http::serve(http, api, metrics));
     say_ready(&args, addresses);
@@ -141,7 +145,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
             Err(ServeError::Ended)
         }
     };
-    for task in [banning, sweeping] {
+    for task in [banning, sweeping, making_room] {
         task.abort();
     }
     renewing.abort();

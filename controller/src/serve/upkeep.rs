@@ -1,16 +1,69 @@
-//! What goes on beside answering: edges hear who was removed, and what has ended is forgotten.
+//! What goes on beside answering: edges hear who was removed, what has ended is forgotten, and the past is kept small.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rota_identity::{Identity, Kind};
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::access::{Access, now, revoked};
-use crate::engine::{Handle, Input};
+use crate::api::Api;
+use crate::artifact::store::{ArtifactError, ArtifactStore};
+use crate::engine::keep::Keep;
+use crate::engine::{self, Handle, Input};
 
 /// How often what has ended is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// How often it is looked whether something has become too much. Nothing waits for it.
+const ROOM_EVERY: Duration = Duration::from_secs(2);
+
+/// An artifact that belongs to no release is perhaps about to: its push follows its upload.
+const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// Keeps the past within its limits: releases and their artifacts, rollouts that are over.
+pub(super) async fn make_room(api: Api, artifacts: ArtifactStore, keep: Keep) {
+    let mut ticks = interval(ROOM_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut done = None;
+    loop {
+        ticks.tick().await;
+        let now = past(&api.engine);
+        if done == Some(now) {
+            continue;
+        }
+        let made = engine::keep::make_room(&api.engine, &*api.store, keep).await;
+        let made = made.map_err(|error| error.message);
+        let swept = match made {
+            Ok(()) => sweep(&api.engine, &artifacts).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        match swept {
+            Ok(()) => done = Some(past(&api.engine)),
+            Err(error) => tracing::warn!(error, "cannot make room; it is tried again"),
+        }
+    }
+}
+
+/// What changes when there may be too much: releases, and rollouts that ended.
+fn past(engine: &Handle) -> (usize, u64) {
+    let state = engine.read();
+    let ended = state.fleets.values().flat_map(|fleet| fleet.ended.values()).sum();
+    (state.releases.len(), ended)
+}
+
+/// Removes the artifacts that no release has any more. Nobody makes a release of one meanwhile.
+async fn sweep(engine: &Handle, artifacts: &ArtifactStore) -> Result<(), ArtifactError> {
+    let _alone = artifacts.pushing.write().await;
+    let used = engine.read().digests();
+    for (digest, age) in artifacts.ages().await? {
+        if !used.contains(&digest) && age > ORPHAN_AGE {
+            artifacts.remove(&digest).await?;
+            tracing::info!(digest = digest.short(), "removed an artifact that no release has");
+        }
+    }
+    Ok(())
+}
 
 /// Tells the engine, and so the edges, which nodes' certificates count no more.
 pub(super) async fn tell_banned(access: Arc<Access>, engine: Handle) {

@@ -90,6 +90,7 @@ impl Fleet {
                 once: Span::seconds(60),
             },
             once: case.once,
+            fence: None,
             started: START,
             who: "ann".to_owned(),
             message: String::new(),
@@ -288,12 +289,14 @@ impl Fleet {
             _ if self.rollout.is_ended() => return,
             _ if self.rollout.head.paused.is_some() => Verb::Resume,
             Some(Hold::Approval { .. }) => Verb::Promote,
-            Some(Hold::Failures { .. } | Hold::RollbackFailed { .. }) => match round % 3 {
-                0 => Verb::Retry(Vec::new()),
-                1 => Verb::Resume,
-                _ => Verb::Abort,
-            },
-            Some(Hold::Deadline { .. }) => Verb::Resume,
+            Some(Hold::Failures { .. } | Hold::Fence { .. } | Hold::RollbackFailed { .. }) => {
+                match round % 3 {
+                    0 => Verb::Retry(Vec::new()),
+                    1 => Verb::Resume,
+                    _ => Verb::Abort,
+                }
+            }
+            Some(Hold::Deadline { .. } | Hold::OnceUnknown { .. }) => Verb::Resume,
             Some(Hold::Once { .. } | Hold::Rehearsal { .. }) => match round % 3 {
                 2 => Verb::Abort,
                 _ => Verb::Retry(Vec::new()),

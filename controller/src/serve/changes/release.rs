@@ -60,6 +60,7 @@ pub(in crate::serve) async fn push(
     push: PushRequest,
 ) -> Result<Response<Document>, Status> {
     let target = push.version.clone();
+    let _kept = service.artifacts.pushing.read().await;
     let answer = match release(service, caller, push).await {
         Ok(release) => {
             let key = (release.app.clone(), release.version.clone());
