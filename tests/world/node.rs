@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rota_agent::update::{
     self, Action, App, Failed, Failure, Instance, Left, Measured, Said, Settled, Side, Step,
-    UpdateOrder, What,
+    UpdateOrder, What, Work,
 };
 use rota_rollout::event::OnceResult;
 use rota_rollout::names::NodeName;
@@ -345,6 +345,11 @@ impl World {
             None => {
                 if self.nodes[node].ran.keys().any(|other| *other > key) {
                     return; // a late repeat
+                }
+                if let Work::Update(_) = &self.nodes[node].journal.work {
+                    // An update that its rollout was told to forget: there is no app to run it beside.
+                    self.nodes[node].ran.insert(key, Some(Ran::Badly));
+                    return self.tell(node, key.0, Told::Ran { attempt: key.1, end: Ran::Badly });
                 }
                 self.check_run(node, key);
                 self.nodes[node].ran.insert(key, None);

@@ -5,7 +5,7 @@ use rota_rollout::What;
 use rota_rollout::batches::{Plan, Target, plan};
 use rota_rollout::gate::Hold;
 use rota_rollout::names::{Revision, RolloutId, Span};
-use rota_rollout::rollout::{Head, Kind, Rollout, Spec};
+use rota_rollout::rollout::{Head, Kind, Rollout, Spec, Stage};
 use rota_rollout::shut::Closed;
 use rota_rollout::strategy::{StartOrder, Strategy, Tolerance};
 use rota_rollout::verbs::{Verb, allow, with_glass};
@@ -232,6 +232,7 @@ impl World {
         let Some(active) = self.active(ctl, revision) else { return };
         let head = &active.rollout.head;
         let hold = head.held.as_ref().map(|held| held.hold.clone());
+        let aborting = head.stage == Stage::Aborting;
         if head.paused.is_some() {
             self.ask(ctl, revision, Verb::Resume);
             return;
@@ -239,7 +240,7 @@ impl World {
         let Some(hold) = hold else { return };
         if !self.faulty {
             self.answers += 1;
-            if self.answers > PATIENCE {
+            if self.answers > PATIENCE && !aborting {
                 if !self.ask(ctl, revision, Verb::Abort) {
                     self.violation(format!("abort is refused while it is held: {hold}"));
                 }

@@ -216,16 +216,8 @@ impl World {
         }
     }
 
-    /// A command begins on a node: never while a rollout updates it, and never without a new attempt.
+    /// A command begins on a node: never without a new attempt.
     pub fn check_run(&mut self, node: usize, key: (u64, u32)) {
-        let host = &self.nodes[node];
-        let of_rollout = |update: &rota_agent::update::Update| !update.order.rollout.is_empty();
-        if let Work::Update(update) = &host.journal.work
-            && of_rollout(update)
-            && !self.faulty
-        {
-            self.violation(format!("n{node} runs the command of {} amid an update", key.0));
-        }
         let kept = self.store.rollouts.get(&key.0).map(|kept| &kept.rollout);
         let ordered = kept.and_then(|rollout| rollout.nodes().get(&self.nodes[node].name));
         if ordered.is_none_or(|known| known.attempt.0 < key.1) {

@@ -57,6 +57,10 @@ pub(crate) fn is_due(draft: &Draft) -> bool {
 
 /// May the next node go back? Under the same limits as forward, and only those that an update was done on.
 pub(crate) fn next(draft: &Draft) -> Next {
+    if draft.head.rehearsal == Rehearsal::Waived {
+        // Those on the way back arrive first: a batch goes forward again whole.
+        return if draft.tally().running > 0 { Next::UnderWay } else { Next::ForwardAgain };
+    }
     let failed = names(draft, has_failed_back);
     if !failed.is_empty() {
         return Next::Hold(Hold::Rehearsal { nodes: failed });

@@ -16,19 +16,22 @@ pub(super) fn begin(draft: &mut Draft) {
 /// All of it is back: it goes forward again, and then the rollout goes on.
 pub(super) fn forward_again(draft: &mut Draft) {
     let batch = draft.head.batch;
-    draft.note(format!("rehearsal: the way back works; batch {batch} goes forward again"));
-    draft.head.rehearsal = Rehearsal::Shown { batch };
-    let back = names(draft, |node| node.phase == Phase::RolledBack);
-    forward(draft, &back);
-}
-
-/// An operator goes on although the way back did not work.
-pub(super) fn waive(draft: &mut Draft) {
-    draft.note("the rollout goes on without a way back that is known to work");
-    draft.head.rehearsal = Rehearsal::Waived;
+    if draft.head.rehearsal == Rehearsal::Waived {
+        draft.note(format!("rehearsal: batch {batch} goes forward again"));
+    } else {
+        draft.note(format!("rehearsal: the way back works; batch {batch} goes forward again"));
+        draft.head.rehearsal = Rehearsal::Shown { batch };
+    }
+    // On a way back that was waived, some did not get there.
     let gone_back = |node: &Node| node.phase == Phase::RolledBack || has_failed_back(node);
     let back = names(draft, gone_back);
     forward(draft, &back);
+}
+
+/// An operator goes on although the way back did not work: when those on it have arrived.
+pub(super) fn waive(draft: &mut Draft) {
+    draft.note("the rollout goes on without a way back that is known to work");
+    draft.head.rehearsal = Rehearsal::Waived;
 }
 
 /// Those that could not go back go forward again (what failed is out of traffic, as like as not), and then the whole
