@@ -224,9 +224,9 @@ async fn ctrl_c_detaches_and_says_so_to_programs_too() {
                 "hint: `rota rollout status shop/prod/14 -w` comes back to it"
             ]
         );
-        assert_eq!(exit, Some(0));
+        assert_eq!(exit, Some(130));
     }
-    assert_eq!(press_ctrl_c(&fake, &format!("-q {START}")).await, (Vec::new(), Some(0)));
+    assert_eq!(press_ctrl_c(&fake, &format!("-q {START}")).await, (Vec::new(), Some(130)));
 }
 
 /// Presses Ctrl-C when the rollout is followed: all that was said, and the exit code.
@@ -563,7 +563,7 @@ async fn what_needs_no_controller() {
         ("completions bash", "_rota"),
         ("completions zsh", "#compdef rota"),
         ("completions fish", "complete --command rota"),
-        ("man", ".TH rota 1"),
+        ("man", ".TH \"ROTA\" \"1\""),
     ] {
         let ran = Ran::of(rota(home.path(), line).output().await.unwrap());
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""), "{line}");

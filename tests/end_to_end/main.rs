@@ -8,6 +8,7 @@ mod completions;
 mod crashes;
 mod evidence;
 mod failures;
+mod messages;
 mod nodes;
 mod operators;
 mod plan;
@@ -16,6 +17,7 @@ mod security;
 mod steering;
 mod strategies;
 mod traffic;
+mod transcript;
 mod way_back;
 
 use std::process::Output;

@@ -200,7 +200,7 @@ fn a_once_job_that_cannot_begin_has_failed() {
 }
 
 /// Fails on this node only.
-fn but_not_on(node: &str, strategy: &str) -> String {
+pub fn but_not_on(node: &str, strategy: &str) -> String {
     let smoke = format!("command = [\"sh\", \"-c\", \"test {{node}} != {node}\"]");
     format!("batch = 1\nmonitor = \"0s\"\n{strategy}\n[[smoke]]\nname = \"picky\"\n{smoke}")
 }
@@ -224,7 +224,8 @@ fn what_stands_after_a_partial_rollout_and_a_rollback() {
     let status = json(&farm, &["status"]);
     let fleet = &status["fleets"][0];
     assert_eq!((&fleet["release"], &fleet["revision"]), (&"1.1.0".into(), &2.into()), "{fleet}");
-    assert_eq!((&fleet["in_traffic"], &fleet["targets"]), (&2.into(), &3.into()), "{fleet}");
+    assert_eq!((&fleet["in_traffic"], &fleet["targets"]), (&3.into(), &3.into()), "{fleet}");
+    assert_eq!(fleet["on_another"], 1, "{fleet}");
     let drift = "shop: runs 1.0.0, current is 1.1.0, left so by shop/prod/2";
     assert_eq!(
         (&status["care"][0]["name"], &status["care"][0]["text"]),

@@ -106,7 +106,7 @@ impl fmt::Display for Hold {
                 f,
                 "the once-per-release job on {node}: it is not known whether it took effect"
             ),
-            Self::Once { node, text } => write!(f, "the once-per-release job on {node}: {text}"),
+            Self::Once { node, text } => write!(f, "the once-per-release job on {node} {text}"),
         }
     }
 }
@@ -132,10 +132,11 @@ impl Hold {
         let id = &spec.id;
         // A restart has no other release to go back to.
         let back = if spec.kind == Kind::Restart { "" } else { "`rollback` or " };
+        let turn = if back.is_empty() { "" } else { "`rollback` goes back, " };
         match self {
             Self::Failures { .. } => format!(
-                "`rota rollout status {id}` shows the cause; then `rota rollout retry {id}`, \
-                 `resume`, {back}`abort`"
+                "`rota rollout retry {id}` tries again, `resume` goes on, {turn}`abort` ends it; \
+                 `rota rollout status {id}` shows the cause"
             ),
             Self::Fence { .. } => format!(
                 "`rota rollout retry {id}`, `resume` or `abort`; \
@@ -146,8 +147,8 @@ impl Hold {
                  or leave them with `rota rollout abort {id}`"
             ),
             Self::Rehearsal { .. } => format!(
-                "`rota rollout status {id}` shows the cause; then `rota rollout retry {id}` tries \
-                 it once more, `resume` goes on without it, `abort` ends the rollout"
+                "`rota rollout retry {id}` tries it once more, `resume` goes on without it, \
+                 `abort` ends the rollout; `rota rollout status {id}` shows the cause"
             ),
             Self::Approval { .. } => format!("`rota rollout promote {id}`"),
             Self::Capacity { .. } => {

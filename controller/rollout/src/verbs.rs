@@ -1,6 +1,7 @@
 //! What operators may ask of a rollout, in which state, and why not otherwise.
 
 mod glass;
+mod late;
 
 use std::fmt;
 
@@ -83,15 +84,14 @@ pub fn over(id: &RolloutId, verb: &Verb) -> Refusal {
 
 /// May this be asked now?
 pub fn allow(rollout: &Rollout, verb: &Verb) -> Result<(), Refusal> {
-    let id = &rollout.spec.id;
-    if rollout.is_ended() {
-        return Err(over(id, verb));
-    }
-    if let Stage::Aborting = rollout.head.stage {
-        return refuse(
-            format!("rollout {id} is being aborted and only finishes its running updates"),
-            format!("`rota rollout status {id} -w` follows it"),
-        );
+    match rollout.head.stage {
+        Stage::Ended { outcome, .. } => return late::ended(rollout, verb, outcome),
+        Stage::Aborting => return late::aborting(rollout, verb),
+        Stage::Preparing
+        | Stage::Once(_)
+        | Stage::Rehearsing
+        | Stage::Rolling
+        | Stage::RollingBack { .. } => {}
     }
     match verb {
         Verb::Pause => allow_pause(rollout),
@@ -160,6 +160,10 @@ fn allow_promote(rollout: &Rollout) -> Result<(), Refusal> {
             format!("rollout {id} does not wait for an approval, but is held: {hold}"),
             hold.hint(&rollout.spec),
         ),
+        None if rollout.head.paused.is_some() => refuse(
+            format!("rollout {id} is paused and does not wait for an approval"),
+            format!("`rota rollout resume {id}`"),
+        ),
         None => refuse(
             format!("rollout {id} does not wait for an approval"),
             format!("`rota rollout status {id}` shows what it does"),
@@ -170,10 +174,12 @@ fn allow_promote(rollout: &Rollout) -> Result<(), Refusal> {
 fn allow_rollback(rollout: &Rollout) -> Result<(), Refusal> {
     let id = &rollout.spec.id;
     if let Stage::RollingBack { .. } = rollout.head.stage {
-        return refuse(
-            format!("rollout {id} is rolling back already"),
-            format!("`rota rollout status {id} -w` follows it"),
-        );
+        let hint = match (&rollout.head.paused, &rollout.head.held) {
+            (Some(_), _) => format!("`rota rollout resume {id}` goes on with it"),
+            (None, Some(held)) => held.hold.hint(&rollout.spec),
+            (None, None) => format!("`rota rollout status {id} -w` follows it"),
+        };
+        return refuse(format!("rollout {id} is rolling back already"), hint);
     }
     if rollout.spec.kind == Kind::Run {
         return refuse(
@@ -233,18 +239,31 @@ fn allow_retry(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
         );
     }
     if nodes.is_empty() && !rollout.nodes().values().any(|node| may_retry(rollout, node)) {
-        return refuse(format!("no node of rollout {id} has failed"), "");
+        let way = if goes_back(rollout) { "failed on the way back" } else { "has failed" };
+        return refuse(format!("no node of rollout {id} {way}"), shows_nodes(rollout));
     }
     for name in nodes {
         match rollout.nodes().get(name) {
-            None => return refuse(format!("{name} is no target of rollout {id}"), ""),
+            None => return no_target(rollout, name),
             Some(node) if !may_retry(rollout, node) => {
-                return refuse(format!("{name} has not failed in rollout {id}"), "");
+                let reason = match goes_back(rollout) {
+                    true => format!("{name} did not fail on the way back of rollout {id}"),
+                    false => format!("{name} has not failed in rollout {id}"),
+                };
+                return refuse(reason, shows_nodes(rollout));
             }
             Some(_) => {}
         }
     }
     Ok(())
+}
+
+fn shows_nodes(rollout: &Rollout) -> String {
+    format!("`rota rollout status {}` shows every node", rollout.spec.id)
+}
+
+fn no_target(rollout: &Rollout, name: &NodeName) -> Result<(), Refusal> {
+    refuse(format!("{name} is no target of rollout {}", rollout.spec.id), shows_nodes(rollout))
 }
 
 fn allow_skip(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
@@ -256,23 +275,26 @@ fn allow_skip(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
         let node = rollout.nodes().get(name);
         let away = node.is_some_and(|node| !node.observed.online);
         match node.map(|node| &node.phase) {
-            None => return refuse(format!("{name} is no target of rollout {id}"), ""),
+            None => return no_target(rollout, name),
             // It may be gone for good, and nothing would ever be heard of its update.
             Some(Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. })
                 if away && *direction == Direction::Forward => {}
             Some(Phase::Updating { .. } | Phase::Monitoring { .. }) => {
                 return refuse(
                     format!("{name} is being updated right now"),
-                    format!("wait until it is done: `rota rollout status {id}`"),
+                    format!("wait until it is done: `rota rollout status {id} -w`"),
                 );
             }
             // On the way back nobody waits for ever for a node that will not return.
             Some(Phase::Done) if goes_back(rollout) && is_offline(rollout, name) => {}
             Some(Phase::Done | Phase::RolledBack) => {
-                return refuse(format!("{name} is done already"), "");
+                return refuse(
+                    format!("rollout {id} is done with {name} already"),
+                    shows_nodes(rollout),
+                );
             }
             Some(Phase::Skipped { .. }) => {
-                return refuse(format!("{name} is skipped already"), "");
+                return refuse(format!("{name} is skipped already"), shows_nodes(rollout));
             }
             Some(Phase::Failed { left: Left::Out | Left::Unknown, cause })
                 if cause.direction == Direction::Back =>
@@ -298,5 +320,7 @@ fn is_offline(rollout: &Rollout, name: &NodeName) -> bool {
     rollout.nodes().get(name).is_some_and(|node| !node.observed.online)
 }
 
+#[cfg(test)]
+mod matrix;
 #[cfg(test)]
 mod tests;

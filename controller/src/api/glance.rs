@@ -59,7 +59,8 @@ fn fleet(
         release: current.map(|current| current.release.version.to_string()),
         revision: current.map(|current| current.revision.0),
         targets: there.len(),
-        in_traffic: there.iter().filter(|entry| serves(entry) && right(entry)).count(),
+        in_traffic: there.iter().filter(|entry| serves(entry)).count(),
+        on_another: there.iter().filter(|entry| serves(entry) && !right(entry)).count(),
     }
 }
 

@@ -262,11 +262,15 @@ impl Api {
         if !reader.sees(env.as_str()) {
             return Err(missing(format!("{app} has no rollout in {env}")));
         }
+        let none = || {
+            Sort::NotFound.error(
+                format!("{app} has no rollout in {env}"),
+                "`rota deploy` starts one; `rota rollout ls` lists those there are",
+            )
+        };
         let newest =
             || self.engine.read().fleets.get(&(app.clone(), env.clone())).map(|f| f.revision);
-        let revision = revision
-            .or_else(newest)
-            .ok_or_else(|| missing(format!("{app} has no rollout in {env}")))?;
+        let revision = revision.or_else(newest).ok_or_else(none)?;
         let id = RolloutId { app: app.clone(), env: env.clone(), revision };
         match self.found(id.clone()).await? {
             Some(view) => json(view),

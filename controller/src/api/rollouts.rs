@@ -260,6 +260,8 @@ fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
 fn in_words(cause: &Cause) -> String {
     match cause.step {
         Some(StepName::Run) | None => cause.text.clone(),
+        // Some causes begin with their step.
+        Some(step) if cause.text.starts_with(&step.to_string()) => cause.text.clone(),
         Some(step) => format!("{step}: {}", cause.text),
     }
 }

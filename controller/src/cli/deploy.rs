@@ -26,7 +26,7 @@ use crate::view::{PlanView, ReleaseView};
     rota deploy -f shop/rota.toml --version 1.1.0 --env prod --detach\n  \
     rota deploy --version 1.1.1 --env prod --supersede --yes -o json\n\n\
     Exit codes: 0 completed, 3 held, failed, aborted, paused or partial, 4 rolled back.\n\
-    Ctrl-C detaches; it never stops a rollout.")]
+    Ctrl-C detaches (130); it never stops a rollout.")]
 pub struct DeployArgs {
     #[command(flatten)]
     what: WhatArgs,

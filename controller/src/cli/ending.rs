@@ -40,7 +40,17 @@ pub fn headline(view: &RolloutView) -> String {
             format!("{id} completed: {done} of {all} {nodes} {verb} {to}{was}")
         }
         "partial" => format!("rollout {id} is partial: {done} of {all} {nodes} {verb} {to}"),
-        "rolled_back" => format!("rollout {id} was rolled back{}", why(first_cause(view))),
+        "rolled_back" => {
+            let failed = words::names(failed(view).map(|node| node.name.as_str()));
+            let why = (failed != "none").then(|| format!("{failed} failed"));
+            format!(
+                "rollout {id} was rolled back{}",
+                match why {
+                    Some(why) => format!(": {why}"),
+                    None => String::new(),
+                }
+            )
+        }
         "failed" => format!("rollout {id} failed{}", why(hold.or_else(|| first_cause(view)))),
         "aborted" => format!("rollout {id} was aborted"),
         "held" => format!("rollout {id} is held{}", why(hold.or_else(|| first_cause(view)))),
@@ -205,6 +215,10 @@ fn ways_out(view: &RolloutView) -> String {
         return format!("`rota restart {app} --env {env}` tries again");
     }
     match view.from {
+        // Where all nodes are where they were, the way back would lead one release further.
+        Some(_) if view.on_release == 0 => {
+            format!("no node runs {}; a new deploy tries again", view.to)
+        }
         Some(_) => format!(
             "`rota rollout undo {app} --env {env}` takes all nodes to the release before, a new \
              deploy takes them on"

@@ -195,7 +195,10 @@ fn news(watch: &mut Watch, story: &mut Option<Story>, view: RolloutView) -> Vec<
     match (owner, watch.view()) {
         (None, Some(view)) => {
             let before = story.opening(view);
-            if !before.is_empty() {
+            if before.is_empty() {
+                // What the first look shows is not told once more by its event.
+                story.has_seen(view);
+            } else {
                 lines.truncate(1);
                 lines.extend(before);
             }
@@ -237,7 +240,7 @@ fn detach(
     if desk.talk.format == Format::Json && !newest.is_empty() {
         desk.talk.data(&talk::pretty(newest)?)?;
     }
-    Ok(Exit::Done)
+    Ok(Exit::Detached)
 }
 
 /// Where the progress is shown: a live block, or a line for each piece of news.

@@ -3,12 +3,13 @@
 //! `block` is pure: a watch, a size and a time to lines. `Painter` turns lines into the bytes that
 //! replace the block before, in one write, so that nothing flickers.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use rota_rollout::names::Timestamp;
 
-use super::table::{Ink, Tone, fit, state_words, tone_of, width};
+use super::table::{Ink, Tone, fit, fit_name, state_words, tone_of, width, wrap};
 use super::watch::{self, Watch};
 use super::words;
 use crate::view::{NodeProgress, RolloutView};
@@ -22,9 +23,11 @@ const NODES_LISTED_MAX: usize = 20;
 /// Longer names are shortened on the live screen, so that there is room for what happens.
 const NAME_COLUMNS_MAX: usize = 30;
 
-/// The lines of the block that are not nodes: title, bar, an empty line; another, the hold, its
-/// hint, a notice; and one for the cursor.
-const ROWS_AROUND: usize = 8;
+/// Lines that are left free below: for a notice, and for the cursor.
+const ROWS_BELOW: usize = 2;
+
+/// Lines of a hold, and of its hint: on a narrow terminal a sentence takes some.
+const HOLD_LINES_MAX: usize = 3;
 
 /// What the terminal is like now.
 #[derive(Debug, Clone, Copy)]
@@ -44,27 +47,19 @@ pub struct Frame<'a> {
 /// The whole block, a line each; none is wider than the terminal.
 pub fn block(watch: &Watch, frame: Frame<'_>) -> Vec<String> {
     let columns = frame.size.0.min(COLUMNS_MAX);
-    let rows = frame.size.1.saturating_sub(ROWS_AROUND).max(1);
     let mut lines = Vec::new();
     if let Some(view) = watch.view() {
-        lines.push(title(view, frame, columns));
+        lines.extend(title(view, frame, columns));
         lines.push(bar(watch, view, frame, columns));
         lines.push(String::new());
+        let below = waits(view, frame, columns);
+        let rows = frame.size.1.saturating_sub(lines.len() + below.len() + ROWS_BELOW).max(1);
         if view.nodes.len() <= rows.min(NODES_LISTED_MAX) {
             lines.extend(node_lines(watch, view.nodes.iter(), frame, columns));
         } else {
             lines.extend(summary(watch, view, frame, (columns, rows)));
         }
-        // What stops it for good is said below the block.
-        if let Some(hold) = watch::waiting(view).filter(|_| watch::exit_of(view).is_none()) {
-            lines.push(String::new());
-            let words = format!("waits: {}", words::clean(&hold.text));
-            lines.push(frame.ink.paint(Tone::Warn, &fit(&words, columns)));
-            if !hold.hint.is_empty() {
-                let hint = format!("       {}", words::clean(&hold.hint));
-                lines.push(frame.ink.paint(Tone::Dim, &fit(&hint, columns)));
-            }
-        }
+        lines.extend(below);
     }
     if !frame.notice.is_empty() {
         lines.push(frame.ink.paint(Tone::Warn, &fit(frame.notice, columns)));
@@ -74,8 +69,29 @@ pub fn block(watch: &Watch, frame: Frame<'_>) -> Vec<String> {
     lines
 }
 
-/// `shop/prod/14  1.0.3 -> 1.1.0   rolling, batch 2 of 4      0:42`.
-fn title(view: &RolloutView, frame: Frame<'_>, columns: usize) -> String {
+/// What it waits for, unless that stops it for good: then it is said below the block.
+fn waits(view: &RolloutView, frame: Frame<'_>, columns: usize) -> Vec<String> {
+    let Some(hold) = watch::waiting(view).filter(|_| watch::exit_of(view).is_none()) else {
+        return Vec::new();
+    };
+    let mut lines = vec![String::new()];
+    for (head, text, tone) in
+        [("waits: ", &hold.text, Tone::Warn), ("       ", &hold.hint, Tone::Dim)]
+    {
+        let words = format!("{head}{}", words::clean(text));
+        let room = columns.saturating_sub(head.len()).max(10);
+        let folded = wrap(words.trim_start_matches(head), room);
+        for (at, line) in folded.lines().take(HOLD_LINES_MAX).enumerate() {
+            let head = if at == 0 { head } else { "       " };
+            let line = fit(&format!("{head}{}", line.trim_start()), columns);
+            lines.push(frame.ink.paint(tone, &line));
+        }
+    }
+    lines
+}
+
+/// `shop/prod/14  1.0.3 -> 1.1.0   rolling, batch 2 of 4      0:42`; two lines where one is too short.
+fn title(view: &RolloutView, frame: Frame<'_>, columns: usize) -> Vec<String> {
     let from = view.from.as_ref().filter(|from| **from != view.to);
     let movement = match (view.kind.as_str(), from) {
         ("restart", _) => format!("restart of {}", view.to),
@@ -90,14 +106,15 @@ fn title(view: &RolloutView, frame: Frame<'_>, columns: usize) -> String {
     let clock = words::clock(ended.unwrap_or(frame.at).since(frame.began));
     let left = fit(&format!("{}  {movement}", view.id), columns.saturating_sub(8));
     let room = columns.saturating_sub(width(&left) + width(&clock) + 4);
-    let state_shown = fit(&state, room);
-    let gap = columns.saturating_sub(width(&left) + 2 + width(&state_shown) + width(&clock));
-    format!(
-        "{}  {}{}{clock}",
-        frame.ink.paint(Tone::Bold, &left),
-        frame.ink.paint(tone_of(&view.state), &state_shown),
-        " ".repeat(gap)
-    )
+    let tone = tone_of(&view.state);
+    let bold = frame.ink.paint(Tone::Bold, &left);
+    if width(&state) > room {
+        let gap = " ".repeat(columns.saturating_sub(width(&left) + width(&clock)));
+        let state = frame.ink.paint(tone, &fit(&state, columns));
+        return vec![format!("{bold}{gap}{clock}"), state];
+    }
+    let gap = columns.saturating_sub(width(&left) + 2 + width(&state) + width(&clock));
+    vec![format!("{bold}  {}{}{clock}", frame.ink.paint(tone, &state), " ".repeat(gap))]
 }
 
 /// `[########x---------]  3 of 8 nodes   ETA 1:10`: how many run the release; an x stands for nodes that failed.
@@ -134,10 +151,12 @@ fn node_lines<'a>(
                 ("updating", Some(step)) => step.to_owned(),
                 (state, _) => state_words(state),
             };
-            let name = fit(&node.name, name_width);
+            let name = fit_name(&node.name, name_width);
             let head = format!("  {name:name_width$}  ");
             let room = columns.saturating_sub(width(&head) + 13);
-            let detail = fit(&detail(watch, node, frame.at), room);
+            let detail = detail(watch, node, frame.at);
+            let short = detail.replace("out of traffic", "out");
+            let detail = fit(if width(&detail) > room { &short } else { &detail }, room);
             let painted = frame.ink.paint(tone_of(&node.state), &format!("{word:<11}"));
             let line = format!("{head}{painted}  {detail}");
             if detail.is_empty() && frame.ink == Ink::Plain {
@@ -197,7 +216,9 @@ fn summary(
     let rank = |node: &NodeProgress| ORDER[..3].iter().position(|state| *state == node.state);
     let mut shown: Vec<&NodeProgress> =
         view.nodes.iter().filter(|node| rank(node).is_some()).collect();
-    shown.sort_by_key(|node| rank(node));
+    // The slow ones before those that have just begun.
+    let out = |node: &NodeProgress| watch.out_of_traffic(node, frame.at);
+    shown.sort_by_key(|node| (rank(node), Reverse(out(node))));
     shown.truncate(room);
     if !shown.is_empty() {
         lines.push(String::new());
@@ -243,19 +264,9 @@ impl Painter {
             bytes.push_str("\x1b[K\n");
         }
         bytes.push_str("\x1b[J\x1b[?2026l");
-        self.drawn = lines.iter().map(|line| width(&uncoloured(line))).collect();
+        self.drawn = lines.iter().map(|line| width(line)).collect();
         bytes
     }
-}
-
-/// The text without its colours.
-fn uncoloured(line: &str) -> String {
-    let mut parts = line.split("\x1b[");
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        text.push_str(part.split_once('m').map_or("", |(_, rest)| rest));
-    }
-    text
 }
 
 #[cfg(test)]

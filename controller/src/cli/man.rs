@@ -7,7 +7,7 @@ use clap::Command;
 use clap_mangen::Man;
 
 /// What every page says about exits, as the contract has it.
-const EXITS: [(&str, &str); 7] = [
+const EXITS: [(&str, &str); 8] = [
     ("0", "done"),
     ("1", "refused, or an internal error"),
     ("2", "a mistake in the command line or the manifest"),
@@ -15,6 +15,7 @@ const EXITS: [(&str, &str); 7] = [
     ("4", "the rollout was rolled back"),
     ("5", "no controller could be reached"),
     ("6", "the caller's role does not allow it"),
+    ("130", "detached by Ctrl-C; the rollout goes on"),
 ];
 
 /// What is read beside the command line.

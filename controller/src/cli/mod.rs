@@ -45,6 +45,8 @@ mod talk;
 mod token;
 mod upload;
 mod watch;
+#[cfg(test)]
+mod widths;
 mod window;
 
 use std::ffi::OsString;
@@ -68,7 +70,7 @@ Examples:
 
 Exit codes: 0 done; 1 refused or internal error; 2 usage or invalid manifest;
   3 the rollout failed, is held or was aborted; 4 rolled back;
-  5 no controller reachable; 6 not permitted.";
+  5 no controller reachable; 6 not permitted; 130 detached by Ctrl-C (the rollout goes on).";
 
 /// Rolls new versions of applications over fleets of hosts with no downtime
 #[derive(Debug, Parser)]

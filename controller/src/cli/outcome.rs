@@ -1,4 +1,4 @@
-//! How a command ends: one of seven exit codes, and an error that says what happened, what stands
+//! How a command ends: one of eight exit codes, and an error that says what happened, what stands
 //! now, and what to do.
 
 use std::error::Error;
@@ -28,6 +28,9 @@ pub enum Exit {
     Unreachable = 5,
     /// The caller's role does not allow it.
     NotPermitted = 6,
+    /// Ctrl-C: the rollout goes on, and how it ends is not known here. As shells count SIGINT, so that
+    /// `rota deploy && next` does not go on as if it had completed.
+    Detached = 130,
 }
 
 impl From<Exit> for ExitCode {

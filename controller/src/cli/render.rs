@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::table::{Cell, Table, Tone, tone_of};
+use super::table::{Cell, Table, Tone, tone_of, wrap};
 use super::talk::Page;
 use super::{window, words};
 use crate::view::{
@@ -79,9 +79,17 @@ fn facts(page: &Page, facts: &[(&str, String)]) -> String {
     let mut text = String::new();
     for (label, value) in shown {
         let label = page.ink.paint(Tone::Dim, &format!("{:pad$}", format!("{label}:")));
-        writeln!(text, "{label}  {value}").expect("strings take everything");
+        let lines = folded(value, page.columns.map(|columns| columns.saturating_sub(pad + 2)));
+        let between = format!("\n{}", " ".repeat(pad + 2));
+        writeln!(text, "{label}  {}", lines.join(&between)).expect("strings take everything");
     }
     text
+}
+
+/// A text as lines that fit.
+fn folded(text: &str, columns: Option<usize>) -> Vec<String> {
+    let Some(columns) = columns else { return vec![text.to_owned()] };
+    wrap(text, columns.max(10)).lines().map(|line| line.trim_start().to_owned()).collect()
 }
 
 fn foreign(text: &str) -> Cell {

@@ -12,7 +12,7 @@ pub const NOW: &str = "2026-11-24T03:45:42.000Z";
 
 /// A pipe.
 pub fn pipe() -> Page {
-    Page { ink: Ink::Plain, columns: None, now: now() }
+    Page { ink: Ink::Plain, columns: None, rows: None, now: now() }
 }
 
 /// [`NOW`].

@@ -15,6 +15,14 @@ use crate::view::{CareView, FleetView, RolloutView, StatusView};
 /// Nodes that need care and are listed one by one; `rota node ls` shows all.
 const CARE_LISTED_MAX: usize = 15;
 
+/// However low the terminal, so many of each sort are listed.
+const LISTED_MIN: usize = 4;
+
+/// How many are listed where a part of the terminal's height is theirs. A pipe gets everything.
+fn room(page: &Page, part: usize) -> usize {
+    page.rows.map_or(usize::MAX, |rows| (rows / part).max(LISTED_MIN))
+}
+
 /// One screen: apps, environments, rollouts, holds, and nodes that need care
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota status\n  rota status --env prod\n  \
@@ -49,7 +57,7 @@ fn only(mut status: StatusView, env: &str) -> StatusView {
 
 /// The whole screen.
 fn screen(status: &StatusView, page: &Page) -> String {
-    let mut text = fleets(&status.fleets, page);
+    let mut text = fleets(status, page);
     text.push('\n');
     text.push_str(&rollouts(&status.rollouts, page));
     for env in &status.envs {
@@ -74,12 +82,20 @@ fn screen(status: &StatusView, page: &Page) -> String {
     text
 }
 
+/// Those that wait for somebody come first.
 fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
     if rollouts.is_empty() {
         return "no rollout is under way\n".to_owned();
     }
-    let mut text = render::rollouts(rollouts, page);
-    for rollout in rollouts {
+    let mut all: Vec<RolloutView> = rollouts.to_vec();
+    all.sort_by_key(|rollout| rollout.hold.is_none() && rollout.paused.is_none());
+    let more = all.len().saturating_sub(room(page, 6));
+    all.truncate(room(page, 6));
+    let mut text = render::rollouts(&all, page);
+    if more > 0 {
+        writeln!(text, "and {more} more: `rota rollout ls`").expect("strings take everything");
+    }
+    for rollout in &all {
         // Whole, where the table had to shorten it.
         if let Some(by) = &rollout.paused {
             writeln!(text, "{} is paused by {}", rollout.id, words::clean(by))
@@ -97,23 +113,49 @@ fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
     text
 }
 
-fn fleets(fleets: &[FleetView], page: &Page) -> String {
+/// Each app in each environment. Where there are too many for the screen, those to look at come first, and the others
+/// are counted.
+fn fleets(status: &StatusView, page: &Page) -> String {
     let mut table = Table::new(&["APP", "ENV", "RELEASE", ">REV", "IN TRAFFIC"]);
-    for fleet in fleets {
+    let moves = |fleet: &FleetView| {
+        status.rollouts.iter().any(|it| it.app == fleet.app && it.env == fleet.env)
+    };
+    let well = |fleet: &&FleetView| fleet.in_traffic == fleet.targets && fleet.on_another == 0;
+    let mut all: Vec<&FleetView> = status.fleets.iter().collect();
+    let listed = room(page, 2);
+    if all.len() > listed {
+        all.sort_by_key(|fleet| (well(fleet), !moves(fleet)));
+    }
+    let left_out = all.split_off(all.len().min(listed));
+    for fleet in all {
         let FleetView { targets, in_traffic, .. } = fleet;
-        let tone = if in_traffic < targets { Tone::Warn } else { Tone::Good };
+        let tone = if well(&fleet) { Tone::Good } else { Tone::Warn };
+        let another = match fleet.on_another {
+            0 => String::new(),
+            more => format!(", {more} on another release"),
+        };
         table.row([
             Cell::from(fleet.app.as_str()),
             Cell::from(fleet.env.as_str()),
             Cell::or_dash(fleet.release.as_deref()),
             Cell::or_dash(fleet.revision.map(|revision| revision.to_string()).as_deref()),
-            Cell::toned(tone, format!("{in_traffic} of {targets}")),
+            Cell::toned(tone, format!("{in_traffic} of {targets}{another}")),
         ]);
     }
     if table.is_empty() {
         return "nothing is deployed yet: `rota deploy` starts\n".to_owned();
     }
-    table.text(page.ink, page.columns)
+    let mut text = table.text(page.ink, page.columns);
+    if !left_out.is_empty() {
+        let (more, bad) = (left_out.len(), left_out.iter().filter(|it| !well(it)).count());
+        let bad = match bad {
+            0 => "all of their nodes in traffic".to_owned(),
+            bad => format!("{bad} of them with nodes out of traffic"),
+        };
+        writeln!(text, "and {more} more, {bad}: `rota status --env ENV`, or `rota status | less`")
+            .expect("strings take everything");
+    }
+    text
 }
 
 fn care(all: &[CareView], page: &Page) -> String {
@@ -121,9 +163,14 @@ fn care(all: &[CareView], page: &Page) -> String {
         return "no node needs care\n".to_owned();
     }
     let mut table = Table::new(&["NEEDS CARE", "ENV", "WHAT"]);
-    for care in all.iter().take(CARE_LISTED_MAX) {
+    let listed = CARE_LISTED_MAX.min(room(page, 4));
+    for care in all.iter().take(listed) {
         let hint = words::clean(&care.hint);
-        let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+        let hint = match hint.as_str() {
+            "" => String::new(),
+            command if command.starts_with("rota ") => format!(": `{command}`"),
+            words => format!("; {words}"),
+        };
         table.row([
             Cell::toned(Tone::Warn, care.name.as_str()),
             Cell::from(care.env.as_str()),
@@ -131,7 +178,7 @@ fn care(all: &[CareView], page: &Page) -> String {
         ]);
     }
     let mut text = table.text(page.ink, page.columns);
-    let more = all.len().saturating_sub(CARE_LISTED_MAX);
+    let more = all.len().saturating_sub(listed);
     if more > 0 {
         writeln!(text, "and {more} more: `rota node ls`").expect("strings take everything");
     }

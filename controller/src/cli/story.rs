@@ -1,5 +1,6 @@
 //! What happens to one rollout, a line for each event: for whoever reads a log, where a screen shows but what is now.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 
 use tokio::sync::mpsc;
@@ -8,7 +9,10 @@ use super::desk::Desk;
 use super::events::{Events, newest};
 use super::follow::{self, Feed};
 use super::{talk, words};
-use crate::view::{EventView, RolloutView};
+use crate::view::{EventView, NodeProgress, RolloutView};
+
+/// How the event begins that sums a rollout up: whoever follows it reads that at the end.
+const SUM: &str = "took ";
 
 /// From when on a rollout is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Story {
     last: u64,
     /// What happened before the first look.
     before: Vec<EventView>,
+    /// The step that each node was shown in at the first look, until an event says another one.
+    seen: BTreeMap<String, String>,
 }
 
 impl Story {
@@ -49,14 +55,21 @@ impl Story {
             before.clear();
         }
         let feed = follow::feed(client, path.clone(), last, newest);
-        Some(Self { id: id.to_owned(), path, feed, last, before })
+        Some(Self { id: id.to_owned(), path, feed, last, before, seen: BTreeMap::new() })
     }
 
     /// The lines for what happened before the first look.
     pub fn opening(&mut self, view: &RolloutView) -> Vec<String> {
         let before = std::mem::take(&mut self.before);
         let pad = pad(view);
-        before.iter().map(|event| line(event, &self.id, pad)).collect()
+        let told = before.iter().filter(|event| !sums_up(event));
+        told.map(|event| line(event, &self.id, pad)).collect()
+    }
+
+    /// The first look has shown where each node is.
+    pub fn has_seen(&mut self, view: &RolloutView) {
+        let doing = |node: &NodeProgress| Some((node.name.clone(), node.doing()?.to_owned()));
+        self.seen = view.nodes.iter().filter_map(doing).collect();
     }
 
     /// The lines for what happened since, when something did.
@@ -82,18 +95,35 @@ impl Story {
         }
     }
 
+    /// Has the first look shown this already?
+    fn was_seen(&mut self, event: &EventView) -> bool {
+        let Some(step) = event.node.as_ref().and_then(|node| self.seen.remove(node)) else {
+            return false;
+        };
+        says_only(&event.text, &step)
+    }
+
     fn told(&mut self, json: &str, view: &RolloutView) -> Vec<String> {
         let Ok(events) = talk::parse::<Events>(json) else { return Vec::new() };
         let (mut lines, pad) = (Vec::new(), pad(view));
         for event in events.list() {
             let own = event.rollout.as_deref() == Some(self.id.as_str());
-            if own && event.seq > self.last {
+            if own && !sums_up(&event) && event.seq > self.last && !self.was_seen(&event) {
                 lines.push(line(&event, &self.id, pad));
             }
             self.last = self.last.max(event.seq);
         }
         lines
     }
+}
+
+fn sums_up(event: &EventView) -> bool {
+    event.node.is_none() && event.text.starts_with(SUM)
+}
+
+/// Does an event say no more than that a node is at this step?
+fn says_only(text: &str, step: &str) -> bool {
+    text.strip_prefix(step).is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
 }
 
 /// How wide the longest name is.

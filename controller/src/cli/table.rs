@@ -67,9 +67,19 @@ pub fn state_words(state: &str) -> String {
     state.replace('_', " ")
 }
 
-/// How wide `text` is on a terminal; every character of ours takes one column.
+/// How wide `text` is on a terminal; every character of ours takes one column, and colours take none.
 pub fn width(text: &str) -> usize {
-    text.chars().count()
+    if text.contains('\x1b') { uncoloured(text).chars().count() } else { text.chars().count() }
+}
+
+/// The text without its colours.
+pub fn uncoloured(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once('m').map_or("", |(_, rest)| rest));
+    }
+    plain
 }
 
 /// `text`, or as much of it as fits in `columns` and an ellipsis.
@@ -80,6 +90,18 @@ pub fn fit(text: &str, columns: usize) -> String {
     let kept: String = text.chars().take(columns.saturating_sub(3)).collect();
     let dots = &"..."[..columns.min(3)];
     format!("{}{dots}", kept.trim_end())
+}
+
+/// A name, or as much of its two ends as fits: what tells it from its neighbours is mostly at its end.
+pub fn fit_name(name: &str, columns: usize) -> String {
+    let length = width(name);
+    if length <= columns || columns < 8 {
+        return fit(name, columns);
+    }
+    let end = (columns - 3) / 2;
+    let start: String = name.chars().take(columns - 3 - end).collect();
+    let end: String = name.chars().skip(length - end).collect();
+    format!("{start}...{end}")
 }
 
 /// A line broken between words so that it fits; what follows is moved in a little further. A word
@@ -146,6 +168,12 @@ impl Cell {
     }
 }
 
+/// Columns are not made narrower than this on a small terminal.
+const CELL_MIN: usize = 7;
+
+/// Nor is the first one, which has the names.
+const NAME_MIN: usize = 14;
+
 /// Rows under a heading.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -180,36 +208,80 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The text; the last column is shortened to fit the terminal, and never elsewhere.
+    /// The text. On a terminal it fits: the last column is shortened first, then the widest ones; where even that is
+    /// too wide, each row becomes a few lines. Elsewhere nothing is shortened.
     pub fn text(&self, ink: Ink, terminal: Option<usize>) -> String {
-        let columns = self.heads.len();
-        let widths: Vec<usize> = (0..columns)
+        let natural: Vec<usize> = (0..self.heads.len())
             .map(|at| {
                 let cells = self.rows.iter().map(|row| width(&row[at].text));
                 cells.chain([width(self.heads[at])]).max().unwrap_or(0)
             })
             .collect();
-        let before: usize =
-            widths[..columns - 1].iter().map(|w| w + 2).sum::<usize>() + self.indent;
-        // Below ten columns nothing readable is left: let the terminal wrap instead.
-        let room = terminal.map(|columns| columns.saturating_sub(before).max(10));
+        let widths = match terminal {
+            None => natural,
+            Some(columns) => match self.shrunk(natural, columns) {
+                Some(widths) => widths,
+                None => return self.stacked(ink, columns),
+            },
+        };
         let heads = self.heads.iter().map(|head| Cell::toned(Tone::Dim, *head)).collect();
         let mut text = String::new();
         for row in [&heads].into_iter().chain(&self.rows) {
-            text.push_str(&self.line(row, &widths, room, ink));
+            text.push_str(&self.line(row, &widths, ink));
             text.push('\n');
         }
         text
     }
 
-    fn line(&self, row: &[Cell], widths: &[usize], room: Option<usize>, ink: Ink) -> String {
+    /// Widths that fit; `None` where nothing readable would be left.
+    fn shrunk(&self, mut widths: Vec<usize>, columns: usize) -> Option<Vec<usize>> {
+        let last = widths.len() - 1;
+        let least =
+            |at: usize| width(self.heads[at]).max(if at == 0 { NAME_MIN } else { CELL_MIN });
+        loop {
+            let over = (widths.iter().map(|width| width + 2).sum::<usize>() + self.indent)
+                .saturating_sub(2 + columns);
+            if over == 0 {
+                return Some(widths);
+            }
+            let room = |at: usize| widths[at].saturating_sub(least(at));
+            // Names last: who cannot read them cannot name the thing.
+            let middle = (1..last).max_by_key(|at| if room(*at) > 0 { widths[*at] } else { 0 });
+            let candidates = [Some(last), middle, Some(0)].into_iter().flatten();
+            let at = candidates.into_iter().find(|at| room(*at) > 0)?;
+            let step = if at == last { over } else { 1 };
+            widths[at] -= step.min(room(at));
+        }
+    }
+
+    /// Each row as its first cell, and below it the others with their headings.
+    fn stacked(&self, ink: Ink, columns: usize) -> String {
+        let pad = self.heads.iter().skip(1).map(|head| width(head)).max().unwrap_or(0);
+        let before = self.indent + 2 + pad + 2;
+        let mut text = String::new();
+        for row in &self.rows {
+            let indent = " ".repeat(self.indent);
+            let name = fit_name(&row[0].text, columns.saturating_sub(self.indent));
+            text.push_str(&format!("{indent}{}\n", ink.paint(row[0].tone, &name)));
+            for (head, cell) in self.heads.iter().zip(row).skip(1) {
+                if cell.text.is_empty() || cell.text == "-" {
+                    continue;
+                }
+                let value = fit(&cell.text, columns.saturating_sub(before));
+                let head = ink.paint(Tone::Dim, &format!("{head:pad$}"));
+                text.push_str(&format!("{indent}  {head}  {}\n", ink.paint(cell.tone, &value)));
+            }
+        }
+        text
+    }
+
+    fn line(&self, row: &[Cell], widths: &[usize], ink: Ink) -> String {
         let mut line = " ".repeat(self.indent);
         let filled = row.iter().rposition(|cell| !cell.text.is_empty()).map_or(0, |at| at + 1);
         for (at, cell) in row.iter().take(filled).enumerate() {
-            let last_column = at + 1 == widths.len();
-            let words = match room {
-                Some(room) if last_column => fit(&cell.text, room),
-                Some(_) | None => cell.text.clone(),
+            let words = match at {
+                0 => fit_name(&cell.text, widths[at]),
+                _ => fit(&cell.text, widths[at]),
             };
             let gap = " ".repeat(widths[at].saturating_sub(width(&words)));
             let painted = ink.paint(cell.tone, &words);
@@ -255,6 +327,18 @@ web-01     7  a long story...
 db-1    1200
 ";
         assert_eq!(table().text(Ink::Plain, Some(29)), expected);
+    }
+
+    #[test]
+    fn a_small_terminal_gets_lines() {
+        let expected = "\
+web-01
+  SIZE  7
+  WHY   a long s...
+db-1
+  SIZE  1200
+";
+        assert_eq!(table().text(Ink::Plain, Some(19)), expected);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Page {
     pub ink: Ink,
     /// The terminal's width; `None` where it is no terminal and nothing may be shortened.
     pub columns: Option<usize>,
+    /// Its height, likewise.
+    pub rows: Option<usize>,
     /// The wall clock, for "3m ago".
     pub now: Timestamp,
 }
@@ -75,7 +77,9 @@ impl Talk {
 
     fn page_of(&self, terminal: bool) -> Page {
         let ink = if terminal && self.colour { Ink::Colour } else { Ink::Plain };
-        Page { ink, columns: terminal.then(|| terminal_size().0), now: now() }
+        let size = terminal.then(terminal_size);
+        let (columns, rows) = (size.map(|size| size.0), size.map(|size| size.1));
+        Page { ink, columns, rows, now: now() }
     }
 
     /// May a live block be drawn on stderr?

@@ -220,19 +220,19 @@ fn news_of_nodes(last: Option<&RolloutView>, view: &RolloutView) -> Vec<String> 
         })
         .collect();
     if last.is_none() && changed.len() > LISTED_AT_FIRST_MAX {
-        return vec![format!("{}  {}", view.id, counts(view))];
+        return vec![format!("{}  {}", view.id, counts(view.nodes.iter()))];
     }
     let pad = view.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0);
     changed.iter().map(|node| node_line(node, pad)).collect()
 }
 
 /// How many nodes are in which state: `3 failed, 40 updating, 957 pending`.
-pub fn counts(view: &RolloutView) -> String {
+pub fn counts<'a>(nodes: impl Iterator<Item = &'a NodeProgress> + Clone) -> String {
     let order = ["failed", "restored", "updating", "done", "rolled_back", "skipped", "pending"];
     let parts: Vec<String> = order
         .iter()
         .filter_map(|state| {
-            let count = view.nodes.iter().filter(|node| node.state == *state).count();
+            let count = nodes.clone().filter(|node| node.state == *state).count();
             (count > 0).then(|| format!("{count} {}", state_words(state)))
         })
         .collect();

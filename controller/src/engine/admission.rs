@@ -135,9 +135,13 @@ impl Turn<'_> {
         for result in results {
             self.written(result);
         }
-        let mut text = match &record.command {
-            Some(command) => format!("run of `{}` started by {}", command.line(), spec.who),
-            None => format!("rollout {id} to {} started by {}", spec.to, spec.who),
+        let mut text = match (&record.command, spec.kind) {
+            (Some(command), _) => format!("run of `{}` started by {}", command.line(), spec.who),
+            (None, Kind::Undo) => format!("return to {} started by {}", spec.to, spec.who),
+            (None, Kind::Restart) => format!("restart of {} started by {}", spec.to, spec.who),
+            (None, Kind::Deploy | Kind::Run) => {
+                format!("rollout to {} started by {}", spec.to, spec.who)
+            }
         };
         if let Some(why) = &start.break_glass {
             text.push_str(&format!("; the glass is broken: {why}"));

@@ -1,6 +1,7 @@
 //! What operators' requests come to: checked here once, decided by the engine, written into the audit log.
 
 mod asked;
+mod late;
 mod release;
 
 use rota_identity::Kind as IdentityKind;
@@ -159,8 +160,8 @@ async fn rollout(
     }
     let what =
         with_flag(format!("rollout {}{}", verb.verb, broken(verb.break_fence)), verb.break_glass);
-    let answer = match act_of(id, &verb) {
-        Ok(wanted) => ask(service, caller, wanted).await,
+    let answer = match act_of(id.clone(), &verb) {
+        Ok(wanted) => late::answer(service, (&id, &verb), ask(service, caller, wanted).await).await,
         Err(error) => Err(error),
     };
     let done = Done { what: &what, target, message: &verb.message };
@@ -191,7 +192,8 @@ fn newest(service: &OperatorService, text: &str) -> Result<RolloutId, ErrorView>
     let state = service.api.engine.read();
     let fleet = state.fleets.get(&(app.clone(), env.clone()));
     let revision = fleet.map(|fleet| fleet.revision).ok_or_else(|| {
-        Sort::NotFound.error(format!("{app} has no rollout in {env}"), "`rota rollout ls`")
+        let hint = "`rota deploy` starts one; `rota rollout ls` lists those there are";
+        Sort::NotFound.error(format!("{app} has no rollout in {env}"), hint)
     })?;
     Ok(RolloutId { app, env, revision })
 }

@@ -37,9 +37,12 @@ pub struct FleetView {
     pub revision: Option<u64>,
     /// The nodes that run the app or are to run it.
     pub targets: usize,
-    /// Of these, the ones that serve it as they should: healthy and in traffic on the current release, or, while a
-    /// rollout runs, on the one that it moves to.
+    /// Of these, the ones that serve: healthy and in traffic.
     pub in_traffic: usize,
+    /// Of those in traffic, the ones on another release than the current one or, while a rollout runs, the one that it
+    /// moves to.
+    #[serde(default)]
+    pub on_another: usize,
 }
 
 /// A node or an edge that somebody should look at.

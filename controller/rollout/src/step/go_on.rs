@@ -148,9 +148,18 @@ fn leave_drained(draft: &mut Draft, nodes: &[NodeName]) {
     }
 }
 
+fn is_skipped(phase: &Phase) -> bool {
+    matches!(phase, Phase::Skipped { .. })
+}
+
 fn next_batch(draft: &mut Draft) {
     if draft.spec().strategy.mode == Mode::Batches {
-        draft.note(format!("batch {} is done", draft.head.batch));
+        let batch = draft.head.batch;
+        let touched = draft.nodes().any(|(_, n)| n.batch == batch && !is_skipped(&n.phase));
+        draft.note(match touched {
+            true => format!("batch {batch} is done"),
+            false => format!("batch {batch} is over: all of its nodes were skipped"),
+        });
         draft.head.gap_since = Some(draft.at);
     }
     draft.head.batch += 1;

@@ -106,7 +106,13 @@ fn note_report(draft: &mut Draft, name: &NodeName, report: &Report) {
         }
         Report::Done(measured) => format!("done, out of traffic {}", measured.out_of_traffic),
         Report::Failed(failure) => {
-            format!("failed at {}: {}; {}", failure.step, failure.text, left_text(failure.left))
+            let (step, text) = (failure.step, &failure.text);
+            // Some causes begin with their step.
+            let at = match text.starts_with(&step.to_string()) {
+                true => String::new(),
+                false => format!(" at {step}"),
+            };
+            format!("failed{at}: {text}; {}", left_text(failure.left))
         }
         Report::Broken { cause, .. } => format!("broke after it was done: {cause}"),
     };

@@ -76,7 +76,7 @@ fn rolled_back() {
         ],
     );
     let expected = "\
-error: rollout shop/prod/14 was rolled back: web-2: health: no answer within 60s
+error: rollout shop/prod/14 was rolled back: web-2 failed
   web-2: health: no answer within 60s
   web-1 and web-2 are back on 1.0.3
   took 12.4 s; at least 1 of 2 in traffic; 120 931 requests, 0 failed, 0 cut
@@ -177,10 +177,10 @@ fn nodes_left_for_inspection_have_a_way_back() {
 fn a_failed_once_job_shows_its_output() {
     let error = "the once-per-release job failed: it ended with exit code 1";
     let nodes = vec![broken("web-1 pending", error, "no such table\n"), node("web-2 pending")];
-    let text = "the once-per-release job on web-1: failed: it ended with exit code 1";
+    let text = "the once-per-release job on web-1 failed: it ended with exit code 1";
     let view = held(with_nodes("held", nodes), "once", text, "`rota rollout retry shop/prod/14`");
     let expected = "\
-error: rollout shop/prod/14 is held: the once-per-release job on web-1: failed: it ended with exit \
+error: rollout shop/prod/14 is held: the once-per-release job on web-1 failed: it ended with exit \
                     code 1
   web-1: the once-per-release job failed: it ended with exit code 1
     | no such table

@@ -83,6 +83,9 @@ shop/prod/14  1.0.3 -> 1.1.0  rolling                                       0:42
   web-231  drain        14 in flight
   web-232  drain        14 in flight
   web-233  drain        14 in flight
+  web-234  drain        14 in flight
+  web-235  drain        14 in flight
+  web-236  drain        14 in flight
 ";
     check(&watching(view), frame((80, 17)), expected);
 }
@@ -130,8 +133,10 @@ fn colours_take_no_room() {
     let watch = watching(view);
     let plain = block(&watch, frame((80, 24)));
     let coloured = block(&watch, Frame { ink: Ink::Colour, ..frame((80, 24)) });
-    let stripped: Vec<String> =
-        coloured.iter().map(|line| uncoloured(line).trim_end().to_owned()).collect();
+    let stripped: Vec<String> = coloured
+        .iter()
+        .map(|line| super::super::table::uncoloured(line).trim_end().to_owned())
+        .collect();
     assert_eq!(stripped, plain);
 }
 

@@ -25,7 +25,11 @@ pub fn plan(plan: &PlanView, page: &Page) -> String {
     };
     line(format!("at least {} of {} in traffic", plan.least_in_traffic, plan.targets));
     if let Some(eta) = &plan.eta {
-        let takes = if eta.at_least && eta.ms == 0 { "how long it takes is " } else { "takes " };
+        let takes = match (eta.at_least, eta.ms) {
+            (true, 0) => "how long it takes is ",
+            (false, 0) => "", // nothing is to be done
+            (_, _) => "takes ",
+        };
         line(format!("{takes}{}", words::clean(&eta.text)));
     }
     plan.notes.iter().for_each(|note| line(words::clean(note)));

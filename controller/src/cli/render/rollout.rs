@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 
 use rota_rollout::names::Span;
 
-use super::{facts, foreign, listing};
+use super::{facts, folded, foreign, listing};
 use crate::cli::table::{Cell, Table, state_words, tone_of};
 use crate::cli::talk::Page;
 use crate::cli::{ending, watch, words};
 use crate::view::{HistoryEntry, NodeProgress, RolloutView};
+
+/// Nodes that are listed on however low a terminal.
+const NODES_LISTED_MIN: usize = 24;
 
 /// The table of `rota rollout ls` and `rota status`.
 pub fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
@@ -96,14 +99,26 @@ pub fn rollout(rollout: &RolloutView, page: &Page) -> String {
 /// What was measured, below everything else.
 fn evidence(view: &RolloutView, page: &Page) -> String {
     let lines = ending::evidence(view, page.now, ending::EVIDENCE_COLUMNS);
-    lines.iter().fold("\n".to_owned(), |text, line| text + line + "\n")
+    let lines = lines.iter().flat_map(|line| folded(line, page.columns));
+    lines.fold("\n".to_owned(), |text, line| text + &line + "\n")
 }
 
 /// The table of the nodes.
 fn progress(rollout: &RolloutView, page: &Page) -> String {
     let mut table =
         Table::new(&["NODE", "STATE", "STEP", "RELEASE", ">IN FLIGHT", ">OUT OF TRAFFIC", "NOTE"]);
-    for node in &rollout.nodes {
+    // On a terminal, those that somebody may want to see come first, and the rest is counted.
+    let mut nodes: Vec<&NodeProgress> = rollout.nodes.iter().collect();
+    let listed = page.rows.map_or(usize::MAX, |rows| rows.max(NODES_LISTED_MIN));
+    if nodes.len() > listed {
+        nodes.sort_by_key(|node| match node.state.as_str() {
+            "failed" | "restored" => 0,
+            "updating" => 1,
+            _ => 2,
+        });
+    }
+    let left_out = nodes.split_off(nodes.len().min(listed));
+    for node in nodes {
         let out = (node.out_of_traffic_ms > 0).then(|| words::span(Span(node.out_of_traffic_ms)));
         let draining = node.doing() == Some("drain");
         let in_flight = draining.then(|| words::thousands(node.in_flight));
@@ -117,7 +132,14 @@ fn progress(rollout: &RolloutView, page: &Page) -> String {
             foreign(node.error.as_deref().unwrap_or_default()),
         ]);
     }
-    listing(&table, page, "no node is a target")
+    let mut text = listing(&table, page, "no node is a target");
+    if !left_out.is_empty() {
+        let (more, id) = (watch::counts(left_out.into_iter()), &rollout.id);
+        let line = format!("and {more}: `rota rollout status {id} | less` lists them");
+        writeln!(text, "{}", folded(&line, page.columns).join("\n"))
+            .expect("strings take everything");
+    }
+    text
 }
 
 fn rollout_head(rollout: &RolloutView, page: &Page) -> String {

@@ -12,7 +12,32 @@ fn fleet(app: &str, env: &str, in_traffic: usize) -> FleetView {
         revision: Some(14),
         targets: 6,
         in_traffic,
+        on_another: 0,
     }
+}
+
+/// 200 apps on a terminal of 24 rows: what to look at comes first, the rest is counted, and a pipe gets it all.
+#[test]
+fn one_screen_for_two_hundred_apps() {
+    let name = |number: usize| format!("app-{number:03}");
+    let mut fleets: Vec<FleetView> =
+        (1..=200).map(|number| fleet(&name(number), "prod", 6)).collect();
+    fleets[150].in_traffic = 5;
+    fleets[160].on_another = 2;
+    let status = StatusView { fleets, ..StatusView::default() };
+    let page = Page { columns: Some(80), rows: Some(24), ..pipe() };
+    let text = screen(&status, &page);
+    assert!(text.lines().count() <= 24, "{text}");
+    let expected = "\
+APP      ENV   RELEASE  REV  IN TRAFFIC
+app-151  prod  1.0.3     14  5 of 6
+app-161  prod  1.0.3     14  6 of 6, 2 on another release
+app-001  prod  1.0.3     14  6 of 6
+";
+    assert!(text.starts_with(expected), "{text}");
+    let rest = "and 188 more, all of their nodes in traffic: `rota status --env ENV`";
+    assert!(text.contains(rest), "{text}");
+    assert_eq!(screen(&status, &pipe()).lines().count(), 205);
 }
 
 #[test]
