@@ -194,7 +194,7 @@ impl fmt::Display for Skip {
             Self::Offline => "offline; it catches up when it returns",
             Self::Drained => "drained by an operator; it catches up when it is undrained",
             Self::ByOperator => "skipped by an operator",
-            Self::NotMeant => "left as it is: only nodes that were away catch up",
+            Self::NotMeant => "left as it is: only other nodes are meant",
         })
     }
 }

@@ -17,14 +17,13 @@ use crate::view::{DriftView, StatusView};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota node converge web-03\n  \
     rota node converge web-03 web-04 -m \"after the new disk\"\n  \
-    rota node converge --env prod\n  rota node converge --env prod --app shop --detach\n\n\
+    rota node converge\n  rota node converge --env prod --app shop --detach\n\n\
     Each app gets a rollout that moves only these nodes, within the limits of its strategy.\n\
     Exit codes are those of `rota deploy`; 0 also when nothing has drifted.")]
 pub struct ConvergeArgs {
-    /// The nodes; or all that drifted in an environment, with --env
-    #[arg(required_unless_present = "env", conflicts_with = "env")]
+    /// Only these nodes; default: all that drifted
     nodes: Vec<NodeName>,
-    /// All nodes of this environment
+    /// Only in this environment
     #[arg(long)]
     env: Option<EnvName>,
     /// Only this app
@@ -47,10 +46,11 @@ pub async fn run(desk: &Desk, args: ConvergeArgs) -> Result<Exit, Failure> {
     }
     let status: StatusView = talk::parse(&client.read("status").await?)?;
     let wanted = |drift: &&DriftView| {
-        let named = args.nodes.iter().any(|node| node.as_str() == drift.node);
-        let there = args.env.as_ref().is_some_and(|env| env.as_str() == drift.env);
+        let named =
+            args.nodes.is_empty() || args.nodes.iter().any(|node| node.as_str() == drift.node);
+        let there = args.env.as_ref().is_none_or(|env| env.as_str() == drift.env);
         let app = args.app.as_ref().is_none_or(|app| app.as_str() == drift.app);
-        (named || there) && app && drift.should.is_some()
+        named && there && app && drift.should.is_some()
     };
     let mut groups: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for drift in status.drift.iter().filter(wanted) {

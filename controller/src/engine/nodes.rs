@@ -48,11 +48,10 @@ impl State {
         let all: Vec<&NodeName> = here.map(|(node, _)| node).filter(|node| has(node)).collect();
         let out: Vec<NodeName> =
             all.iter().filter(|node| !serves(node)).map(|node| (*node).clone()).collect();
-        if out.len() + 1 == all.len() {
-            return Some(match out.is_empty() {
-                true => format!("{app}: it is the only node that runs it"),
-                false => format!("{app}: it is the last one that serves ({} out)", self.why(&out)),
-            });
+        // A fleet of one is as much as its strategy lets be out, as a rollout of it shows each time.
+        if !out.is_empty() && out.len() + 1 == all.len() {
+            let out = self.why(&out);
+            return Some(format!("{app}: it is the last one that serves ({out} out)"));
         }
         let limit = self.promise(app, env)?.widest_limit(all.len());
         (out.len() >= limit).then(|| {
