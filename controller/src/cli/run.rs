@@ -15,23 +15,23 @@ use super::rollout::FollowArgs;
 use super::talk::{self, Format};
 use super::watch::Watch;
 use super::{args, ending, words};
-use crate::view::{NodeProgress, RolloutView, StartedView, TraceView};
+use crate::view::{NodeProgress, RolloutView, StartedView, StatusView, TraceView};
 
 /// Run a command on the nodes that run an app, batch by batch, and show what it prints
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota run shop --env prod -- ./shop check\n  \
-    rota run shop --env prod --on web-01 --timeout 30s -- ./shop cache clear\n  \
+    rota run shop --on web-01 --timeout 30s -- ./shop cache clear\n  \
     rota run shop --env prod --batch 1 -m \"new index\" -o json -- ./shop reindex --all\n\n\
     It runs as the app's user, in the folder of the release that runs there, with the app's\n\
     environment, at most once on each node. No node leaves traffic for it. The command is\n\
     written into the audit log: put no secrets on its command line.\n\n\
-    Exit codes: 0 it succeeded on all nodes, 3 not. Ctrl-C detaches; it never stops a run.")]
+    Exit codes: 0 it succeeded on all nodes, 3 not. Ctrl-C detaches (130); it never stops a run.")]
 pub struct RunArgs {
     /// The app
     app: AppName,
-    /// The environment
+    /// The environment; may be left out where the app has only one
     #[arg(long)]
-    env: EnvName,
+    env: Option<EnvName>,
     /// Only on this node; may be given several times
     #[arg(long, value_name = "NODE")]
     on: Vec<NodeName>,
@@ -72,9 +72,13 @@ struct Ran<'a> {
 
 /// Carries out `rota run`.
 pub async fn run(desk: &Desk, args: RunArgs) -> Result<Exit, Failure> {
+    let env = match args.env {
+        Some(env) => env.to_string(),
+        None => only_env(desk, &args.app).await?,
+    };
     let request = StartRequest {
         app: args.app.to_string(),
-        env: args.env.to_string(),
+        env,
         message: args.message,
         kind: Kind::Run.into(),
         break_glass: args.glass.break_glass,
@@ -98,6 +102,24 @@ pub async fn run(desk: &Desk, args: RunArgs) -> Result<Exit, Failure> {
     follow(desk, &id, args.follow.max_hold).await
 }
 
+/// The environment that is meant when none is named.
+async fn only_env(desk: &Desk, app: &AppName) -> Result<String, Failure> {
+    let status: StatusView = talk::parse(&desk.client()?.read("status").await?)?;
+    let envs: Vec<String> = status
+        .fleets
+        .into_iter()
+        .filter(|fleet| fleet.app == app.as_str())
+        .map(|fleet| fleet.env)
+        .collect();
+    match envs.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(Failure::usage(format!("{app} runs in no environment that you may see"))
+            .hint("`rota status` lists what runs where")),
+        several => Err(Failure::usage(format!("{app} runs in {}", several.join(", ")))
+            .hint("say which one is meant: --env ENV")),
+    }
+}
+
 /// Shows what each node printed as it comes in, and says how it ended.
 async fn follow(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Failure> {
     let mut pressed = follow::ctrl_c()?;
@@ -110,7 +132,7 @@ async fn follow(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Failure> 
                 desk.talk.answer(&format!("detached: {id} goes on without you"));
                 let back = format!("hint: `rota rollout inspect {id}` shows what it printed");
                 desk.talk.answer(&back);
-                return Ok(Exit::Done);
+                return Ok(Exit::Detached);
             }
             fed = feed.recv() => match fed {
                 Some(Feed::Document(json)) => {

@@ -249,7 +249,8 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
         let broken = fences.refusals.iter().map(|why| format!("the fence would be broken: {why}"));
         plan.notes.extend(broken);
     } else {
-        plan.refusals.extend(fences.refusals.iter().cloned());
+        let told = |why: &String| format!("{why} (go all the same: `--break-fence -m WHY`)");
+        plan.refusals.extend(fences.refusals.iter().map(told));
     }
     Ok(Found { release, resolved, targets, plan, fences })
 }
