@@ -292,7 +292,7 @@ static CHANGING: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\d[\d.]* (ms|s|min|h)\b", "SPAN"),
         (r"\b(now|SPAN ago)\b", "SEEN"),
         (r"\d[\d,]* requests?\b", "N requests"),
-        (r"\b[3-6]\d{4}\b", "PORT"),
+        (r"\b[2-6]\d{4}\b", "PORT"),
         (r"longest web-\d+", "longest NODE"),
         (r"127\.0\.0\.1:\d+", "ADDRESS"),
         (r"[0-9a-f]{12,}", "DIGEST"),
