@@ -130,6 +130,7 @@ fn view(rollout: &Rollout, record: &SpecRecord, evidence: &EvidenceRecord) -> Ro
             cut: nodes.iter().map(|node| node.cut).sum(),
             failed_requests: evidence.failed,
             requests: evidence.requests,
+            unheard_edges: evidence.unheard.iter().map(ToString::to_string).collect(),
             duration_ms: duration,
             longest_out_of_traffic_ms: nodes.iter().map(|n| n.out_of_traffic_ms).max().unwrap_or(0),
             text: None,

@@ -75,10 +75,11 @@ impl Turn<'_> {
                 self.observe(name, None);
                 self.resend(name);
             }
-            AgentKey::Edge(_) => {
+            AgentKey::Edge(name) => {
                 if edges_changed {
                     self.tell_directory(&env);
                 }
+                self.ask_again(name);
                 self.edges_moved();
             }
         }

@@ -15,8 +15,9 @@ use super::state::{Active, AgentKey};
 use super::{Turn, message};
 
 /// So long the end of a rollout waits for its edges' last word. They answer within milliseconds, on a busy host within
-/// some hundreds; one that does not is an older version, or about to be found offline.
-const LAST_WORD_MAX: Span = Span::seconds(2);
+/// some hundreds, and are back within seconds after a controller restarted; one that does not answer is an older
+/// version, or about to be found offline, and the evidence says that it was not heard.
+const LAST_WORD_MAX: Span = Span::seconds(5);
 
 /// How much a counter rose; a smaller number means that the edge's proxy started anew.
 fn rise(before: u64, now: u64) -> u64 {
@@ -72,20 +73,25 @@ impl Turn<'_> {
         }
     }
 
-    /// The edges of a rollout's pool that can be asked are asked what they have counted by now.
+    /// The edges of a rollout's pool are asked what they have counted by now: those that are not known to be away. One
+    /// that is not connected yet, after a restart of this controller, is asked when it is ([`Turn::ask_again`]).
     pub(super) fn ask_to_count(&mut self, id: &RolloutId) -> BTreeSet<NodeName> {
         let Some(active) = self.state.rollouts.get(id) else { return BTreeSet::new() };
         let pool = active.record.pool.as_deref();
         let here = self.state.edges().filter(|(_, edge)| {
             let serves = edge.record.pools.iter().any(|it| Some(it.pool.as_str()) == pool);
-            edge.record.env == id.env.as_str() && serves && edge.session.is_some()
+            edge.record.env == id.env.as_str() && serves && edge.online
         });
         let edges: BTreeSet<NodeName> = here.map(|(name, _)| name.clone()).collect();
         for edge in &edges {
-            let count = to_agent::Message::Count(Count { number: self.at.0 });
-            self.batch.send(AgentKey::Edge(edge.clone()), message(count));
+            self.ask_edge(edge, self.at.0);
         }
         edges
+    }
+
+    fn ask_edge(&mut self, edge: &NodeName, number: u64) {
+        let count = to_agent::Message::Count(Count { number });
+        self.batch.send(AgentKey::Edge(edge.clone()), message(count));
     }
 
     /// A rollout has just ended: its edges say their last word.
@@ -101,17 +107,12 @@ impl Turn<'_> {
         }
     }
 
-    /// An edge's session is gone: it says nothing more now.
-    pub(super) fn no_last_word(&mut self, edge: &NodeName) {
-        let waits = |active: &mut Active| {
-            let awaited = active.last_words.as_mut()?;
-            (awaited.edges.remove(edge) && awaited.edges.is_empty()).then_some(())
-        };
-        let rollouts = self.state.rollouts.iter_mut();
-        let ids: Vec<RolloutId> =
-            rollouts.filter_map(|(id, active)| waits(active).map(|()| id.clone())).collect();
-        for id in ids {
-            self.close_evidence(&id);
+    /// An edge has a new session: what it was asked in an older one, or would have been, it is asked now.
+    pub(super) fn ask_again(&mut self, edge: &NodeName) {
+        let awaited = self.state.rollouts.values().filter_map(|active| active.last_words.as_ref());
+        let asked = awaited.filter(|it| it.edges.contains(edge)).map(|it| it.number);
+        if let Some(newest) = asked.max() {
+            self.ask_edge(edge, newest);
         }
     }
 
@@ -129,7 +130,8 @@ impl Turn<'_> {
     /// The last word: stored, and told in the line that everybody will read.
     fn close_evidence(&mut self, id: &RolloutId) {
         let Some(active) = self.state.rollouts.get_mut(id) else { return };
-        active.last_words = None;
+        let unheard = active.last_words.take().map(|awaited| awaited.edges);
+        active.evidence.unheard = unheard.unwrap_or_default();
         active.evidence.counted.clear();
         let written = self.batch.put(format!("{}evidence", keys::rollout(id)), &active.evidence);
         let view = crate::api::rollouts::closed(active);

@@ -283,6 +283,9 @@ pub struct EvidenceRecord {
     /// is lost.
     #[serde(default)]
     pub counted: BTreeMap<NodeName, Counted>,
+    /// When it is over: the edges that did not say what they had counted by then.
+    #[serde(default)]
+    pub unheard: BTreeSet<NodeName>,
 }
 
 /// What an edge counted since its proxy started.

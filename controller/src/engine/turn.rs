@@ -59,8 +59,7 @@ impl Turn<'_> {
                 {
                     agent.session = None;
                     agent.heard = self.at;
-                    if let AgentKey::Edge(edge) = &key {
-                        self.no_last_word(edge);
+                    if let AgentKey::Edge(_) = &key {
                         self.edges_moved();
                     }
                 }

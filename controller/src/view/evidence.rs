@@ -28,6 +28,9 @@ pub struct Evidence {
     /// The longest time that one node was out of traffic.
     #[serde(default)]
     pub longest_out_of_traffic_ms: u64,
+    /// The edges that did not say what they had counted by its end: `requests` and `failed_requests` may be too low.
+    #[serde(default)]
+    pub unheard_edges: Vec<String>,
     /// All that in one line, the same for every reader; absent while it runs.
     #[serde(default)]
     pub text: Option<String>,
@@ -57,6 +60,9 @@ pub fn evidence_line(view: &RolloutView, now: Timestamp) -> String {
     let requests = words::count(*requests, "request");
     let (failed, cut) = (words::thousands(*failed_requests), words::thousands(*cut));
     parts.push(format!("{requests}, {failed} failed, {cut} cut"));
+    if !view.evidence.unheard_edges.is_empty() {
+        parts.push(format!("{} not heard at the end", view.evidence.unheard_edges.join(", ")));
+    }
     parts.extend(out_of_traffic(view));
     parts.join("; ")
 }
