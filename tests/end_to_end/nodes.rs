@@ -117,6 +117,68 @@ fn nodes_that_are_new_or_made_anew_get_what_is_current() {
     assert_eq!(json(&farm, &["status"])["drift"], Value::Array(Vec::new()));
 }
 
+/// In which batch of a rollout a node is.
+fn batch_of(view: &Value, node: &str) -> Option<u64> {
+    let batches = view["batches"].as_array()?;
+    let has = |batch: &&Value| batch["nodes"].as_array().unwrap().contains(&node.into());
+    batches.iter().find(has)?["index"].as_u64()
+}
+
+#[test]
+fn nodes_that_come_while_a_rollout_runs_join_it() {
+    let mut farm = Farm::start(3).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let looked_at = "batch = 1\nmonitor = \"0s\"\napprove_after = [1, 2]";
+    let looked_at = App { strategy: looked_at, ..FAST };
+    let held_after = |batch: u64| {
+        move |view: &Value| {
+            let text = view["hold"]["text"].as_str().unwrap_or_default();
+            text.starts_with(&format!("batch {batch} of 3 is done"))
+        }
+    };
+    let pending = |name: &'static str| {
+        move |view: &Value| {
+            let node = view["nodes"].as_array().into_iter().flatten().find(|n| n["name"] == name);
+            node.is_some_and(|node| node["state"] == "pending")
+        }
+    };
+    begin(&farm, "1.1.0", looked_at);
+    farm.rollout(held_after(1)).unwrap();
+    let new = fresh_node(&farm, "web-04");
+    farm.nodes.push(new);
+    let view = farm.rollout(pending("web-04")).unwrap();
+    assert_eq!((batch_of(&view, "web-04"), &view["revision"]), (Some(2), &2.into()), "{view}");
+    assert_eq!((&view["state"], &view["evidence"]["targets"]), (&"held".into(), &4.into()));
+    run(&farm, &["rollout", "promote", "shop/prod"], 0);
+    farm.rollout(held_after(2)).unwrap();
+    farm.wait("/api/v1/nodes/web-04", serves("1.1.0")).unwrap();
+    // It goes back to what it would have had, which it never ran.
+    run(&farm, &["rollout", "rollback", "shop/prod", "--yes"], 0);
+    farm.rollout(|view| view["state"] == "rolled_back").unwrap();
+    all_run(&farm, "1.0.0", 4);
+    // One that lost everything gets it again, from the same rollout.
+    begin(&farm, "1.2.0", looked_at);
+    let of_four = |view: &Value| {
+        view["hold"]["text"].as_str().unwrap_or_default().starts_with("batch 1 of 4 is done")
+    };
+    farm.rollout(of_four).unwrap();
+    farm.nodes[0].kill().unwrap();
+    fs::remove_dir_all(farm.path("web-01")).unwrap();
+    farm.nodes[0] = fresh_node(&farm, "web-01");
+    farm.rollout(pending("web-01")).unwrap();
+    for batch in [1, 2] {
+        farm.rollout(move |view| {
+            let text = view["hold"]["text"].as_str().unwrap_or_default();
+            text.starts_with(&format!("batch {batch} of 4 is done"))
+        })
+        .unwrap();
+        run(&farm, &["rollout", "promote", "shop/prod"], 0);
+    }
+    let view = farm.rollout(|view| view["state"] == "completed").unwrap();
+    assert_eq!((&view["revision"], &view["on_release"]), (&3.into(), &4.into()), "{view}");
+    all_run(&farm, "1.2.0", 4);
+}
+
 #[test]
 fn drift_is_shown_and_mended_when_asked_or_by_itself() {
     let farm = Farm::start(3).unwrap();

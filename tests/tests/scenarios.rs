@@ -7,6 +7,7 @@
 //!     strategy batch 1 50%             what differs from one node at a time
 //!     > n1 failed smoke restored: 500  a report; `n1#2` is one of attempt 2
 //!     > n1 is offline                  what the fleet says of a node now
+//!     > n4 absent joins                a node that came after the rollout was admitted, or was made anew
 //!     > ann asks retry n1              a verb
 //!     > ann breaks the glass: resume   a verb with --break-glass
 //!     > closed: outside the windows    the windows of the environment; `opened`
@@ -254,6 +255,9 @@ impl Story {
                     return refused(&refusal);
                 }
                 What::Asked { verb, who: who.to_owned() }
+            }
+            [_, .., "joins"] => {
+                What::Newcomer(target(line.strip_suffix(" joins").unwrap_or_default()))
             }
             [node, "is", ..] => {
                 let Target { name, observed, runs, .. } = target(&line.replacen(" is", "", 1));

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rota_agent::update::{Direction as AgentDirection, UpdateOrder};
+use rota_rollout::batches::Target;
 use rota_rollout::names::{NodeName, Release, Timestamp};
+use rota_rollout::newcomers::takes_in;
 use rota_rollout::node::{Direction, Observed, Phase, Serving};
 use rota_rollout::rehearsal::Rehearsal;
 use rota_rollout::rollout::{Change, Kind};
@@ -244,14 +246,14 @@ impl World {
     fn taken(&mut self, ctl: u64, revision: u64, changes: Vec<Change>, orders: Vec<Order>) {
         let Some(controller) = self.controllers.get_mut(&ctl) else { return };
         let Some(active) = controller.rollouts.get_mut(&revision) else { return };
-        let running = |active: &Active| -> Vec<bool> {
-            active.rollout.nodes().values().map(|node| node.phase.is_running()).collect()
+        let running = |active: &Active| -> BTreeMap<NodeName, bool> {
+            let nodes = active.rollout.nodes().iter();
+            nodes.map(|(name, node)| (name.clone(), node.phase.is_running())).collect()
         };
         let before = running(active);
         let was_held = active.rollout.head.held.as_ref().map(|held| held.hold.clone());
         active.rollout.apply(changes);
         let after = running(active);
-        let names: Vec<NodeName> = active.rollout.nodes().keys().cloned().collect();
         self.check_step(ctl, revision, &orders, was_held);
         if self.dies_here() {
             return match self.rng.index(3) {
@@ -260,8 +262,8 @@ impl World {
             };
         }
         self.carry(ctl, revision, orders);
-        for (index, name) in names.iter().enumerate() {
-            if before.get(index) != after.get(index)
+        for (name, runs) in &after {
+            if before.get(name).is_some_and(|ran| ran != runs)
                 && let Some(node) = self.node_named(name)
             {
                 self.observe(ctl, node, Some(revision));
@@ -389,7 +391,41 @@ impl World {
                 self.observe(ctl, node, None);
             }
         }
+        self.take_newcomers(ctl);
         self.after(TICK_MS, Ev::Tick { ctl });
+    }
+
+    /// Tells every rollout who came since it was admitted, or has lost everything since.
+    fn take_newcomers(&mut self, ctl: u64) {
+        let Some(controller) = self.controllers.get(&ctl) else { return };
+        let mut found = Vec::new();
+        for (revision, active) in &controller.rollouts {
+            for (index, node) in self.nodes.iter().enumerate() {
+                let here = node.enrolled && controller.views[index].session.is_some();
+                let Some(observed) = self.observed(ctl, index, Some(*revision)) else { continue };
+                let free = observed.online && !observed.drained && !observed.busy;
+                let bare = self.runs(index).is_none();
+                if here && free && bare && takes_in(&active.rollout, &node.name) {
+                    let zoned = active.rollout.spec.strategy.spread_by.is_some();
+                    found.push((
+                        *revision,
+                        Target {
+                            name: node.name.clone(),
+                            observed,
+                            runs: None,
+                            spread: zoned.then(|| node.zone.clone()),
+                            left_alone: false,
+                        },
+                    ));
+                }
+            }
+        }
+        for (revision, target) in found {
+            if self.active(ctl, revision).is_some() {
+                self.deed("newcomer taken in");
+                self.step(ctl, revision, What::Newcomer(target));
+            }
+        }
     }
 
     pub fn wake(&mut self, ctl: u64) {

@@ -15,7 +15,7 @@ impl World {
             return; // some worlds are nearly kind
         }
         let node = self.rng.index(self.nodes.len());
-        match self.rng.range(0, 9) {
+        match self.rng.range(0, 10) {
             0 | 1 if self.nodes[node].agent.is_some() => self.kill_agent(node, "for no reason"),
             2 => self.power_off(node),
             3 | 4 => self.cut_off(node),
@@ -32,6 +32,7 @@ impl World {
             }
             8 => self.pause_live(),
             9 => self.kill_some_process(node),
+            10 => self.make_anew(node),
             _ => {}
         }
     }

@@ -39,6 +39,8 @@ pub struct Node {
     /// Counts starts of the agent: what an earlier one had begun is lost.
     pub epoch: u64,
     pub powered: bool,
+    /// It has joined the fleet; one that has not is there, and nobody knows it.
+    pub enrolled: bool,
     pub booted_at: u64,
     pub sessions: BTreeMap<u64, Session>,
     /// The network to the controllers is cut.
@@ -73,7 +75,8 @@ impl World {
     pub fn add_node(&mut self, index: usize) {
         let name: NodeName = format!("n{index}").parse().expect("a name");
         let zone = ["a", "b", "c"][index % 3].to_owned();
-        let bare = self.rng.percent(10);
+        let comes_later = index > 0 && self.rng.percent(15);
+        let bare = comes_later || self.rng.percent(10);
         let token = 1;
         let mut node = Node {
             name,
@@ -87,9 +90,10 @@ impl World {
             ran: BTreeMap::new(),
             procs: BTreeMap::new(),
             members: BTreeMap::new(),
-            agent: Some(Agent::default()),
+            agent: (!comes_later).then(Agent::default),
             epoch: 0,
-            powered: true,
+            powered: !comes_later,
+            enrolled: !comes_later,
             booted_at: 0,
             sessions: BTreeMap::new(),
             cut: false,
@@ -115,6 +119,43 @@ impl World {
         self.store.inventories[index] = inventory;
         self.nodes[index].serves_since = inventory.traffic_in.then_some(0);
         self.after(1, Ev::Dial { node: index });
+        if comes_later {
+            let comes = self.rng.range(2_000, 300_000);
+            self.after(comes, Ev::Enrol { node: index });
+        }
+    }
+
+    /// A host joins the fleet.
+    pub fn enrol(&mut self, node: usize) {
+        self.deed("node enrolled");
+        self.note(|| format!("    n{node}: joins the fleet"));
+        let host = &mut self.nodes[node];
+        (host.powered, host.enrolled) = (true, true);
+        host.booted_at = self.now;
+        host.agent = Some(Agent::default());
+    }
+
+    /// A host that rests is made anew: its disk, its journal, its processes are gone.
+    pub fn make_anew(&mut self, node: usize) {
+        let host = &mut self.nodes[node];
+        let rests = host.journal.work == Work::Idle && host.outbox.is_empty();
+        let busy =
+            host.once.values().any(Option::is_none) || host.ran.values().any(Option::is_none);
+        let working = host.agent.as_ref().is_none_or(|agent| agent.job.is_some());
+        if !rests || busy || working || !host.powered {
+            return;
+        }
+        host.disk.clear();
+        host.link = None;
+        host.journal = App { counter: host.journal.counter, ..App::default() };
+        host.procs.clear();
+        host.members.clear();
+        host.terms.clear();
+        host.sessions.clear();
+        (host.taken_out, host.serves_since, host.leaky) = (false, None, false);
+        host.epoch += 1;
+        self.deed("node made anew");
+        self.note(|| format!("    n{node}: is made anew"));
     }
 
     /// What runs here.

@@ -185,6 +185,7 @@ impl World {
 
     fn targets(&self, ctl: u64, spread: bool) -> Vec<Target> {
         (0..self.nodes.len())
+            .filter(|node| self.nodes[*node].enrolled)
             .filter_map(|node| {
                 Some(Target {
                     name: self.nodes[node].name.clone(),

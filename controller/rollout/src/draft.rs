@@ -58,6 +58,11 @@ impl<'a> Draft<'a> {
         &self.base.spec
     }
 
+    /// The rollout as it was before this step.
+    pub fn base(&self) -> &'a Rollout {
+        self.base
+    }
+
     pub fn tally(&self) -> Tally {
         self.tally
     }
@@ -76,11 +81,17 @@ impl<'a> Draft<'a> {
 
     /// How many targets there are.
     pub fn size(&self) -> usize {
-        self.base.nodes().len() // a step adds no node
+        self.base.nodes().len() + self.added().count()
+    }
+
+    /// Those that are new in this step.
+    fn added(&self) -> impl Iterator<Item = (&NodeName, &Node)> {
+        self.changed.iter().filter(|(name, _)| !self.base.nodes().contains_key(*name))
     }
 
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, &Node)> {
-        self.base.nodes().iter().map(|(name, old)| (name, self.changed.get(name).unwrap_or(old)))
+        let known = self.base.nodes().iter();
+        known.map(|(name, old)| (name, self.changed.get(name).unwrap_or(old))).chain(self.added())
     }
 
     pub fn names(&self, which: impl Fn(&Node) -> bool) -> Vec<NodeName> {

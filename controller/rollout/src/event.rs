@@ -1,5 +1,6 @@
 //! What the world tells a rollout. Time comes in here and nowhere else.
 
+use crate::batches::Target;
 use crate::names::{Attempt, NodeName, Release, Timestamp};
 use crate::node::{Observed, Report};
 use crate::shut::Closed;
@@ -23,6 +24,8 @@ pub enum What {
     Reported { node: NodeName, attempt: Attempt, report: Report },
     /// The fleet's view of a node changed. `runs`: the release of this app that it runs now.
     Observed { node: NodeName, observed: Observed, runs: Option<Release> },
+    /// A node that the rollout's target means is here and is not in it, or is and has nothing any more.
+    Newcomer(Target),
     /// The once-per-release job ended, as the node that ran it says.
     OnceEnded { node: NodeName, attempt: Attempt, result: OnceResult },
     /// An operator asks for something; already found to be allowed.

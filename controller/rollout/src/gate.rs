@@ -73,7 +73,8 @@ fn has_more(draft: &Draft) -> bool {
 /// The nodes of the batch in turn, and those that came late.
 pub(crate) fn members<'a>(draft: &'a Draft) -> impl Iterator<Item = &'a NodeName> {
     let batch = draft.spec().batches.get(draft.head.batch - 1);
-    batch.into_iter().flatten().chain(&draft.head.late)
+    let in_turn = |name: &&NodeName| draft.node(name).is_some_and(|n| n.batch == draft.head.batch);
+    batch.into_iter().flatten().chain(draft.head.late.iter().filter(in_turn))
 }
 
 fn unsettled(draft: &Draft) -> Vec<NodeName> {
@@ -86,7 +87,7 @@ pub(crate) fn failures(draft: &Draft) -> Option<Hold> {
     let stops = draft.spec().strategy.on_failure != OnFailure::Continue;
     (stops && draft.tally().failed > limit).then(|| Hold::Failures {
         failed: draft.names(|node| matches!(node.phase, Phase::Failed { .. })),
-        targets: draft.spec().targets,
+        targets: draft.size(),
         limit,
     })
 }

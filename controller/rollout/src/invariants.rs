@@ -1,5 +1,6 @@
 //! What must hold after every step, as far as one rollout's own state can show it (design, section 8).
 
+use crate::names::NodeName;
 use crate::node::{Node, Phase, Serving};
 use crate::rehearsal::Rehearsal;
 use crate::rollout::{Kind, Outcome, Rollout, Stage};
@@ -57,6 +58,7 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
             wrong.push("a later batch began before the way back was rehearsed".to_owned());
         }
     }
+    wrong.extend(twice_in_turn(rollout));
     for (name, node) in rollout.nodes() {
         if rollout.is_ended() && node.out_since.is_some() {
             wrong.push(format!("it ended and still measures how long {name} is out of traffic"));
@@ -72,6 +74,19 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Nodes that are in the batch in turn by the plan and by coming late.
+fn twice_in_turn(rollout: &Rollout) -> Vec<String> {
+    let (batch, late) = (rollout.head.batch, &rollout.head.late);
+    let planned = rollout.spec.batches.get(batch - 1);
+    let twice = |(index, name): &(usize, &NodeName)| {
+        let in_turn = rollout.nodes().get(*name).is_some_and(|node| node.batch == batch);
+        let by_plan = planned.is_some_and(|nodes| nodes.contains(name));
+        in_turn && (by_plan || late[..*index].contains(name))
+    };
+    let found = late.iter().enumerate().filter(twice);
+    found.map(|(_, name)| format!("{name} is in batch {batch} twice")).collect()
 }
 
 /// Does a newer rollout perhaps move its nodes already?

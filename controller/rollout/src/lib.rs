@@ -13,6 +13,7 @@
 //! - [`forecast`]: what a plan comes to: capacity, approvals, holds.
 //! - [`gate`]: may the next update start, and if not, why not ([`hold`]).
 //! - [`rehearsal`] and [`rollback`]: the way back, tried early and taken.
+//! - [`newcomers`]: nodes that a rollout takes in while it runs.
 //! - [`shut`]: freezes and windows of the environment.
 //! - [`step`]: the only place where a rollout changes its mind.
 //! - [`verbs`]: what operators may ask in which state, and the refusals.
@@ -26,6 +27,7 @@ pub mod gate;
 pub mod hold;
 pub mod invariants;
 pub mod names;
+pub mod newcomers;
 pub mod node;
 pub mod open;
 pub mod order;

@@ -39,7 +39,7 @@ pub struct Spec {
     pub strategy: Strategy,
     /// The nodes of each batch in order; nodes that are left alone are in none.
     pub batches: Vec<Vec<NodeName>>,
-    /// How many targets there are, the ones left alone included.
+    /// How many targets there were when it was admitted, the ones left alone included: what every percentage is of.
     pub targets: usize,
     /// How long things may take.
     pub limits: Limits,
@@ -113,7 +113,8 @@ pub struct Head {
     /// Edges of its pool that are offline: without their word no drain is proven.
     #[serde(default)]
     pub edges_offline: Vec<NodeName>,
-    /// Nodes that returned after their batch was due; they go with the batch in turn.
+    /// Nodes that go with another batch than was planned: those that returned after theirs was due go with the one in
+    /// turn, those that came after the rollout was admitted with the one after it.
     pub late: Vec<NodeName>,
     /// How the once-per-release job failed last, also when the rollout was aborted since.
     #[serde(default)]

@@ -4,6 +4,7 @@
 //!
 //! - `reported`: what nodes say of their updates.
 //! - `observed`: what the fleet sees of nodes.
+//! - `newcomer`: nodes that came after it was admitted.
 //! - `once`: the once-per-release job.
 //! - `asked`: what operators ask for.
 //! - `overdue`: who should have answered by now.
@@ -12,6 +13,7 @@
 
 mod asked;
 mod go_on;
+mod newcomer;
 mod observed;
 mod once;
 mod overdue;
@@ -103,6 +105,7 @@ fn react(draft: &mut Draft, what: &What) -> bool {
         What::Observed { node, observed, runs } => {
             return observed::observe(draft, node, *observed, runs);
         }
+        What::Newcomer(target) => return newcomer::joins(draft, target),
         What::OnceEnded { node, attempt, result } => once::ended(draft, node, *attempt, result),
         What::Asked { verb, who } => asked::asked(draft, verb, who),
         What::Frozen(why) => draft.head.frozen.clone_from(why),

@@ -1,6 +1,6 @@
 //! Rollouts as people and programs see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rota_rollout::names::{NodeName, Timestamp};
 use rota_rollout::node::{Cause, Left, Node, Phase, Skip, StepName};
@@ -126,7 +126,7 @@ fn view(rollout: &Rollout, record: &SpecRecord, evidence: &EvidenceRecord) -> Ro
         batches: batches(rollout),
         evidence: Evidence {
             least_in_traffic: rollout.head.least_in_traffic,
-            targets: spec.targets,
+            targets: rollout.nodes().len(), // those that joined it included
             cut: nodes.iter().map(|node| node.cut).sum(),
             failed_requests: evidence.failed,
             requests: evidence.requests,
@@ -188,9 +188,20 @@ fn hold(rollout: &Rollout) -> Option<HoldView> {
     })
 }
 
+/// As planned, and with those that came along later.
 fn batches(rollout: &Rollout) -> Vec<BatchView> {
+    let planned: BTreeSet<&NodeName> = rollout.spec.batches.iter().flatten().collect();
+    let mut joined: BTreeMap<usize, Vec<&NodeName>> = BTreeMap::new();
+    for (name, node) in rollout.nodes() {
+        let left_alone = matches!(node.phase, Phase::Skipped { .. });
+        if !left_alone && !planned.contains(name) {
+            joined.entry(node.batch).or_default().push(name);
+        }
+    }
     let view = |(index, names): (usize, &Vec<NodeName>)| {
-        let nodes: Vec<&Node> = names.iter().filter_map(|n| rollout.nodes().get(n)).collect();
+        let names = names.iter().chain(joined.get(&(index + 1)).into_iter().flatten().copied());
+        let names: Vec<&NodeName> = names.collect();
+        let nodes: Vec<&Node> = names.iter().filter_map(|n| rollout.nodes().get(*n)).collect();
         let any = |test: fn(&Phase) -> bool| nodes.iter().any(|node| test(&node.phase));
         let rehearsed = index + 1 == rollout.head.batch
             && matches!(rota_rollout::rehearsal::word(rollout), Some("back" | "again"));
@@ -205,7 +216,7 @@ fn batches(rollout: &Rollout) -> Vec<BatchView> {
         } else {
             "pending"
         };
-        let nodes = names.iter().map(NodeName::to_string).collect();
+        let nodes = names.iter().map(ToString::to_string).collect();
         BatchView { index: index + 1, nodes, state: state.to_owned() }
     };
     rollout.spec.batches.iter().enumerate().map(view).collect()

@@ -10,7 +10,7 @@ mod start;
 use rota_rollout::batches::{Plan, Target, plan};
 use rota_rollout::names::{EnvName, NodeName, Release, Revision, RolloutId};
 use rota_rollout::rollout::{Head, Kind, Rollout, Spec};
-use rota_rollout::strategy::{Deadline, Offline, OnFailure};
+use rota_rollout::strategy::{Deadline, Offline, OnFailure, Strategy};
 use rota_rollout::verbs::Verb;
 use rota_rollout::{What, names::AppName};
 use serde_json::json;
@@ -24,7 +24,7 @@ use super::run::RunAsked;
 use super::state::Active;
 use super::{State, Turn};
 use crate::errors::Sort;
-use crate::manifest::{Manifest, Resolved, Via};
+use crate::manifest::{self, Manifest, Resolved, Via};
 use crate::view::ErrorView;
 pub(super) use fence::Fences;
 pub(super) use fence::declared;
@@ -119,7 +119,10 @@ impl Turn<'_> {
         };
         let command = start.run.as_ref().map(RunAsked::record);
         let by_itself = start.by_itself;
-        let record = SpecRecord { spec: spec.clone(), release, pool, by_itself, command };
+        // What was limited to some nodes, or moves none, is not widened.
+        let grows = start.only.is_none() && matches!(start.kind, Kind::Deploy | Kind::Undo);
+        let takes_in = grows.then(|| resolved.target.clone());
+        let record = SpecRecord { spec: spec.clone(), release, pool, by_itself, command, takes_in };
         let nodes = plan.nodes(&targets);
         let owner = OwnerRecord { controller: self.state.name.clone(), term: 1 };
         let prefix = keys::rollout(id);
@@ -255,9 +258,9 @@ fn find(state: &State, start: &Start) -> Result<Found, ErrorView> {
     Ok(Found { release, resolved, targets, plan, fences })
 }
 
-/// Is a node a target of this manifest?
-pub(super) fn matches(record: &AgentRecord, env: &EnvName, resolved: &Resolved) -> bool {
-    let (wanted, labels) = (&resolved.target, record.all_labels());
+/// Does a `[target]` mean this node?
+pub(super) fn is_meant(record: &AgentRecord, env: &EnvName, wanted: &manifest::Target) -> bool {
+    let labels = record.all_labels();
     record.env == env.as_str()
         && (wanted.roles.is_empty() || record.roles.iter().any(|r| wanted.roles.contains(r)))
         && wanted.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
@@ -267,19 +270,20 @@ pub(super) fn matches(record: &AgentRecord, env: &EnvName, resolved: &Resolved) 
 fn targets(state: &State, start: &Start, resolved: &Resolved) -> Vec<Target> {
     state
         .nodes()
-        .filter(|(_, agent)| matches(&agent.record, &start.env, resolved))
+        .filter(|(_, agent)| is_meant(&agent.record, &start.env, &resolved.target))
         .map(|(name, agent)| Target {
             name: name.clone(),
             observed: state.observed(name, &start.app, None),
             runs: state.runs(name, &start.app),
-            spread: resolved
-                .strategy
-                .spread_by
-                .as_ref()
-                .and_then(|label| agent.record.all_labels().get(label).cloned()),
+            spread: spread(&agent.record, &resolved.strategy),
             left_alone: start.only.as_ref().is_some_and(|only| !only.contains(name)),
         })
         .collect()
+}
+
+/// Its value of the label that the strategy spreads by.
+pub(super) fn spread(record: &AgentRecord, strategy: &Strategy) -> Option<String> {
+    record.all_labels().get(strategy.spread_by.as_ref()?).cloned()
 }
 
 /// Nodes that are named, and are no targets.

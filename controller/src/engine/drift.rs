@@ -3,7 +3,7 @@
 use rota_rollout::names::{AppName, EnvName, NodeName, Release, Revision};
 
 use super::State;
-use super::admission::matches;
+use super::admission::is_meant;
 use super::records::FleetRecord;
 use crate::manifest::{Manifest, Resolved};
 
@@ -40,7 +40,7 @@ impl State {
         });
         here.filter_map(|(name, agent)| {
             let runs = self.runs(name, app);
-            let meant = manifest.as_ref().is_none_or(|m| matches(&agent.record, env, m));
+            let meant = manifest.as_ref().is_none_or(|m| is_meant(&agent.record, env, &m.target));
             let should = meant.then(|| current.release.clone());
             (runs != should).then(|| Drift {
                 node: name.clone(),

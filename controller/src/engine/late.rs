@@ -9,7 +9,7 @@ use rota_rollout::node::Serving;
 use rota_rollout::rollout::Kind;
 
 use super::records::keys;
-use super::{Start, Turn};
+use super::{Start, State, Turn};
 
 /// How often nodes are looked for that run nothing or something else: it reads manifests and all nodes.
 const LOOK_EVERY_MS: u64 = 2_000;
@@ -36,6 +36,7 @@ impl Turn<'_> {
         let look = self.at.since(self.state.strays_seen).0 >= LOOK_EVERY_MS;
         if look {
             self.state.strays_seen = self.at;
+            self.take_newcomers();
         }
         for (app, env) in waiting {
             let Some(current) = self.state.current(&app, &env).cloned() else { continue };
@@ -77,7 +78,7 @@ impl Turn<'_> {
     fn returned(&self, app: &AppName, env: &EnvName) -> BTreeSet<NodeName> {
         let fleet = self.state.fleets.get(&(app.clone(), env.clone()));
         let late = fleet.into_iter().flat_map(|fleet| &fleet.late);
-        late.filter(|name| self.may_move(name, app)).cloned().collect()
+        late.filter(|name| self.state.may_move(name, app)).cloned().collect()
     }
 
     /// Those that have nothing yet, and with `catch_up` those that run something else. Who failed or was skipped in a
@@ -94,15 +95,9 @@ impl Turn<'_> {
             stray.left.is_none()
                 && stray.should.is_some()
                 && (stray.runs.is_none() || mends)
-                && self.may_move(&stray.node, app)
+                && self.state.may_move(&stray.node, app)
         });
         due.map(|stray| stray.node).collect()
-    }
-
-    fn may_move(&self, name: &NodeName, app: &AppName) -> bool {
-        let observed = self.state.observed(name, app, None);
-        let here = self.state.node(name).is_some_and(|node| node.session.is_some());
-        here && observed.online && !observed.drained && !observed.busy
     }
 
     fn bring(&mut self, app: AppName, env: EnvName, to: Release, nodes: BTreeSet<NodeName>) {
@@ -123,5 +118,14 @@ impl Turn<'_> {
         fleet.late.retain(|name| !nodes.contains(name));
         let written = self.batch.put(keys::fleet(&app, &env), fleet);
         self.written(written);
+    }
+}
+
+impl State {
+    /// Is it here, and does nothing else move it or keep it out?
+    pub(super) fn may_move(&self, name: &NodeName, app: &AppName) -> bool {
+        let observed = self.observed(name, app, None);
+        let here = self.node(name).is_some_and(|node| node.session.is_some());
+        here && observed.online && !observed.drained && !observed.busy
     }
 }

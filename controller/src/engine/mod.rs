@@ -16,6 +16,7 @@ pub mod keep;
 mod late;
 mod load;
 mod meter;
+mod newcomers;
 mod nodes;
 mod own;
 pub mod pace;

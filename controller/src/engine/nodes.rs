@@ -139,7 +139,7 @@ impl Turn<'_> {
         self.observe(name, None);
     }
 
-    /// Other labels. Rollouts that run keep the targets they were admitted with.
+    /// Other labels. Rollouts that run keep the targets that they have, and may get more.
     pub(super) fn label_node(
         &mut self,
         name: &NodeName,

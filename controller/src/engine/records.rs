@@ -10,7 +10,7 @@ use rota_rollout::rollout::{Head, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
-use crate::manifest::Compatibility;
+use crate::manifest::{Compatibility, Target};
 use crate::store::Record;
 
 /// A release: manifest and artifact, immutable.
@@ -238,6 +238,9 @@ pub struct SpecRecord {
     /// The command, when it is one that is run.
     #[serde(default)]
     pub command: Option<CommandRecord>,
+    /// Which nodes join it when they come while it runs; `None`: it keeps the targets that it has.
+    #[serde(default)]
+    pub takes_in: Option<Target>,
 }
 
 /// A command that a rollout runs on its nodes.

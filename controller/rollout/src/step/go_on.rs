@@ -163,7 +163,10 @@ fn next_batch(draft: &mut Draft) {
         draft.head.gap_since = Some(draft.at);
     }
     draft.head.batch += 1;
-    draft.head.late.clear();
+    let batch = draft.head.batch;
+    let late = std::mem::take(&mut draft.head.late).into_iter();
+    let its = late.filter(|name| draft.node(name).is_some_and(|node| node.batch == batch));
+    draft.head.late = its.collect();
 }
 
 /// Does this hold turn the rollout round? Then the way back begins at once; `Err`: it holds, perhaps for want of a way.

@@ -121,6 +121,7 @@ fn moved_by_others(draft: &mut Draft, name: &NodeName, node: &mut Node) {
     node.phase = Phase::Failed { cause: controllers_cause(text, Direction::Forward), left };
 }
 
-fn is_in_batch(draft: &Draft, name: &NodeName, batch: usize) -> bool {
+/// Was it planned to be in that batch?
+pub(super) fn is_in_batch(draft: &Draft, name: &NodeName, batch: usize) -> bool {
     draft.spec().batches.get(batch - 1).is_some_and(|nodes| nodes.contains(name))
 }

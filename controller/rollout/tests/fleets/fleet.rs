@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rota_rollout::batches::plan;
+use rota_rollout::batches::{Target, plan};
 use rota_rollout::event::OnceResult;
 use rota_rollout::names::{Attempt, NodeName, Release, Revision, RolloutId, Span, Timestamp};
 use rota_rollout::node::{
@@ -11,7 +11,7 @@ use rota_rollout::node::{
 use rota_rollout::rollout::{Head, Kind, Limits, Rollout, Spec};
 use rota_rollout::strategy::{OnNodeFailure, StartOrder};
 use rota_rollout::verbs::{self, Verb};
-use rota_rollout::{Event, Hold, Order, What, step};
+use rota_rollout::{Event, Hold, Order, What, newcomers, step};
 
 use super::case::{self, Case};
 
@@ -26,6 +26,8 @@ pub struct Host {
     pub seen: Observed,
     pub runs: Option<Release>,
     pub job: Option<Job>,
+    /// It came, or was made anew, while the rollout ran: there is nothing that it could restore.
+    pub bare: bool,
 }
 
 /// What a host is about.
@@ -61,6 +63,8 @@ pub struct Fleet {
     /// In which order.
     pub order: Vec<NodeName>,
     pub retries: usize,
+    /// How often each node was made anew.
+    pub anew: BTreeMap<NodeName, usize>,
     pub approved: Vec<usize>,
     /// The fewest in traffic while each batch was in turn.
     pub least_of: BTreeMap<usize, usize>,
@@ -95,10 +99,11 @@ impl Fleet {
             who: "ann".to_owned(),
             message: String::new(),
         };
-        let host = |target: &rota_rollout::batches::Target| Host {
+        let host = |target: &Target| Host {
             seen: target.observed,
             runs: target.runs.clone(),
             job: None,
+            bare: false,
         };
         Self {
             rollout: Rollout::new(spec, Head::new(plan.in_traffic), plan.nodes(&targets)),
@@ -109,6 +114,7 @@ impl Fleet {
             attempts: BTreeSet::new(),
             order: Vec::new(),
             retries: 0,
+            anew: BTreeMap::new(),
             approved: Vec::new(),
             least_of: BTreeMap::new(),
             story: Vec::new(),
@@ -230,6 +236,8 @@ impl Fleet {
                 self.hear(What::EdgesOffline(edges));
             }
             (27, _) => self.breaks_late(&host),
+            (28, _) if which % 2 == 0 => self.newcomer(which),
+            (28, _) => self.made_anew(&host),
             (_, _) => self.asks(&host, which),
         }
     }
@@ -459,7 +467,7 @@ impl Fleet {
             Work::Update { direction, .. } => {
                 let leaves = self.rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave;
                 let back = match direction {
-                    Direction::Forward => before,
+                    Direction::Forward => before.filter(|_| !self.hosts[name].bare),
                     Direction::Back => Some(case::new()),
                 };
                 match back.filter(|_| !leaves && !how.is_multiple_of(4)) {
@@ -545,6 +553,49 @@ impl Fleet {
                 Serving::Absent => Serving::Absent,
             };
         });
+    }
+
+    /// A host comes that nobody knew, with nothing on it.
+    fn newcomer(&mut self, which: usize) {
+        let name: NodeName = format!("new{}", which % 5).parse().unwrap();
+        if !self.hosts.contains_key(&name) {
+            self.joins_in(name, which);
+        }
+    }
+
+    /// A host loses everything.
+    fn made_anew(&mut self, name: &NodeName) {
+        if self.hosts[name].job.is_some() || !self.hosts[name].seen.online {
+            return;
+        }
+        let host = self.hosts.get_mut(name).unwrap();
+        (host.runs, host.bare) = (None, true);
+        *self.anew.entry(name.clone()).or_default() += 1;
+        self.turns(name, |seen| seen.serving = Serving::Absent);
+        self.joins_in(name.clone(), 0);
+    }
+
+    fn joins_in(&mut self, name: NodeName, which: usize) {
+        let seen = Observed { online: true, serving: Serving::Absent, busy: false, drained: false };
+        let known = self.rollout.nodes().get(&name).map(|node| node.spread.clone());
+        let zoned = self.rollout.spec.strategy.spread_by.is_some();
+        let zone = || zoned.then(|| format!("z{}", which % 3));
+        let target = Target {
+            name: name.clone(),
+            observed: self.hosts.get(&name).map_or(seen, |host| host.seen),
+            runs: None,
+            spread: known.unwrap_or_else(zone),
+            left_alone: false,
+        };
+        // The order to prepare comes in the same step.
+        let host = Host { seen: target.observed, runs: None, job: None, bare: true };
+        let new = self.hosts.insert(name.clone(), host).is_none();
+        let takes = newcomers::takes_in(&self.rollout, &name);
+        self.hear(What::Newcomer(target));
+        if new && !self.rollout.nodes().contains_key(&name) {
+            assert!(!takes, "{name} was not taken in: {:#?}", self.story);
+            self.hosts.remove(&name);
+        }
     }
 
     fn breaks_late(&mut self, name: &NodeName) {

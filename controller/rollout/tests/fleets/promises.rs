@@ -155,9 +155,10 @@ impl Fleet {
                 }
             }
             let times = self.ordered.get(name).copied().unwrap_or(0);
+            let anew = self.anew.get(name).copied().unwrap_or(0);
             let ways = if rollout.spec.strategy.rehearse_rollback { 2 } else { 1 };
             assert!(
-                times <= ways * (1 + self.retries),
+                times <= ways * (1 + self.retries + anew),
                 "{name} was ordered {times} times: {story:#?}"
             );
         }

@@ -83,6 +83,7 @@ async fn after(deploys: u64, dir: &std::path::Path) -> Arc<dyn Store> {
             pool: None,
             by_itself: false,
             command: None,
+            takes_in: None,
         };
         let head = HeadRecord { head: rollout.head.clone() };
         ops.push(Op::put(format!("{prefix}spec"), spec.encode().unwrap()));
