@@ -74,7 +74,7 @@ fn has_more(draft: &Draft) -> bool {
 pub(crate) fn members<'a>(draft: &'a Draft) -> impl Iterator<Item = &'a NodeName> {
     let batch = draft.spec().batches.get(draft.head.batch - 1);
     let in_turn = |name: &&NodeName| draft.node(name).is_some_and(|n| n.batch == draft.head.batch);
-    batch.into_iter().flatten().chain(draft.head.late.iter().filter(in_turn))
+    batch.into_iter().flatten().chain(&draft.head.late).filter(in_turn)
 }
 
 fn unsettled(draft: &Draft) -> Vec<NodeName> {
