@@ -139,8 +139,8 @@ impl Hold {
                  `rota rollout status {id}` shows the cause"
             ),
             Self::Fence { .. } => format!(
-                "`rota rollout retry {id}`, `resume` or `abort`; \
-                 or `rota rollout rollback {id} --break-fence -m WHY`"
+                "`rota rollout retry {id}` tries again, `resume` goes on, `abort` ends it; \
+                 or back all the same: `rota rollout rollback {id} --break-fence -m WHY`"
             ),
             Self::RollbackFailed { .. } => format!(
                 "repair them, then `rota rollout retry {id}`; \

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gate::Hold;
+use crate::gate::{Hold, list};
 use crate::names::{NodeName, RolloutId};
 use crate::node::{Direction, Left, Node, Phase};
 use crate::rollout::{Kind, Once, Rollout, Stage};
@@ -250,12 +250,26 @@ fn allow_retry(rollout: &Rollout, nodes: &[NodeName]) -> Result<(), Refusal> {
                     true => format!("{name} did not fail on the way back of rollout {id}"),
                     false => format!("{name} has not failed in rollout {id}"),
                 };
-                return refuse(reason, shows_nodes(rollout));
+                return refuse(reason, retry_others(rollout));
             }
             Some(_) => {}
         }
     }
     Ok(())
+}
+
+/// Whom a retry would be right for.
+fn retry_others(rollout: &Rollout) -> String {
+    let others = rollout.nodes().iter().filter(|(_, node)| may_retry(rollout, node));
+    let others: Vec<NodeName> = others.map(|(name, _)| name.clone()).collect();
+    match others.as_slice() {
+        [] => shows_nodes(rollout),
+        others => {
+            let id = &rollout.spec.id;
+            let have = if others.len() == 1 { "has" } else { "have" };
+            format!("{} {have}: `rota rollout retry {id}` tries again", list(others))
+        }
+    }
 }
 
 fn shows_nodes(rollout: &Rollout) -> String {
@@ -322,5 +336,7 @@ fn is_offline(rollout: &Rollout, name: &NodeName) -> bool {
 
 #[cfg(test)]
 mod matrix;
+#[cfg(test)]
+mod sample;
 #[cfg(test)]
 mod tests;
