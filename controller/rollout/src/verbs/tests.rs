@@ -1,4 +1,4 @@
-//! Whom verbs are about, what they do, and that every rollout gives way to a newer one. `matrix.rs` has what is allowed.
+//! Whom verbs are about, what they do, and that every rollout gives way. What is allowed when: `matrix.rs`.
 
 use super::sample::states;
 use crate::event::What;
