@@ -174,6 +174,10 @@ const CELL_MIN: usize = 7;
 /// Nor is the first one, which has the names.
 const NAME_MIN: usize = 14;
 
+/// In a pipe no column is padded further than this: one long cell sticks out of its row, instead of moving every other
+/// row apart. It is as wide as a name mostly is.
+const PADDED_MAX: usize = 40;
+
 /// Rows under a heading.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -208,8 +212,9 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The text. On a terminal it fits: the last column is shortened first, then the widest ones; where even that is
-    /// too wide, each row becomes a few lines. Elsewhere nothing is shortened.
+    /// The text: the one rule for every table. On a terminal it fits: the last column is shortened first, then the
+    /// widest ones; where even that is too wide, each row becomes a few lines. In a pipe or a file nothing is shortened,
+    /// each row stays one line, and columns are aligned up to a width of [`PADDED_MAX`].
     pub fn text(&self, ink: Ink, terminal: Option<usize>) -> String {
         let natural: Vec<usize> = (0..self.heads.len())
             .map(|at| {
@@ -218,7 +223,7 @@ impl Table {
             })
             .collect();
         let widths = match terminal {
-            None => natural,
+            None => natural.into_iter().map(|width| width.min(PADDED_MAX)).collect(),
             Some(columns) => match self.shrunk(natural, columns) {
                 Some(widths) => widths,
                 None => return self.stacked(ink, columns),
@@ -227,7 +232,7 @@ impl Table {
         let heads = self.heads.iter().map(|head| Cell::toned(Tone::Dim, *head)).collect();
         let mut text = String::new();
         for row in [&heads].into_iter().chain(&self.rows) {
-            text.push_str(&self.line(row, &widths, ink));
+            text.push_str(&self.line(row, &widths, (ink, terminal.is_some())));
             text.push('\n');
         }
         text
@@ -275,11 +280,12 @@ impl Table {
         text
     }
 
-    fn line(&self, row: &[Cell], widths: &[usize], ink: Ink) -> String {
+    fn line(&self, row: &[Cell], widths: &[usize], (ink, fits): (Ink, bool)) -> String {
         let mut line = " ".repeat(self.indent);
         let filled = row.iter().rposition(|cell| !cell.text.is_empty()).map_or(0, |at| at + 1);
         for (at, cell) in row.iter().take(filled).enumerate() {
             let words = match at {
+                _ if !fits => cell.text.clone(),
                 0 => fit_name(&cell.text, widths[at]),
                 _ => fit(&cell.text, widths[at]),
             };
@@ -317,6 +323,17 @@ web-01     7  a long story about a node
 db-1    1200
 ";
         assert_eq!(table().text(Ink::Plain, None), expected);
+    }
+
+    /// One long cell in the middle moves only its own row.
+    #[test]
+    fn pipes_get_no_seas_of_blanks() {
+        let mut table = table();
+        let long = "shop/prod sh -c 'find . -name \"*.log\" -mtime +7 -delete'";
+        table.row(["web-02".into(), long.into(), "cleaned".into()]);
+        let text = table.text(Ink::Plain, None);
+        assert!(text.contains(&format!("web-02  {long}  cleaned\n")), "{text}");
+        assert!(text.lines().take(3).all(|line| line.len() < 80), "{text}");
     }
 
     #[test]
