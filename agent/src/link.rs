@@ -7,6 +7,7 @@
 mod book;
 mod ended;
 mod fetch;
+mod printed;
 mod renew;
 mod reports;
 mod session;
@@ -21,13 +22,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-use crate::order::{Directory, Order, Standing};
+use crate::order::{Directory, Order, Rollout, Standing};
 use crate::own::Own;
 use crate::report::{App, Happening, Report};
 use crate::spec::Driver;
 use crate::traffic::Refusal;
 
 pub use fetch::{FetchError, Sink};
+use printed::Printed;
 use reports::Waiting;
 
 /// Events that wait for the run loop. A controller has at most a few orders for one node; when the
@@ -117,6 +119,8 @@ struct Shared {
     events: mpsc::Sender<Event>,
     waiting: watch::Sender<Waiting>,
     inventory: watch::Sender<Arc<Vec<App>>>,
+    /// What commands print while they run.
+    printed: watch::Sender<Printed>,
     pools: watch::Sender<proto::EdgeState>,
     /// How often controllers asked this edge to count anew.
     counts: watch::Sender<u64>,
@@ -146,6 +150,7 @@ pub fn start(setup: Setup, own: Arc<Own>) -> (Link, mpsc::Receiver<Event>) {
         events,
         waiting: watch::Sender::new(Waiting::default()),
         inventory: watch::Sender::new(Arc::default()),
+        printed: watch::Sender::new(Printed::default()),
         pools: watch::Sender::new(proto::EdgeState::default()),
         counts: watch::Sender::new(0),
         refusals: (refusals, tokio::sync::Mutex::new(refused)),
@@ -174,6 +179,19 @@ impl Link {
             let news = **known != apps;
             *known = Arc::new(apps);
             news
+        });
+    }
+
+    /// A command printed something: told while it runs, as far as the sessions keep up.
+    pub fn printed(&self, rollout: &Rollout, attempt: u32, bytes: &[u8]) {
+        self.shared.printed.send_modify(|printed| printed.add(rollout, attempt, bytes));
+    }
+
+    /// It has ended, and its report has the rest.
+    pub fn print_ended(&self, rollout: &Rollout, attempt: u32) {
+        self.shared.printed.send_if_modified(|printed| {
+            printed.end(rollout, attempt);
+            false // there is nothing to tell of it
         });
     }
 

@@ -44,7 +44,13 @@ pub enum What {
     /// The once-per-release job.
     Once(Once),
     /// An operator's command.
-    Ran { ended: Once, took_ms: u64 },
+    Ran {
+        ended: Once,
+        took_ms: u64,
+        /// Bytes that it printed in all.
+        #[serde(default)]
+        printed: u64,
+    },
     /// A finished node's app died or turned unhealthy while the rollout still runs.
     Broken { cause: String, output: Vec<u8> },
     /// The order was of an older term than this node has accepted for that rollout.
@@ -161,6 +167,19 @@ pub enum Once {
     Failed { cause: String, output: Vec<u8> },
     /// A crash came between; nobody knows.
     Unknown { output: Vec<u8> },
+}
+
+/// A piece of what a command printed while it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// In which rollout.
+    pub rollout: Rollout,
+    /// In which attempt of this node.
+    pub attempt: u32,
+    /// How many bytes it printed before this piece.
+    pub offset: u64,
+    /// The bytes.
+    pub data: Vec<u8>,
 }
 
 /// Something that nobody ordered, for the controllers' event log.

@@ -9,7 +9,7 @@ mod traffic;
 
 pub use field::BadField;
 pub use order::{directory, heartbeat, order, standing};
-pub use out::{app, happening, inventory, refusal, report};
+pub use out::{app, happening, inventory, piece, refusal, report};
 pub use traffic::{intent, intent_out, member_report, member_report_out, pool_state, refused};
 
 #[cfg(test)]

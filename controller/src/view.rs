@@ -22,4 +22,4 @@ pub use plan::{
 };
 pub use record::{AuditView, EventView, ReleaseView, TokenView};
 pub use rollout::{BatchView, HistoryEntry, HoldView, NodeProgress, RolloutView};
-pub use trace::{PointView, PrintedView, StepTimeView, TraceView};
+pub use trace::{LiveView, PointView, PrintedView, StepTimeView, TraceView};

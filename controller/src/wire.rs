@@ -133,6 +133,35 @@ fn output(bytes: &[u8]) -> String {
     String::from_utf8_lossy(tail).into_owned()
 }
 
+/// A piece of what a command printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// In which rollout.
+    pub id: RolloutId,
+    /// In which attempt of the node.
+    pub attempt: Attempt,
+    /// How many bytes were printed before it.
+    pub offset: u64,
+    /// The bytes.
+    pub data: Vec<u8>,
+}
+
+/// Reads a piece of a command's output.
+pub fn piece(message: wire::Output) -> Result<Piece, BadMessage> {
+    let wire::Output { rollout, attempt, offset, data } = message;
+    Ok(Piece { id: rollout.parse()?, attempt: Attempt(attempt), offset, data })
+}
+
+/// Every byte that is no part of a letter becomes a question mark: places in the text are places in the bytes.
+pub fn plain(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| '?'));
+    }
+    text
+}
+
 fn once_result(message: wire::OnceEnded) -> OnceResult {
     match (message.started, message.known, message.exit_code) {
         (false, _, _) => OnceResult::NeverBegan,

@@ -1,6 +1,8 @@
 //! One-off commands on the nodes: what they print, how they fail, and that nobody runs them twice.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Stdio};
 
 use rota_tests::farm::{App, ENV, Farm};
 use serde_json::Value;
@@ -25,6 +27,22 @@ fn ran(farm: &Farm, options: &[&str], script: &str, code: i32) -> (Value, String
 fn begin(farm: &Farm, script: &str) {
     let args = ["run", "shop", "--env", ENV, "--detach", "--batch", "1", "--", "sh", "-c", script];
     run(farm, &args, 0);
+}
+
+/// Follows one, on two nodes at once; what it prints.
+fn follow(farm: &Farm, script: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut command = farm.rota();
+    command.args(["run", "shop", "--env", ENV, "--batch", "2", "--", "sh", "-c", script]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let printed = BufReader::new(child.stdout.take().unwrap()).lines();
+    (child, printed)
+}
+
+/// So many lines, as they come, in the order of the nodes.
+fn next(printed: &mut Lines<BufReader<ChildStdout>>, count: usize) -> Vec<String> {
+    let mut lines: Vec<String> = printed.take(count).map(Result::unwrap).collect();
+    lines.sort();
+    lines
 }
 
 fn lines(farm: &Farm, file: &str) -> usize {
@@ -125,19 +143,43 @@ fn wrong_ones_are_refused_and_nothing_is_run() {
 fn an_agent_that_is_killed_amid_a_command_says_that_nobody_knows() {
     let mut farm = Farm::start(2).unwrap();
     deploy(&farm, "1.0.0", FAST, 0);
-    begin(&farm, &waits(&farm));
-    while lines(&farm, "begun") == 0 {
-        std::thread::yield_now();
-    }
+    let (mut child, mut printed) = follow(&farm, &format!("echo here; {}", waits(&farm)));
+    assert_eq!(next(&mut printed, 2), ["web-01 | here", "web-02 | here"]);
     farm.nodes[0].kill().unwrap();
     fs::write(farm.path("go"), "").unwrap();
     farm.nodes[0] = farm.start_node(1).unwrap();
     let view = farm.rollout(|view| !view["finished_at"].is_null()).unwrap();
-    assert_eq!(view["state"], "failed", "{view}");
+    assert_eq!(view["state"], "partial", "{view}");
     let error = view["nodes"][0]["error"].as_str().unwrap();
     assert!(error.contains("whether it took effect is not known"), "{error}");
-    assert_eq!(view["nodes"][1]["state"], "pending", "{view}");
-    assert_eq!(lines(&farm, "begun"), 1, "it is not tried again by itself");
+    assert_eq!(lines(&farm, "begun"), 2, "it is not tried again by itself");
+    let rest: Vec<String> = printed.map(Result::unwrap).collect();
+    assert_eq!(rest, ["web-02 | went on"], "each line once");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let traces = farm.wait("/api/v1/rollouts/shop/prod/2/traces", Value::is_array).unwrap();
+    assert_eq!(traces[0]["outputs"][0]["output"], "here\n", "what was heard is kept: {traces}");
+}
+
+/// Lines come as they are printed, also over the loss of the controller, and each of them once.
+#[test]
+fn what_it_prints_is_shown_while_it_runs() {
+    let mut farm = Farm::start(2).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let (more, go) = (farm.path("more"), farm.path("go"));
+    let until =
+        |file: &std::path::Path| format!("until [ -e {} ]; do sleep 0.02; done", file.display());
+    let script = format!("echo begins; {}; echo goes on; {}; echo ends", until(&more), until(&go));
+    let (mut child, mut printed) = follow(&farm, &script);
+    assert_eq!(next(&mut printed, 2), ["web-01 | begins", "web-02 | begins"]);
+    farm.controller.kill().unwrap();
+    farm.restart_controller().unwrap();
+    fs::write(&more, "").unwrap();
+    assert_eq!(next(&mut printed, 2), ["web-01 | goes on", "web-02 | goes on"]);
+    fs::write(&go, "").unwrap();
+    assert_eq!(next(&mut printed, 2), ["web-01 | ends", "web-02 | ends"]);
+    let last = next(&mut printed, 9).join("\n");
+    assert!(last.contains("completed: 2 of 2 nodes ran the command"), "{last}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -12,10 +12,11 @@ use tonic::Streaming;
 use tracing::{debug, info, warn};
 
 use super::ended::Ended;
+use super::printed::Teller;
 use super::{Event, Seen, SeenState, Shared};
 use crate::backoff::{Backoff, SPREAD, chance};
 use crate::dial::dial;
-use crate::report::Happening;
+use crate::report::{Happening, Piece};
 use crate::traffic::Refusal;
 use crate::wire;
 
@@ -173,6 +174,7 @@ impl<'a> Session<'a> {
         let mut waiting = self.shared.waiting.subscribe();
         let mut inventory = self.shared.inventory.subscribe();
         let mut pools = self.shared.pools.subscribe();
+        let mut prints = Teller::of(&self.shared.printed);
         sender.send(from_agent::Message::Hello(self.hello(&mut inventory))).await?;
         let mut client = FleetClient::new(dialled.channel).max_decoding_message_size(MESSAGE_MAX);
         let welcome = async {
@@ -218,8 +220,7 @@ impl<'a> Session<'a> {
                     sender.send(from_agent::Message::Refusal(wire::refused(refusal))).await?;
                 }
                 Some(happening) = self.shared.happened() => {
-                    let happening = wire::happening(happening);
-                    sender.send(from_agent::Message::Happening(happening)).await?;
+                    sender.send(from_agent::Message::Happening(wire::happening(happening))).await?;
                 }
                 changed = pools.changed(), if !pools_told || self.asked.is_some() => {
                     gone(changed)?;
@@ -228,6 +229,7 @@ impl<'a> Session<'a> {
                     pools_due.reset();
                 }
                 _ = pools_due.tick(), if pools_told => pools_told = false,
+                news = prints.next() => sender.print(news).await?,
             }
         }
     }
@@ -338,6 +340,13 @@ struct Sender {
 }
 
 impl Sender {
+    async fn print(&self, news: Vec<Piece>) -> Result<(), Ended> {
+        for piece in news {
+            self.send(from_agent::Message::Output(wire::piece(piece))).await?;
+        }
+        Ok(())
+    }
+
     async fn send(&self, message: from_agent::Message) -> Result<(), Ended> {
         let message = proto::FromAgent { message: Some(message) };
         match timeout(SEND_TIMEOUT, self.to_wire.send(message)).await {
@@ -364,7 +373,7 @@ fn gone(changed: Result<(), watch::error::RecvError>) -> Result<(), Ended> {
     changed.map_err(|_| Ended::Stopping)
 }
 
-fn every(period: Duration) -> Interval {
+pub(super) fn every(period: Duration) -> Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval

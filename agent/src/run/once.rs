@@ -14,7 +14,8 @@ use crate::health::chain;
 use crate::journal::JournalError;
 use crate::order::{Command, Once as Job, Rollout};
 use crate::report::{Once, What as Say};
-use crate::runtime::{Exit, StartSpec, command};
+use crate::runtime::command::{self, Ended, Hear};
+use crate::runtime::{Exit, StartSpec};
 use crate::update::{Instance, Work};
 
 /// Which of them.
@@ -46,6 +47,9 @@ struct Record {
     ended: Option<Once>,
     #[serde(default)]
     took_ms: u64,
+    /// Bytes that it printed in all.
+    #[serde(default)]
+    printed: u64,
 }
 
 impl Record {
@@ -66,10 +70,12 @@ impl Task {
         format!("{deed}.{}", self.rollout.app)
     }
 
-    async fn say(&self, means: &Means, ended: Once, took_ms: u64) {
+    /// Says how it ended; `record` has the rest.
+    async fn say(&self, means: &Means, ended: Once, record: &Record) {
+        let Record { took_ms, printed, .. } = *record;
         let say = Box::new(match self.deed {
             Deed::Once => Say::Once(ended),
-            Deed::Run => Say::Ran { ended, took_ms },
+            Deed::Run => Say::Ran { ended, took_ms, printed },
         });
         let (rollout, attempt) = (self.rollout.clone(), self.attempt);
         means.tell(Happened::Answer { rollout, attempt, say }).await;
@@ -123,8 +129,9 @@ impl Loop {
         if let Some(known) = known {
             if known.rollout == task.rollout && known.attempt == task.attempt {
                 if !self.means.once_runs(&name) {
-                    let ended = known.ended.unwrap_or(Once::Unknown { output: Vec::new() });
-                    task.say(&self.means, ended, known.took_ms).await;
+                    let unknown = || Once::Unknown { output: Vec::new() };
+                    let ended = known.ended.clone().unwrap_or_else(unknown);
+                    task.say(&self.means, ended, &known).await;
                 }
                 return Ok(()); // while it is under way, its end will be said
             }
@@ -135,41 +142,55 @@ impl Loop {
             }
         }
         let (rollout, attempt) = (task.rollout.clone(), task.attempt);
-        let begun = Record { rollout, attempt, ended: None, took_ms: 0 };
+        let begun = Record { rollout, attempt, ended: None, took_ms: 0, printed: 0 };
         self.journal.put(&name, &begun).await?;
         self.means.once_begins(&name);
         let (journal, means) = (self.journal.clone(), self.means.clone());
         tokio::spawn(async move {
             let since = Instant::now();
-            let ended = carry_out(&means, &task).await;
+            let (ended, printed) = carry_out(&means, &task).await;
             let took_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let record = Record { ended: Some(ended.clone()), took_ms, ..begun };
+            let record = Record { ended: Some(ended.clone()), took_ms, printed, ..begun };
             if let Err(cause) = journal.put(&name, &record).await {
                 error!(%cause, name, "the outcome of a command cannot be kept");
             }
             means.once_ends(&name);
-            task.say(&means, ended, took_ms).await;
+            task.say(&means, ended, &record).await;
+            means.link.print_ended(&task.rollout, task.attempt);
         });
         Ok(())
     }
 }
 
-async fn carry_out(means: &Means, task: &Task) -> Once {
+/// How it ended, and how much it printed. What an operator runs is heard by him while it runs.
+async fn carry_out(means: &Means, task: &Task) -> (Once, u64) {
+    let failed = |cause| (Once::Failed { cause, output: Vec::new() }, 0);
     let start = match &task.start {
         Ok(start) => start,
-        Err(why) => return Once::Failed { cause: why.clone(), output: Vec::new() },
+        Err(why) => return failed(why.clone()),
     };
-    match command::run(&means.launcher, start, &task.argv, task.timeout).await {
+    let live = |bytes: &[u8]| means.link.printed(&task.rollout, task.attempt, bytes);
+    let hear: Hear<'_> = match task.deed {
+        Deed::Run => &live,
+        Deed::Once => &|_| (),
+    };
+    let ran = command::run_heard(&means.launcher, start, &task.argv, task.timeout, hear).await;
+    match ran {
         // A job that cannot begin failed: to say that it never began would have it ordered again, for ever.
-        Err(error) => Once::Failed { cause: chain(&error), output: Vec::new() },
-        Ok(ended) => match ended.exit {
-            Some(Exit::Code(code)) => Once::Exited { code, output: ended.output },
-            Some(Exit::Signal(number)) => Once::Exited { code: 128 + number, output: ended.output },
-            Some(Exit::Unknown) => Once::Unknown { output: ended.output },
-            None => {
-                let cause = format!("it did not end within {:?} and was killed", task.timeout);
-                Once::Failed { cause, output: ended.output }
-            }
-        },
+        Err(error) => failed(chain(&error)),
+        Ok(ended) => (how(&ended, task), ended.printed),
+    }
+}
+
+fn how(ended: &Ended, task: &Task) -> Once {
+    let output = ended.output.clone();
+    match ended.exit {
+        Some(Exit::Code(code)) => Once::Exited { code, output },
+        Some(Exit::Signal(number)) => Once::Exited { code: 128 + number, output },
+        Some(Exit::Unknown) => Once::Unknown { output },
+        None => {
+            let cause = format!("it did not end within {:?} and was killed", task.timeout);
+            Once::Failed { cause, output }
+        }
     }
 }

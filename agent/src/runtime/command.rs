@@ -30,6 +30,8 @@ pub struct Ended {
     pub exit: Option<Exit>,
     /// The end of what it wrote, stdout and stderr together.
     pub output: Vec<u8>,
+    /// How many bytes it wrote in all.
+    pub printed: u64,
 }
 
 impl Ended {
@@ -50,12 +52,26 @@ pub enum CommandError {
     Watch(#[from] RuntimeError),
 }
 
+/// Hears what a command writes, piece by piece, while it runs.
+pub type Hear<'a> = &'a (dyn Fn(&[u8]) + Send + Sync);
+
 /// Runs the command for at most `limit`. A caller that stops waiting kills it.
 pub async fn run(
     launcher: &Launcher,
     start: &StartSpec,
     argv: &[String],
     limit: Duration,
+) -> Result<Ended, CommandError> {
+    run_heard(launcher, start, argv, limit, &|_| ()).await
+}
+
+/// The same, for somebody who listens.
+pub async fn run_heard(
+    launcher: &Launcher,
+    start: &StartSpec,
+    argv: &[String],
+    limit: Duration,
+    hear: Hear<'_>,
 ) -> Result<Ended, CommandError> {
     let deadline = Instant::now() + limit;
     let plan = Launcher::plan(start, argv, Output::Pipe)?;
@@ -65,7 +81,7 @@ pub async fn run(
     let app = start.spec.app.clone();
     let unseen = |cause| RuntimeError::Process { deed: "watch", pid, app: app.clone(), cause };
     let process = ProcessId::of(pid).map_err(unseen)?;
-    let mut tail = Tail::default();
+    let mut tail = Tail { hear, bytes: Vec::new(), printed: 0 };
     let mut pipe = guard.child.stderr.take();
     let exit = {
         let wait = guard.child.wait();
@@ -88,7 +104,7 @@ pub async fn run(
     if timeout(LAST_WORDS, tail.rest(&mut pipe)).await.is_err() {
         tracing::warn!(command = ?argv.first(), "left a process behind that holds its output open");
     }
-    Ok(Ended { exit, output: tail.bytes })
+    Ok(Ended { exit, output: tail.bytes, printed: tail.printed })
 }
 
 /// Kills the command's process group when nobody waits for it any more.
@@ -109,12 +125,13 @@ impl Drop for Guard {
 }
 
 /// The last bytes of a stream.
-#[derive(Debug, Default)]
-struct Tail {
+struct Tail<'a> {
+    hear: Hear<'a>,
     bytes: Vec<u8>,
+    printed: u64,
 }
 
-impl Tail {
+impl Tail<'_> {
     /// Reads until the process has ended; it must be read meanwhile, or a full pipe would stop the
     /// process.
     async fn follow<T>(
@@ -135,7 +152,11 @@ impl Tail {
         let mut block = [0; 4096];
         while let Some(open) = pipe {
             match open.read(&mut block).await {
-                Ok(read) if read > 0 => self.bytes.extend_from_slice(&block[..read]),
+                Ok(read) if read > 0 => {
+                    self.bytes.extend_from_slice(&block[..read]);
+                    self.printed += read as u64;
+                    (self.hear)(&block[..read]);
+                }
                 // What cannot be read is as good as the end: the exit code decides, not the output.
                 Ok(_) | Err(_) => *pipe = None,
             }

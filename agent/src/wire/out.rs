@@ -3,7 +3,9 @@
 use rota_proto::agent as proto;
 
 use super::field::BadField;
-use crate::report::{App, Failed, Happening, Left, Measured, OUTPUT_MAX, Once, Report, Step, What};
+use crate::report::{
+    App, Failed, Happening, Left, Measured, OUTPUT_MAX, Once, Piece, Report, Step, What,
+};
 
 /// The most of a bad order's rollout that is repeated in the answer, in bytes.
 const ECHO_MAX: usize = 200;
@@ -20,7 +22,9 @@ pub fn report(report: &Report) -> proto::Report {
         What::Done(cost) => Wire::Done(proto::Done { measured: Some(measured(cost)) }),
         What::Failed(why) => Wire::Failed(failed(why)),
         What::Once(ended) => Wire::Once(once(ended)),
-        What::Ran { ended, took_ms } => Wire::Ran(ran(ended, *took_ms)),
+        What::Ran { ended, took_ms, printed } => {
+            Wire::Ran(proto::RunEnded { took_ms: *took_ms, printed: *printed, ..ran(ended) })
+        }
         What::Broken { cause, output } => {
             Wire::Broken(proto::Broken { cause: cause.clone(), output: tail(output) })
         }
@@ -131,9 +135,15 @@ fn once(once: &Once) -> proto::OnceEnded {
     }
 }
 
-fn ran(ended: &Once, took_ms: u64) -> proto::RunEnded {
+fn ran(ended: &Once) -> proto::RunEnded {
     let proto::OnceEnded { known, exit_code, output, cause, .. } = once(ended);
-    proto::RunEnded { known, exit_code, output, cause, took_ms }
+    proto::RunEnded { known, exit_code, output, cause, ..proto::RunEnded::default() }
+}
+
+/// A piece of a command's output, for the wire.
+pub fn piece(piece: Piece) -> proto::Output {
+    let Piece { rollout, attempt, offset, data } = piece;
+    proto::Output { rollout: rollout.to_string(), attempt, offset, data }
 }
 
 /// What happened without an order, for the wire.

@@ -6,7 +6,7 @@ use rota_rollout::names::{NodeName, RolloutId, Span};
 use rota_rollout::strategy::{Mode, OnFailure, StartOrder, Strategy};
 
 use crate::engine::records::keys;
-use crate::engine::trace::TraceRecord;
+use crate::engine::trace::{Printed, TraceRecord};
 use crate::store::{Record, Store, StoreError, scan_all};
 use crate::view::{EventView, PointView, PrintedView, StepTimeView, TraceView};
 
@@ -100,7 +100,7 @@ fn of_record(node: &str, trace: TraceRecord) -> TraceView {
         outputs: trace
             .printed
             .into_iter()
-            .map(|printed| PrintedView { what: printed.what, output: printed.output })
+            .map(|Printed { what, output, bytes }| PrintedView { what, output, bytes })
             .collect(),
         exit_code: trace.exit_code,
         took_ms: trace.took.map(|took| took.0),

@@ -7,9 +7,8 @@ use rota_proto::operator::{Kind, StartRequest};
 use rota_rollout::names::{AppName, EnvName, NodeName};
 
 use super::desk::Desk;
-use super::glass::GlassArgs;
 use super::outcome::{Exit, Failure};
-use super::rollout::{self, FollowArgs};
+use super::starting::{StartingArgs, start};
 use super::talk;
 use crate::view::{DriftView, StatusView};
 
@@ -29,13 +28,8 @@ pub struct ConvergeArgs {
     /// Only this app
     #[arg(long)]
     app: Option<AppName>,
-    /// Why, for the history
-    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
-    message: String,
     #[command(flatten)]
-    glass: GlassArgs,
-    #[command(flatten)]
-    follow: FollowArgs,
+    start: StartingArgs,
 }
 
 /// Carries out `rota node converge`.
@@ -64,7 +58,7 @@ pub async fn run(desk: &Desk, args: ConvergeArgs) -> Result<Exit, Failure> {
     for ((app, env), nodes) in groups {
         let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
         desk.talk.say(&format!("{app} in {env}: {}", names.join(", ")));
-        let message = match args.message.as_str() {
+        let message = match args.start.message.as_str() {
             "" => format!("converges: {}", crate::words::names(nodes.iter().copied())),
             why => why.to_owned(),
         };
@@ -74,10 +68,10 @@ pub async fn run(desk: &Desk, args: ConvergeArgs) -> Result<Exit, Failure> {
             message,
             kind: Kind::Converge.into(),
             nodes: names,
-            break_glass: args.glass.break_glass,
+            break_glass: args.start.glass.break_glass,
             ..StartRequest::default()
         };
-        let exit = rollout::start(desk, request, &args.follow).await?;
+        let exit = start(desk, request, &args.start.follow).await?;
         if exit != Exit::Done {
             worst = exit;
         }

@@ -8,10 +8,9 @@ use rota_rollout::names::{AppName, EnvName, Version};
 
 use super::content::{self, Content};
 use super::desk::Desk;
-use super::glass::GlassArgs;
 use super::manifest::{self, Source};
 use super::outcome::{Exit, Failure};
-use super::rollout::{self, FollowArgs};
+use super::starting::{self, ReplaceArgs, StartingArgs};
 use super::talk::{self, Format};
 use super::{checked, files, render, words};
 use crate::artifact;
@@ -30,22 +29,13 @@ use crate::view::{PlanView, ReleaseView};
 pub struct DeployArgs {
     #[command(flatten)]
     what: WhatArgs,
-    /// Why, for the history
-    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
-    message: String,
-    /// Replace a rollout of this app that runs here
-    #[arg(long)]
-    supersede: bool,
     /// Go back although a release's fence forbids it; takes -m
     #[arg(long, requires = "message")]
     break_fence: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
     #[command(flatten)]
-    glass: GlassArgs,
+    replace: ReplaceArgs,
     #[command(flatten)]
-    follow: FollowArgs,
+    start: StartingArgs,
 }
 
 /// Show what a rollout would do: batches, capacity, time, what changes, what would stop it; changes nothing
@@ -188,20 +178,18 @@ pub async fn deploy(desk: &Desk, args: DeployArgs) -> Result<Exit, Failure> {
     let source = manifest::read(desk, &file)?;
     source.fits(desk, &version)?;
     let app = source.manifest.base().app.clone();
-    if args.supersede {
-        rollout::may_supersede(desk, &app, &env, args.yes).await?;
-    }
+    args.replace.ask(desk, &app, &env).await?;
     let content = Content::of(desk, &source, &version).await?;
     let request = StartRequest {
-        message: args.message,
-        supersede: args.supersede,
-        break_glass: args.glass.break_glass,
+        message: args.start.message,
+        supersede: args.replace.supersede,
+        break_glass: args.start.glass.break_glass,
         break_fence: args.break_fence,
         ..start_request(&source, &version, &env)
     };
     may_start(desk, &content, &request).await?;
     push_content(desk, &source, &version, &content).await?;
-    rollout::start(desk, request, &args.follow).await
+    starting::start(desk, request, &args.start.follow).await
 }
 
 /// Would it be refused? Asked before anything is sent, so that a refusal changes nothing.

@@ -27,6 +27,7 @@ mod manifest;
 mod node;
 pub mod outcome;
 mod pool;
+mod printed;
 mod progress;
 mod release;
 mod render;
@@ -37,6 +38,7 @@ mod run;
 #[cfg(test)]
 mod sample;
 mod shell;
+mod starting;
 mod status;
 mod steer;
 mod story;

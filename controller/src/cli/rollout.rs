@@ -6,14 +6,14 @@ use rota_rollout::names::{AppName, EnvName, Span, Version};
 
 use super::args::{self, RolloutRef};
 use super::desk::Desk;
-use super::glass::GlassArgs;
 use super::outcome::{Exit, Failure};
+use super::starting::{ReplaceArgs, StartingArgs, start};
 use super::steer::{
     GlassVerbArgs, NodesVerbArgs, RollbackArgs, SkipArgs, SureVerbArgs, VerbArgs, asking, steer,
 };
 use super::story::Since;
 use super::{follow, inspect, render, talk};
-use crate::view::{RolloutView, StartedView};
+use crate::view::RolloutView;
 
 /// Start, watch and steer rollouts
 #[derive(Debug, Subcommand)]
@@ -58,17 +58,6 @@ pub enum RolloutCommand {
     Undo(UndoArgs),
 }
 
-/// How a rollout is followed.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct FollowArgs {
-    /// Return as soon as it is started; prints its ID
-    #[arg(long)]
-    pub detach: bool,
-    /// Leave with exit code 3 when it waited this long for something that clears by itself
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = args::duration)]
-    pub max_hold: Span,
-}
-
 /// Start a rollout of a release that was pushed before, and follow it
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota rollout start shop --release 1.1.0 --env prod\n  \
@@ -82,22 +71,13 @@ pub struct StartArgs {
     /// The environment
     #[arg(long)]
     env: EnvName,
-    /// Why, for the history
-    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
-    message: String,
-    /// Replace a rollout of this app that runs here
-    #[arg(long)]
-    supersede: bool,
     /// Go back although a release's fence forbids it; takes -m
     #[arg(long, requires = "message")]
     break_fence: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
     #[command(flatten)]
-    glass: GlassArgs,
+    replace: ReplaceArgs,
     #[command(flatten)]
-    follow: FollowArgs,
+    start: StartingArgs,
 }
 
 /// List the newest rollouts of every app in every environment, those that run first
@@ -141,22 +121,13 @@ pub struct UndoArgs {
     /// Which revision; default: the last completed one before the current
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     to_revision: Option<u64>,
-    /// Why, for the history
-    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
-    message: String,
-    /// Replace a rollout of this app that runs here
-    #[arg(long)]
-    supersede: bool,
     /// Go back although a release's fence forbids it; takes -m
     #[arg(long, requires = "message")]
     break_fence: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
     #[command(flatten)]
-    glass: GlassArgs,
+    replace: ReplaceArgs,
     #[command(flatten)]
-    follow: FollowArgs,
+    start: StartingArgs,
 }
 
 /// Carries out `rota rollout`.
@@ -232,75 +203,33 @@ async fn ls(desk: &Desk, args: &LsArgs) -> Result<Exit, Failure> {
 }
 
 async fn start_release(desk: &Desk, args: StartArgs) -> Result<Exit, Failure> {
-    if args.supersede {
-        may_supersede(desk, &args.app, &args.env, args.yes).await?;
-    }
+    args.replace.ask(desk, &args.app, &args.env).await?;
     let request = StartRequest {
         app: args.app.to_string(),
         env: args.env.to_string(),
         release: args.release.to_string(),
-        message: args.message,
-        supersede: args.supersede,
-        break_glass: args.glass.break_glass,
+        message: args.start.message,
+        supersede: args.replace.supersede,
+        break_glass: args.start.glass.break_glass,
         break_fence: args.break_fence,
         kind: Kind::Deploy.into(),
         ..StartRequest::default()
     };
-    start(desk, request, &args.follow).await
+    start(desk, request, &args.start.follow).await
 }
 
 async fn undo(desk: &Desk, args: UndoArgs) -> Result<Exit, Failure> {
-    if args.supersede {
-        may_supersede(desk, &args.app, &args.env, args.yes).await?;
-    }
+    args.replace.ask(desk, &args.app, &args.env).await?;
     let request = StartRequest {
         app: args.app.to_string(),
         env: args.env.to_string(),
-        message: args.message,
-        supersede: args.supersede,
-        break_glass: args.glass.break_glass,
+        message: args.start.message,
+        supersede: args.replace.supersede,
+        break_glass: args.start.glass.break_glass,
         break_fence: args.break_fence,
         kind: Kind::Undo.into(),
         to_revision: args.to_revision.unwrap_or(0),
         ..StartRequest::default()
     };
-    start(desk, request, &args.follow).await
-}
-
-/// Asks before a running rollout is replaced; does not bother anyone when none runs.
-pub async fn may_supersede(
-    desk: &Desk,
-    app: &AppName,
-    env: &EnvName,
-    yes: bool,
-) -> Result<(), Failure> {
-    let json = match desk.client()?.read(&format!("rollouts/{app}/{env}")).await {
-        Ok(json) => json,
-        Err(error) => {
-            let failure = Failure::from(error);
-            return if failure.kind == "not_found" { Ok(()) } else { Err(failure) };
-        }
-    };
-    let running: RolloutView = talk::parse(&json)?;
-    if running.finished_at.is_some() {
-        return Ok(());
-    }
-    let (id, to) = (&running.id, &running.to);
-    desk.talk.confirm(&format!("replace rollout {id} to {to}, which has not ended?"), yes)
-}
-
-/// Starts a rollout and follows it.
-pub async fn start(desk: &Desk, request: StartRequest, args: &FollowArgs) -> Result<Exit, Failure> {
-    let json = desk.client()?.start(request).await?;
-    let started: StartedView = talk::parse(&json)?;
-    let id = started.id;
-    if args.detach {
-        desk.talk.say(&format!("started; `rota rollout status {id} -w` follows it"));
-        match desk.talk.format {
-            talk::Format::Json => desk.talk.data(&talk::pretty(&json)?)?,
-            talk::Format::Table => desk.talk.data(&format!("{id}\n"))?,
-        }
-        return Ok(Exit::Done);
-    }
-    follow::rollout(desk, &id, Since::ItsStart, args.max_hold).await
+    start(desk, request, &args.start.follow).await
 }

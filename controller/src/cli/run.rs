@@ -1,21 +1,20 @@
 //! `rota run`: a command on the nodes that run an app, batch by batch, and what it printed there.
 
-use std::collections::BTreeSet;
-
 use clap::Args;
 use rota_proto::operator::{Kind, StartRequest};
 use rota_rollout::names::{AppName, EnvName, NodeName, Span};
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 use super::desk::Desk;
 use super::follow::{self, Feed};
-use super::glass::GlassArgs;
 use super::outcome::{Exit, Failure};
-use super::rollout::FollowArgs;
+use super::printed::Outputs;
+use super::starting::StartingArgs;
 use super::talk::{self, Format};
 use super::watch::Watch;
-use super::{args, ending, words};
-use crate::view::{NodeProgress, RolloutView, StartedView, StatusView, TraceView};
+use super::{args, ending};
+use crate::view::{RolloutView, StartedView, StatusView, TraceView};
 
 /// Run a command on the nodes that run an app, batch by batch, and show what it prints
 #[derive(Debug, Args)]
@@ -44,13 +43,8 @@ pub struct RunArgs {
     /// Go no further when it failed on more nodes than this
     #[arg(long, value_name = "N", default_value = "0")]
     max_failures: u32,
-    /// Why, for the history
-    #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
-    message: String,
     #[command(flatten)]
-    glass: GlassArgs,
-    #[command(flatten)]
-    follow: FollowArgs,
+    start: StartingArgs,
     /// The command; substitutions as in the manifest: {version}, {node}, ...
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
@@ -79,9 +73,9 @@ pub async fn run(desk: &Desk, args: RunArgs) -> Result<Exit, Failure> {
     let request = StartRequest {
         app: args.app.to_string(),
         env,
-        message: args.message,
+        message: args.start.message,
         kind: Kind::Run.into(),
-        break_glass: args.glass.break_glass,
+        break_glass: args.start.glass.break_glass,
         run_command: args.command,
         run_timeout_ms: args.timeout.0,
         run_on: args.on.iter().map(ToString::to_string).collect(),
@@ -91,7 +85,7 @@ pub async fn run(desk: &Desk, args: RunArgs) -> Result<Exit, Failure> {
     };
     let json = desk.client()?.start(request).await?;
     let StartedView { id } = talk::parse(&json)?;
-    if args.follow.detach {
+    if args.start.follow.detach {
         desk.talk.say(&format!("started; `rota rollout inspect {id}` shows what it printed"));
         match desk.talk.format {
             Format::Json => desk.talk.data(&talk::pretty(&json)?)?,
@@ -99,7 +93,7 @@ pub async fn run(desk: &Desk, args: RunArgs) -> Result<Exit, Failure> {
         }
         return Ok(Exit::Done);
     }
-    follow(desk, &id, args.follow.max_hold).await
+    follow(desk, &id, args.start.follow.max_hold).await
 }
 
 /// The environment that is meant when none is named.
@@ -126,6 +120,7 @@ async fn follow(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Failure> 
     let mut feed = follow::feed(desk.client()?, format!("rollouts/{id}"), 0, |_| 0);
     let mut watch = Watch::new(max_hold);
     let mut outputs = Outputs::of(desk, id);
+    let mut live: Option<mpsc::Receiver<Feed>> = None;
     let exit = loop {
         tokio::select! {
             _ = pressed.recv() => {
@@ -139,6 +134,9 @@ async fn follow(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Failure> 
                     watch.see(talk::now(), talk::parse(&json)?);
                     if let Some(view) = watch.view() {
                         outputs.show(view).await?;
+                        if desk.talk.format == Format::Table && live.is_none() {
+                            live = Some(printing(desk, id)?);
+                        }
                     }
                 }
                 Some(Feed::Lost(cause)) => {
@@ -147,6 +145,11 @@ async fn follow(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Failure> 
                 Some(Feed::Over(failure)) => return Err(failure),
                 None => return Err(Failure::new("internal", "the stream's task ended early")),
             },
+            Some(fed) = heard(&mut live) => {
+                if let (Feed::Document(json), Some(view)) = (fed, watch.view()) {
+                    outputs.hear(view, &json)?;
+                }
+            }
         }
         if let Some(exit) = watch.verdict(talk::now()) {
             break exit;
@@ -157,7 +160,7 @@ async fn follow(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Failure> 
     };
     match (desk.talk.format, ending::ending(view, exit, talk::now())) {
         (Format::Json, ended) => {
-            let all = outputs.all(view).await?;
+            let all = all(desk, id, view).await?;
             desk.talk.data(&talk::pretty(&all)?)?;
             ended.map(|_| exit).map_err(|failure| *failure)
         }
@@ -166,75 +169,39 @@ async fn follow(desk: &Desk, id: &str, max_hold: Span) -> Result<Exit, Failure> 
     }
 }
 
-/// What the nodes printed, each read once, when it has ended there.
-struct Outputs<'a> {
-    desk: &'a Desk,
-    id: &'a str,
-    shown: BTreeSet<(String, u32)>,
+/// What the nodes print while they run.
+fn printing(desk: &Desk, id: &str) -> Result<mpsc::Receiver<Feed>, Failure> {
+    Ok(follow::feed(desk.client()?, format!("rollouts/{id}/output"), 0, |_| 0))
 }
 
-impl<'a> Outputs<'a> {
-    fn of(desk: &'a Desk, id: &'a str) -> Self {
-        Self { desk, id, shown: BTreeSet::new() }
-    }
-
-    /// Prints what came in since.
-    async fn show(&mut self, view: &RolloutView) -> Result<(), Failure> {
-        if self.desk.talk.format == Format::Json {
-            return Ok(());
-        }
-        let pad = view.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0);
-        for node in view.nodes.iter().filter(|node| has_ended(node)) {
-            if !self.shown.insert((node.name.clone(), node.attempt)) {
-                continue;
-            }
-            let name = &node.name;
-            let trace = self.of_node(node).await?;
-            let printed = trace.outputs.iter().flat_map(|printed| printed.output.lines());
-            let lines: String =
-                printed.map(|line| format!("{name:pad$} | {}\n", words::clean(line))).collect();
-            self.desk.talk.data(&lines)?;
-            let took = trace.took_ms.map(|ms| format!(" after {}", words::span(Span(ms))));
-            let ended = match &node.error {
-                Some(error) => words::clean(error),
-                None => "exit code 0".to_owned(),
-            };
-            self.desk.talk.say(&format!("{name:pad$}   {ended}{}", took.unwrap_or_default()));
-        }
-        Ok(())
-    }
-
-    async fn of_node(&self, node: &NodeProgress) -> Result<TraceView, Failure> {
-        let path = format!("rollouts/{}/traces/{}", self.id, node.name);
-        let traces: Vec<TraceView> = talk::parse(&self.desk.client()?.read(&path).await?)?;
-        Ok(traces.into_iter().rfind(|trace| trace.attempt == node.attempt).unwrap_or_default())
-    }
-
-    /// The whole, as JSON.
-    async fn all(&self, view: &RolloutView) -> Result<String, Failure> {
-        let path = format!("rollouts/{}/traces", self.id);
-        let traces: Vec<TraceView> = talk::parse(&self.desk.client()?.read(&path).await?)?;
-        let ran = view.nodes.iter().map(|node| {
-            let own = |trace: &&TraceView| trace.node == node.name && trace.attempt == node.attempt;
-            let trace = traces.iter().rfind(own);
-            let printed = trace.into_iter().flat_map(|trace| &trace.outputs);
-            Ran {
-                node: &node.name,
-                state: &node.state,
-                exit_code: trace.and_then(|trace| trace.exit_code),
-                output: printed.map(|printed| printed.output.as_str()).collect(),
-                took_ms: trace.and_then(|trace| trace.took_ms),
-                attempt: node.attempt,
-                error: node.error.as_deref(),
-            }
-        });
-        let ran: Vec<Ran<'_>> = ran.collect();
-        serde_json::to_string(&ran)
-            .map_err(|error| Failure::internal("cannot write what the nodes printed", &error))
+/// The next of it. That it broke is told by the stream of the rollout itself, and a controller that has nothing of the
+/// sort lacks only this.
+async fn heard(live: &mut Option<mpsc::Receiver<Feed>>) -> Option<Feed> {
+    match live {
+        Some(feed) => feed.recv().await,
+        None => std::future::pending().await,
     }
 }
 
-/// Has the command ended there, well or not?
-fn has_ended(node: &NodeProgress) -> bool {
-    matches!(node.state.as_str(), "done" | "failed" | "restored") && node.attempt > 0
+/// The whole, as JSON.
+async fn all(desk: &Desk, id: &str, view: &RolloutView) -> Result<String, Failure> {
+    let path = format!("rollouts/{id}/traces");
+    let traces: Vec<TraceView> = talk::parse(&desk.client()?.read(&path).await?)?;
+    let ran = view.nodes.iter().map(|node| {
+        let own = |trace: &&TraceView| trace.node == node.name && trace.attempt == node.attempt;
+        let trace = traces.iter().rfind(own);
+        let printed = trace.into_iter().flat_map(|trace| &trace.outputs);
+        Ran {
+            node: &node.name,
+            state: &node.state,
+            exit_code: trace.and_then(|trace| trace.exit_code),
+            output: printed.map(|printed| printed.output.as_str()).collect(),
+            took_ms: trace.and_then(|trace| trace.took_ms),
+            attempt: node.attempt,
+            error: node.error.as_deref(),
+        }
+    });
+    let ran: Vec<Ran<'_>> = ran.collect();
+    serde_json::to_string(&ran)
+        .map_err(|error| Failure::internal("cannot write what the nodes printed", &error))
 }

@@ -212,9 +212,9 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The text: the one rule for every table. On a terminal it fits: the last column is shortened first, then the
-    /// widest ones; where even that is too wide, each row becomes a few lines. In a pipe or a file nothing is shortened,
-    /// each row stays one line, and columns are aligned up to a width of [`PADDED_MAX`].
+    /// The text, by the one rule for every table. On a terminal it fits: the last column is shortened first, then the
+    /// widest ones; where even that is too wide, each row becomes a few lines. In a pipe nothing is shortened, each
+    /// row stays one line, and columns are aligned up to a width of [`PADDED_MAX`].
     pub fn text(&self, ink: Ink, terminal: Option<usize>) -> String {
         let natural: Vec<usize> = (0..self.heads.len())
             .map(|at| {

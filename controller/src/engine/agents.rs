@@ -155,7 +155,8 @@ impl Turn<'_> {
         let node = node.clone();
         match said {
             Said::Report { id, attempt, report } => {
-                self.trace(&id, &node, trace);
+                let trace = self.has_printed(&id, &node, trace);
+                self.trace(&id, &node, &trace);
                 self.step(&id, What::Reported { node, attempt, report });
             }
             Said::Once { id, attempt, result } => {

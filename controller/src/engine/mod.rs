@@ -14,6 +14,7 @@ mod fence;
 mod handle;
 pub mod keep;
 mod late;
+pub mod live;
 mod load;
 mod meter;
 mod newcomers;
@@ -273,6 +274,7 @@ impl Engine {
             .collect();
         for id in ended {
             state.rollouts.remove(&id);
+            state.live.remove(&id);
         }
         drop(state);
         for (reply, answer) in batch.answers {

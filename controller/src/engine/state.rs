@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::carry::Known;
 use super::evidence::LastWords;
+use super::live::Lives;
 use super::pace::Clock;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, ReleaseRecord, SpecRecord,
@@ -110,6 +111,8 @@ pub struct State {
     pub events: VecDeque<EventView>,
     /// The number of the next event.
     pub next_event: u64,
+    /// What commands print while they run.
+    pub live: Lives,
     /// Counts the engine's turns. Readers may see one that is not durable yet.
     pub turn: u64,
     /// Why the store does not answer.

@@ -51,6 +51,9 @@ pub struct Printed {
     pub what: String,
     /// The tail of it.
     pub output: String,
+    /// How many bytes it was in all, of a command.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 impl Record for TraceRecord {}

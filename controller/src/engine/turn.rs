@@ -10,6 +10,7 @@ use super::{Batch, Input, State};
 use crate::errors::Sort;
 use crate::store::StoreError;
 use crate::view::EventView;
+use crate::wire;
 
 /// Events kept in the store; the oldest go first.
 const EVENTS_KEPT: u64 = 50_000;
@@ -44,6 +45,10 @@ impl Turn<'_> {
                     Some(from_agent::Message::Happening(happening)) => {
                         self.happened(&key, &happening);
                     }
+                    Some(from_agent::Message::Output(output)) => match wire::piece(output) {
+                        Ok(piece) => self.printed(&key, piece),
+                        Err(error) => tracing::warn!(?key, %error, "output that is ignored"),
+                    },
                     // A refusal was written into the audit log where it came in.
                     Some(
                         from_agent::Message::Heartbeat(_)

@@ -177,6 +177,11 @@ fn with_flag(mut what: String, broke_glass: bool) -> String {
     what
 }
 
+/// `APP/ENV/REVISION`.
+pub(super) fn rollout_of(id: &str) -> Result<RolloutId, ErrorView> {
+    id.parse().map_err(bad_name)
+}
+
 /// `APP/ENV/REVISION`, or `APP/ENV` for the newest.
 fn newest(service: &OperatorService, text: &str) -> Result<RolloutId, ErrorView> {
     if let Ok(id) = text.parse() {

@@ -8,6 +8,7 @@ use rota_proto::operator::operator_server::Operator;
 use rota_proto::operator::{
     Change, Document, PushRequest, ReadRequest, StartRequest, UploadPart, UploadQuery, UploadReply,
 };
+use rota_rollout::names::RolloutId;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -18,6 +19,7 @@ use super::changes;
 use crate::access::{Access, Action, Caller};
 use crate::api::{Api, Reader, fleet};
 use crate::artifact::store::ArtifactStore;
+use crate::engine::live;
 use crate::errors::status;
 use crate::view::ErrorView;
 
@@ -69,6 +71,9 @@ impl Operator for OperatorService {
         if path == "events" || path.starts_with("events?") {
             let query = path.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default();
             tokio::spawn(follower.events(query, after));
+        } else if let Some(id) = path.strip_suffix("/output") {
+            let id = changes::rollout_of(id.trim_start_matches("rollouts/")).map_err(status)?;
+            tokio::spawn(follower.output(id));
         } else {
             tokio::spawn(follower.document(path));
         }
@@ -190,6 +195,27 @@ impl Follower {
                 return;
             }
         }
+    }
+
+    /// What commands print while they run; ends when the follower does.
+    async fn output(self, id: RolloutId) {
+        let mut changed = self.api.engine.changed();
+        let mut told = live::Told::new();
+        while self.caller.sees(id.env.as_str()) {
+            changed.mark_unchanged();
+            let began = Instant::now();
+            let news = live::news(&self.api.engine.read(), &id, &mut told);
+            match news.as_deref().map(serde_json::to_string) {
+                None => break, // it is over
+                Some(Ok(json)) if json != "[]" => self.send(Ok(Document { json })).await,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return tracing::error!(%error, "output cannot be written"),
+            }
+            if !self.wait(&mut changed, began.elapsed()).await {
+                return;
+            }
+        }
+        self.out.closed().await;
     }
 
     async fn send(&self, document: Result<Document, Status>) {

@@ -53,4 +53,24 @@ pub struct PrintedView {
     pub what: String,
     /// The tail of it.
     pub output: String,
+    /// How many bytes it was in all, of a command; 0: not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A piece of what a command prints while it runs. Bytes that are no letters are question marks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LiveView {
+    /// Where.
+    pub node: String,
+    /// In which attempt.
+    pub attempt: u32,
+    /// How many bytes were printed before this piece.
+    pub offset: u64,
+    /// Whole lines.
+    pub text: String,
 }

@@ -4,7 +4,7 @@ use rota_proto::agent as wire;
 use rota_rollout::names::Span;
 use rota_rollout::node::Report;
 
-use super::{command_ended, output, step};
+use super::{OUTPUT_MAX, command_ended, output, plain, step};
 use crate::engine::trace::{Printed, TraceRecord};
 
 /// The most points of a curve, steps and outputs that are taken of one report. Agents send fewer.
@@ -26,6 +26,7 @@ pub fn trace(message: &wire::Report) -> TraceRecord {
                 trace.printed.push(Printed {
                     what: "restore".to_owned(),
                     output: format!("the restore failed too: {}\n", failed.restore_error),
+                    bytes: 0,
                 });
             }
         }
@@ -36,7 +37,11 @@ pub fn trace(message: &wire::Report) -> TraceRecord {
             print(&mut trace, "once", &once.output);
         }
         Some(What::Ran(ran)) => {
-            print(&mut trace, "command", &ran.output);
+            if !ran.output.is_empty() {
+                let tail = &ran.output[ran.output.len().saturating_sub(OUTPUT_MAX)..];
+                let (what, output) = ("command".to_owned(), plain(tail));
+                trace.printed.push(Printed { what, output, bytes: ran.printed });
+            }
             let by_itself = ran.known && ran.cause.is_empty();
             trace.exit_code = by_itself.then_some(ran.exit_code);
             trace.took = ran.known.then_some(Span(ran.took_ms));
@@ -51,7 +56,7 @@ pub fn trace(message: &wire::Report) -> TraceRecord {
 
 fn print(trace: &mut TraceRecord, what: &str, bytes: &[u8]) {
     if !bytes.is_empty() {
-        trace.printed.push(Printed { what: what.to_owned(), output: output(bytes) });
+        trace.printed.push(Printed { what: what.to_owned(), output: output(bytes), bytes: 0 });
     }
 }
 

@@ -76,6 +76,7 @@ pub const WIRE: &[(&str, &str)] = &[
     ("controller/src/cli/release.rs", "makes its request"),
     ("controller/src/cli/restart.rs", "makes its request"),
     ("controller/src/cli/rollout.rs", "makes its request"),
+    ("controller/src/cli/starting.rs", "sends the requests that start rollouts"),
     ("controller/src/cli/run.rs", "makes its request"),
     ("controller/src/cli/steer.rs", "makes its request"),
     ("controller/src/cli/token.rs", "makes its request"),

@@ -16,7 +16,11 @@ fn trace(name: &str, output: &str) -> TraceView {
             .map(|(step, took_ms)| StepTimeView { step: step.to_owned(), took_ms })
             .to_vec(),
         in_flight: vec![point(2, 14), point(80, 7), point(212, 0), point(700, 0)],
-        outputs: vec![PrintedView { what: "smoke".to_owned(), output: output.to_owned() }],
+        outputs: vec![PrintedView {
+            what: "smoke".to_owned(),
+            output: output.to_owned(),
+            bytes: 0,
+        }],
         ..TraceView::default()
     }
 }
