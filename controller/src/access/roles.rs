@@ -118,6 +118,31 @@ fn needs(action: Action) -> (Role, Reach) {
 }
 
 impl Action {
+    /// All of them.
+    #[cfg(test)]
+    pub const ALL: [Self; 14] = [
+        Self::Read,
+        Self::ReadAudit,
+        Self::Plan,
+        Self::PushRelease,
+        Self::StartRollout,
+        Self::ActOnRollout,
+        Self::DrainNode,
+        Self::LabelNode,
+        Self::RemoveNode,
+        Self::Freeze,
+        Self::BreakGlass,
+        Self::Tokens,
+        Self::RemoveRelease,
+        Self::DrainController,
+    ];
+
+    /// The least role that may.
+    #[cfg(test)]
+    pub fn role(self) -> Role {
+        needs(self).0
+    }
+
     /// In words that follow "to".
     pub fn in_words(self) -> &'static str {
         match self {

@@ -198,14 +198,17 @@ fn gives_way(running: &Active, supersede: bool) -> bool {
 
 fn in_the_way(running: &Rollout) -> ErrorView {
     let id = &running.spec.id;
+    let does = match running.spec.kind {
+        Kind::Run => format!("rollout {id} runs a command here"),
+        Kind::Deploy | Kind::Undo | Kind::Restart => {
+            format!("rollout {id} to {} runs here", running.spec.to)
+        }
+    };
     Sort::Refused.error(
+        format!("{does} ({})", running.state().replace('_', " ")),
         format!(
-            "rollout {id} to {} runs here ({})",
-            running.spec.to,
-            running.state().replace('_', " ")
-        ),
-        format!(
-            "wait for it (`rota rollout status {id} -w`), abort it, or replace it with --supersede"
+            "wait for it (`rota rollout status {id} -w`), end it (`rota rollout abort {id}`), \
+             or replace it with --supersede"
         ),
     )
 }

@@ -95,7 +95,7 @@ impl State {
 impl Turn<'_> {
     /// Takes a node out of traffic. Decided here, in one turn with what rollouts start: both count each other.
     pub(super) fn drain_node(&mut self, name: &NodeName, asked: &Drain, who: &str) -> Answer {
-        let Some(agent) = self.state.node(name) else { return Err(no_node(name)) };
+        let Some(agent) = self.state.node(name) else { return Err(no_node(self.state, name)) };
         if agent.record.drained {
             return applied(format!("node {name} is drained already"));
         }
@@ -118,7 +118,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn undrain_node(&mut self, name: &NodeName, who: &str) -> Answer {
-        let Some(agent) = self.state.node(name) else { return Err(no_node(name)) };
+        let Some(agent) = self.state.node(name) else { return Err(no_node(self.state, name)) };
         if !agent.record.drained {
             return applied(format!("node {name} is undrained already"));
         }
@@ -146,19 +146,23 @@ impl Turn<'_> {
         labels: BTreeMap<String, String>,
     ) -> Answer {
         let key = AgentKey::Node(name.clone());
-        let Some(agent) = self.state.agents.get_mut(&key) else { return Err(no_node(name)) };
+        let Some(agent) = self.state.agents.get_mut(&key) else {
+            return Err(no_node(self.state, name));
+        };
+        let before = agent.record.all_labels();
         agent.record.labels_set.extend(labels);
         let all = agent.record.all_labels();
+        let already = if all == before { " already" } else { "" };
         let written = self.batch.put(store_key(&key), &agent.record);
         self.written(written);
         let all: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        applied(format!("node {name} has the labels {}", all.join(" ")))
+        applied(format!("node {name} has the labels {}{already}", all.join(" ")))
     }
 
     /// May a node be removed without a fleet that notices? Asked before its certificate is revoked.
     pub(super) fn may_remove(&self, key: &AgentKey) -> Answer {
         let AgentKey::Node(name) = key else { return applied(String::new()) };
-        let Some(agent) = self.state.node(name) else { return Err(no_node(name)) };
+        let Some(agent) = self.state.node(name) else { return Err(no_node(self.state, name)) };
         let force = format!("`rota node rm {name} --force` does it all the same");
         for (id, active) in &self.state.rollouts {
             let node = active.rollout.nodes().get(name);
@@ -182,7 +186,7 @@ impl Turn<'_> {
     pub(super) fn forget_agent(&mut self, key: &AgentKey) -> Answer {
         let Some(agent) = self.state.agents.remove(key) else {
             let (AgentKey::Node(name) | AgentKey::Edge(name)) = key;
-            return Err(no_node(name));
+            return Err(no_node(self.state, name));
         };
         if let Some(session) = agent.session {
             let goodbye = Goodbye { reason: "this agent was removed and revoked".to_owned() };
@@ -206,6 +210,11 @@ impl Turn<'_> {
     }
 }
 
-fn no_node(name: &NodeName) -> ErrorView {
+fn no_node(state: &State, name: &NodeName) -> ErrorView {
+    if state.agents.contains_key(&AgentKey::Edge(name.clone())) {
+        let message = format!("{name} is an edge: it serves no app that could leave traffic");
+        return Sort::Refused
+            .error(message, "`rota edge ls` shows the edges; `rota node ls` nodes");
+    }
     Sort::NotFound.error(format!("there is no node {name}"), "`rota node ls` lists them")
 }

@@ -36,14 +36,15 @@ impl Turn<'_> {
         if asked.draining {
             alone(asked)?;
         }
-        let (deed, now) = match asked.draining {
-            true => ("drained", "takes nothing new"),
-            false => ("undrained", "takes new rollouts"),
+        let (deed, is, now) = match asked.draining {
+            true => ("drained", "is drained", "takes nothing new"),
+            false => ("undrained", "is in service", "takes new rollouts"),
         };
-        if self.state.draining != asked.draining {
-            self.state.draining = asked.draining;
-            self.event(NewEvent::new("controller", format!("controller {name} {deed} by {who}")));
+        if self.state.draining == asked.draining {
+            return applied(format!("controller {name} {is} already: it {now}"));
         }
+        self.state.draining = asked.draining;
+        self.event(NewEvent::new("controller", format!("controller {name} {deed} by {who}")));
         applied(format!("controller {name} {now}"))
     }
 }

@@ -196,7 +196,10 @@ impl Turn<'_> {
         };
         let release = release.release();
         if let Some(user) = self.user_of(app, &release) {
-            let hint = "only releases that nothing runs and nothing may return to can be removed";
+            let hint = format!(
+                "only what nothing runs and nothing may return to can be removed: \
+                 `rota release ls {app}`"
+            );
             return Err(Sort::Refused.error(format!("release {version} of {app} is {user}"), hint));
         }
         self.batch.delete(keys::release(app, version));
@@ -235,6 +238,7 @@ impl Turn<'_> {
 
     fn freeze(&mut self, env: &EnvName, freeze: Freeze) -> Answer {
         let why = format!("{} (by {})", freeze.why, freeze.who);
+        let before = super::admission::refusals::frozen(self.state, env);
         let until = freeze.until.map(crate::access::rfc3339);
         let until = until.unwrap_or_else(|| format!("`rota env unfreeze {env}`"));
         self.set_frozen(env, Some(freeze), Some(why.clone()));
@@ -242,12 +246,15 @@ impl Turn<'_> {
         self.event(NewEvent { env: Some(env.to_string()), ..NewEvent::new("controller", text) });
         let empty = !self.state.nodes().any(|(_, agent)| agent.record.env == env.as_str());
         let empty = if empty { "; no node is in it" } else { "" };
-        applied(format!("environment {env} is frozen until {until}{empty}"))
+        let before = before.map(|why| format!("; in place of: {why}"));
+        let before = before.unwrap_or_default();
+        applied(format!("environment {env} is frozen until {until}{empty}{before}"))
     }
 
     fn unfreeze(&mut self, env: &EnvName, who: &str) -> Answer {
         if self.state.envs.get(env).is_none_or(|record| record.frozen.is_none()) {
-            return Err(Sort::Refused.error(format!("environment {env} is not frozen"), ""));
+            let hint = "there is nothing to unfreeze: `rota env ls` shows which environments are";
+            return Err(Sort::Refused.error(format!("environment {env} is not frozen"), hint));
         }
         self.set_frozen(env, None, None);
         let text = format!("environment {env} unfrozen by {who}");
@@ -322,3 +329,6 @@ fn same_release(old: &ReleaseRecord, new: &ReleaseRecord) -> Result<(), ErrorVie
         )
     })
 }
+
+#[cfg(test)]
+mod matrix;

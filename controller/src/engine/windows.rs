@@ -164,7 +164,10 @@ fn found(env: &EnvName, record: &EnvRecord, which: &str) -> Result<usize, ErrorV
     };
     by_text.or_else(by_number).ok_or_else(|| {
         let (message, hint) = match record.windows.len() {
-            0 => (format!("environment {env} has no window"), String::new()),
+            0 => (
+                format!("environment {env} has no window, and is always open"),
+                "`rota env ls` shows which environments have one".to_owned(),
+            ),
             count => (
                 format!("environment {env} has {count} windows, and `{which}` is none of them"),
                 format!("`rota env window ls {env}` numbers them"),
