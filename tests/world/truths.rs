@@ -284,8 +284,9 @@ impl World {
                 let Some(Said::Failed(failed)) = &fence.last else { return false };
                 let kept =
                     revision_of(rollout).and_then(|revision| self.store.rollouts.get(&revision));
-                let leaves = kept.is_some_and(|kept| {
-                    kept.rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave
+                let leaves = kept.map(|kept| &kept.rollout).is_some_and(|rollout| {
+                    rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave
+                        && rollout.state() != "rolled_back"
                 });
                 failed.left == Left::Out && (failed.restore_error.is_some() || leaves)
             })

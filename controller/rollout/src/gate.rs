@@ -36,6 +36,9 @@ pub(crate) enum Next {
 
 /// May the next update start? The paragraph of section 5 of the design, going forward.
 pub(crate) fn next(draft: &Draft) -> Next {
+    if let Some(hold) = failures(draft) {
+        return asked_again(draft).unwrap_or(Next::Hold(hold));
+    }
     if let Some(hold) = blocked(draft) {
         return Next::Hold(hold);
     }
@@ -57,6 +60,28 @@ pub(crate) fn next(draft: &Draft) -> Next {
         false if open.unsettled == 0 || open.online > 0 => Next::UnderWay,
         false => Next::Hold(Hold::Offline { nodes: unsettled(draft) }),
     }
+}
+
+/// More failed than may: only those go on that an operator asked for by name. `None`: there is none that could.
+fn asked_again(draft: &Draft) -> Option<Next> {
+    let asked = |name: &&NodeName| draft.head.asked_again.contains(name);
+    let phase = |name: &NodeName| draft.node(name).map(|node| &node.phase);
+    let nodes: Vec<&NodeName> = members(draft)
+        .filter(asked)
+        .filter(|name| phase(name).is_some_and(|phase| !phase.is_settled()))
+        .collect();
+    let is = |name: &NodeName, test: fn(&Phase) -> bool| phase(name).is_some_and(test);
+    let moves = |phase: &Phase| phase.is_running() || matches!(phase, Phase::Preparing { .. });
+    let ready: Vec<NodeName> =
+        nodes.iter().filter(|name| is(name, |p| *p == Phase::Ready)).copied().cloned().collect();
+    let under_way = nodes.iter().any(|name| is(name, moves));
+    if ready.is_empty() {
+        return under_way.then_some(Next::UnderWay);
+    }
+    if let Some(hold) = stopped(draft) {
+        return Some(Next::Hold(hold));
+    }
+    Some(if draft.head.paused.is_some() { Next::UnderWay } else { start(draft, ready) })
 }
 
 /// What forbids every new update, whichever node is in turn.

@@ -6,7 +6,6 @@ use crate::names::NodeName;
 use crate::node::{Direction, Left, Node, Phase};
 use crate::rollout::{Outcome, Spec};
 use crate::shut;
-use crate::strategy::OnNodeFailure;
 
 /// What one look at all nodes finds: there may be thousands, and a step is made for each of their reports.
 #[derive(Default)]
@@ -20,15 +19,16 @@ struct Seen<'a> {
     busy: Vec<&'a NodeName>,
 }
 
-fn look<'a>(draft: &'a Draft) -> Seen<'a> {
+fn look<'a>(draft: &'a Draft, meant: impl Fn(&NodeName) -> bool) -> Seen<'a> {
     let (spec, mut seen) = (draft.spec(), Seen::default());
     for (name, node) in draft.nodes() {
-        if is_stuck(spec, node) {
+        if is_stuck(node) {
             seen.stuck.push(name);
         }
         seen.forward |= is_going_forward(node);
-        let candidate = is_candidate(spec, node);
-        if !(candidate || node.phase.is_running()) || node.batch < seen.newest {
+        let candidate = is_candidate(spec, node) && meant(name);
+        let under_way = node.phase.is_running() && meant(name);
+        if !(candidate || under_way) || node.batch < seen.newest {
             continue;
         }
         if node.batch > seen.newest {
@@ -51,10 +51,15 @@ fn owned(names: Vec<&NodeName>) -> Vec<NodeName> {
 
 /// May the next node go back? Nodes that were not touched are not restarted, and no approval is asked.
 pub(crate) fn next(draft: &Draft) -> Next {
-    let Seen { stuck, forward, newest, free, busy } = look(draft);
-    if stuck.len() > draft.head.forgiven {
-        return Next::Hold(Hold::RollbackFailed { nodes: owned(stuck) });
+    let mut seen = look(draft, |_| true);
+    if seen.stuck.len() > draft.head.forgiven {
+        // Those that an operator asked for by name are tried, whoever else is stuck.
+        seen = look(draft, |name| draft.head.asked_again.contains(name));
+        if seen.newest == 0 {
+            return Next::Hold(Hold::RollbackFailed { nodes: owned(seen.stuck) });
+        }
     }
+    let Seen { stuck, forward, newest, free, busy } = seen;
     if draft.head.paused.is_some() || forward {
         return Next::UnderWay;
     }
@@ -96,7 +101,7 @@ fn is_candidate(spec: &Spec, node: &Node) -> bool {
     can && match &node.phase {
         Phase::Done | Phase::Monitoring { direction: Direction::Forward, .. } => true,
         Phase::Failed { cause, left } => {
-            cause.direction == Direction::Forward && is_unsettled(spec, *left)
+            cause.direction == Direction::Forward && is_unsettled(*left)
         }
         Phase::Waiting
         | Phase::Preparing { .. }
@@ -109,13 +114,13 @@ fn is_candidate(spec: &Spec, node: &Node) -> bool {
 }
 
 /// Did it run the new release and cannot go back?
-pub(crate) fn is_stuck(spec: &Spec, node: &Node) -> bool {
+pub(crate) fn is_stuck(node: &Node) -> bool {
     let nowhere = node.previous.is_none();
     match &node.phase {
         Phase::Done => nowhere,
         Phase::Failed { cause, left } => match cause.direction {
             Direction::Back => true,
-            Direction::Forward => nowhere && is_unsettled(spec, *left),
+            Direction::Forward => nowhere && is_unsettled(*left),
         },
         Phase::Waiting
         | Phase::Preparing { .. }
@@ -127,11 +132,11 @@ pub(crate) fn is_stuck(spec: &Spec, node: &Node) -> bool {
     }
 }
 
-/// Is a node that was left so one for the way back? One that was left out for inspection stays as it is.
-fn is_unsettled(spec: &Spec, left: Left) -> bool {
+/// Is a node that was left so one for the way back? Also one that was left out for inspection: who goes back has seen
+/// enough, and wants the capacity.
+fn is_unsettled(left: Left) -> bool {
     match left {
-        Left::Unknown => true,
-        Left::Out => spec.strategy.on_node_failure == OnNodeFailure::Restore,
+        Left::Unknown | Left::Out => true,
         Left::Restored | Left::Untouched => false,
     }
 }

@@ -116,6 +116,9 @@ pub struct Head {
     /// Nodes that go with another batch than was planned: those that returned after theirs was due go with the one in
     /// turn, those that came after the rollout was admitted with the one after it.
     pub late: Vec<NodeName>,
+    /// Nodes that an operator asked for by name once more: they are tried, although others stay failed.
+    #[serde(default)]
+    pub asked_again: Vec<NodeName>,
     /// How the once-per-release job failed last, also when the rollout was aborted since.
     #[serde(default)]
     pub once_failed: Option<OnceFailure>,
@@ -384,6 +387,7 @@ impl Head {
             break_glass: None,
             edges_offline: Vec::new(),
             late: Vec::new(),
+            asked_again: Vec::new(),
             once_failed: None,
             rehearsal: Rehearsal::NotAsked,
             least_in_traffic: in_traffic,

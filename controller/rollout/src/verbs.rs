@@ -204,9 +204,7 @@ pub(crate) fn is_retryable(phase: &Phase) -> bool {
 /// On the way back only those are asked again that could not be taken back, and have something to go back to.
 fn may_retry(rollout: &Rollout, node: &Node) -> bool {
     match rollout.head.stage {
-        Stage::RollingBack { .. } => {
-            rollback::is_stuck(&rollout.spec, node) && node.previous.is_some()
-        }
+        Stage::RollingBack { .. } => rollback::is_stuck(node) && node.previous.is_some(),
         Stage::Preparing
         | Stage::Once(_)
         | Stage::Rolling

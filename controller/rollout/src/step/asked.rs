@@ -5,7 +5,7 @@ use super::{controllers_cause, once, overdue, prepare, rehearse};
 use crate::draft::Draft;
 use crate::gate::Hold;
 use crate::names::NodeName;
-use crate::node::{Direction, Left, Phase, Skip};
+use crate::node::{Direction, Left, Node, Phase, Skip};
 use crate::rollout::{Once, Stage};
 use crate::verbs::{self, Verb};
 use crate::{rehearsal, rollback};
@@ -36,6 +36,7 @@ pub(super) fn asked(draft: &mut Draft, verb: &Verb, who: &str) {
         Verb::Rollback => {
             draft.head.paused = None;
             draft.head.forgiven = 0;
+            draft.head.asked_again.clear();
             // Who could not go back in a rehearsal is asked once more.
             for name in draft.names(rehearsal::has_failed_back) {
                 ask_back_again(draft, &name);
@@ -102,14 +103,25 @@ fn retry(draft: &mut Draft, named: &[NodeName]) {
     if draft.head.stage == Stage::Rehearsing {
         rehearse::retry(draft);
     }
-    let all = draft.names(|node| verbs::is_retryable(&node.phase));
     let back = matches!(draft.head.stage, Stage::RollingBack { .. });
-    for name in all.into_iter().filter(|name| named.is_empty() || named.contains(name)) {
+    let failed = |node: &Node| match back {
+        true => rollback::is_stuck(node),
+        false => verbs::is_retryable(&node.phase),
+    };
+    let is_meant = |name: &NodeName| named.is_empty() || named.contains(name);
+    let (again, others): (Vec<NodeName>, Vec<NodeName>) =
+        draft.names(failed).into_iter().partition(is_meant);
+    // What was accepted of the others stays accepted.
+    draft.head.forgiven = draft.head.forgiven.min(others.len());
+    // While nodes still prepare, to fetch is what they are asked again.
+    if draft.head.stage != Stage::Preparing && !named.is_empty() {
+        draft.head.asked_again.retain(|name| !again.contains(name));
+        draft.head.asked_again.extend(again.iter().cloned());
+    }
+    for name in again {
         let Some(mut node) = draft.node(&name).cloned() else { continue };
         if back {
-            if rollback::is_stuck(draft.spec(), &node) {
-                ask_back_again(draft, &name);
-            }
+            ask_back_again(draft, &name);
             continue;
         }
         node.phase = Phase::Waiting;
@@ -120,5 +132,4 @@ fn retry(draft: &mut Draft, named: &[NodeName]) {
         draft.set(&name, node);
         prepare(draft, &name);
     }
-    draft.head.forgiven = 0;
 }

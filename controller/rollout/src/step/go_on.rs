@@ -183,6 +183,7 @@ fn turn_round(draft: &mut Draft, hold: Hold) -> Result<(), Hold> {
         None => {
             draft.note(format!("rolling back: {hold}"));
             draft.head.forgiven = 0;
+            draft.head.asked_again.clear();
             draft.head.stage = Stage::RollingBack { why: hold.to_string() };
             Ok(())
         }

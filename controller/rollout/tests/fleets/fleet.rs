@@ -6,9 +6,9 @@ use rota_rollout::batches::{Target, plan};
 use rota_rollout::event::OnceResult;
 use rota_rollout::names::{Attempt, NodeName, Release, Revision, RolloutId, Span, Timestamp};
 use rota_rollout::node::{
-    Direction, Failure, Left, Measured, Observed, Phase, Report, Serving, StepName,
+    Direction, Failure, Left, Measured, Node, Observed, Phase, Report, Serving, StepName,
 };
-use rota_rollout::rollout::{Head, Kind, Limits, Rollout, Spec};
+use rota_rollout::rollout::{Head, Kind, Limits, Rollout, Spec, Stage};
 use rota_rollout::strategy::{OnNodeFailure, StartOrder};
 use rota_rollout::verbs::{self, Verb};
 use rota_rollout::{Event, Hold, Order, What, newcomers, step};
@@ -65,6 +65,8 @@ pub struct Fleet {
     pub retries: usize,
     /// How often each node was made anew.
     pub anew: BTreeMap<NodeName, usize>,
+    /// Who was asked for by name once more, while nodes rolled.
+    pub named: BTreeSet<NodeName>,
     pub approved: Vec<usize>,
     /// The fewest in traffic while each batch was in turn.
     pub least_of: BTreeMap<usize, usize>,
@@ -115,6 +117,7 @@ impl Fleet {
             order: Vec::new(),
             retries: 0,
             anew: BTreeMap::new(),
+            named: BTreeSet::new(),
             approved: Vec::new(),
             least_of: BTreeMap::new(),
             story: Vec::new(),
@@ -260,8 +263,11 @@ impl Fleet {
         if verbs::allow(&self.rollout, &verb).is_err() {
             return;
         }
-        if let Verb::Retry(_) = verb {
+        if let Verb::Retry(named) = &verb {
             self.retries += 1;
+            if matches!(self.rollout.head.stage, Stage::Rolling | Stage::Rehearsing) {
+                self.named.extend(named.iter().cloned());
+            }
         }
         self.hear(What::Asked { verb, who: "ann".to_owned() });
     }
@@ -298,9 +304,10 @@ impl Fleet {
             _ if self.rollout.head.paused.is_some() => Verb::Resume,
             Some(Hold::Approval { .. }) => Verb::Promote,
             Some(Hold::Failures { .. } | Hold::Fence { .. } | Hold::RollbackFailed { .. }) => {
-                match round % 3 {
-                    0 => Verb::Retry(Vec::new()),
-                    1 => Verb::Resume,
+                match round % 4 {
+                    0 => Verb::Retry(self.first_failed()),
+                    1 => Verb::Retry(Vec::new()),
+                    2 => Verb::Resume,
                     _ => Verb::Abort,
                 }
             }
@@ -320,6 +327,13 @@ impl Fleet {
             | None => return,
         };
         self.ask(verb);
+    }
+
+    /// The first that failed, by name.
+    fn first_failed(&self) -> Vec<NodeName> {
+        let failed = |node: &Node| matches!(node.phase, Phase::Failed { .. });
+        let names = self.rollout.nodes().iter().filter(|(_, node)| failed(node));
+        names.map(|(name, _)| name.clone()).take(1).collect()
     }
 
     fn next_wake(&self) -> Option<Timestamp> {

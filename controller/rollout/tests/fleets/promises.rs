@@ -1,9 +1,9 @@
 //! What must hold after every step, counted here from the records alone, and not by the core's own tallies.
 
-use rota_rollout::node::{Direction, Node, Phase, Serving, Skip};
+use rota_rollout::node::{Direction, Left, Node, Phase, Serving, Skip};
 use rota_rollout::rollout::{Outcome, Stage};
 use rota_rollout::strategy::{Deadline, Mode, OnFailure, StartOrder};
-use rota_rollout::{Order, Rollout, invariants};
+use rota_rollout::{Hold, Order, Rollout, invariants};
 
 use super::fleet::Fleet;
 
@@ -38,11 +38,18 @@ fn is_to_go_back(rollout: &Rollout, node: &Node) -> bool {
     running || (somewhere && (forward || node.phase == Phase::Done))
 }
 
+/// Was it left out of traffic on the way to the new release, with one before to go back to?
+fn is_left_out(rollout: &Rollout, node: &Node) -> bool {
+    let somewhere = node.previous.as_ref().is_some_and(|before| *before != rollout.spec.to);
+    somewhere && matches!(node.phase, Phase::Failed { left: Left::Out | Left::Unknown, .. })
+}
+
 impl Fleet {
     /// After every step.
     pub fn check(&mut self, before: &Rollout, orders: &[Order]) {
         let wrong = invariants::violations(&self.rollout);
         assert!(wrong.is_empty(), "{wrong:?}: {:#?}", self.story);
+        self.check_named();
         let mut started = Vec::new();
         for order in orders {
             if let Order::Update { node, attempt, direction, .. } = order {
@@ -86,6 +93,19 @@ impl Fleet {
         }
     }
 
+    /// Who was asked for by name once more waits for no failure of another.
+    fn check_named(&self) {
+        let head = &self.rollout.head;
+        let held = head.held.as_ref().map(|held| &held.hold);
+        let Some(Hold::Failures { .. } | Hold::Fence { .. }) = held else { return };
+        for name in self.named.iter().filter(|_| head.stage == Stage::Rolling) {
+            let node = &self.rollout.nodes()[name];
+            let in_turn = node.batch == head.batch && node.observed.online;
+            let waits = in_turn && node.phase == Phase::Ready;
+            assert!(!waits, "{name} was asked for and waits: {:#?}", self.story);
+        }
+    }
+
     /// Before a node may be ordered to move.
     fn check_order(&self, before: &Rollout, order: &Order) {
         let Order::Update { node: name, attempt, direction, .. } = order else { return };
@@ -105,6 +125,7 @@ impl Fleet {
                     still(node) && still(&rollout.nodes()[*name])
                 });
                 let borne = strategy.on_failure == OnFailure::Continue
+                    || self.named.contains(name)
                     || failed.count() <= rollout.failures_borne();
                 assert!(borne, "{name} begins, and too many failed: {story:#?}");
                 if let Deadline::After(after) = strategy.deadline {
@@ -149,6 +170,7 @@ impl Fleet {
                     let was_there = node.previous.as_ref() == Some(&rollout.spec.to);
                     assert!(*phase != Phase::Done || was_there, "{name}: {story:#?}");
                     assert!(!phase.is_running(), "{name} {phase:?}: {story:#?}");
+                    assert!(!is_left_out(rollout, node), "{name} is left out: {story:#?}");
                 }
                 Outcome::Failed | Outcome::Aborted => {
                     assert!(!phase.is_running(), "{name} {phase:?}: {story:#?}");
