@@ -91,9 +91,7 @@ impl Context {
     pub fn find(chosen: Option<&str>, default: &Path) -> Result<Self, ContextError> {
         match chosen {
             None => Self::load(default),
-            Some(file) if file.contains('/') || file.ends_with(".toml") => {
-                Self::load(Path::new(file))
-            }
+            Some(file) if is_file(file) => Self::load(Path::new(file)),
             Some(name) => Contexts::load(default)?.into_named(name, default),
         }
     }
@@ -115,10 +113,15 @@ impl Context {
     }
 }
 
+/// Does it name a file, and not a context in the default one?
+pub fn is_file(chosen: &str) -> bool {
+    chosen.contains('/') || chosen.ends_with(".toml")
+}
+
 /// The file that [`Context::find`] reads.
 pub fn file_of(chosen: Option<&str>, default: &Path) -> PathBuf {
     match chosen {
-        Some(file) if file.contains('/') || file.ends_with(".toml") => file.into(),
+        Some(file) if is_file(file) => file.into(),
         Some(_) | None => default.to_owned(),
     }
 }

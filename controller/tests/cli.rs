@@ -383,6 +383,11 @@ async fn mistakes_of_the_command_line() {
         ("status --context nowhere.toml", "nowhere.toml"),
         ("check", "rota.toml"),
         ("login h:1 --token nonsense", "--token"),
+        ("login h:1 --token t --context a.toml", "--context a.toml: `rota login` takes a name"),
+        ("plan --env prod --version 1.0.0 --undo", "--undo"),
+        ("plan --env prod --version 1.0.0 --release 9.9.9", "--release"),
+        ("plan --env prod --version 1.0.0 --undo --to-revision 1", "cannot be used with"),
+        ("plan shop --env prod --release 1.0.0 --undo", "--undo"),
         ("token create --for agent --role admin", "--role"),
     ] {
         let ran = Ran::of(rota(home.path(), line).output().await.unwrap());
@@ -532,6 +537,30 @@ async fn login_makes_a_context_that_works() {
     let file = home.path().join(".config/rota/context.toml");
     let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// ROTA_CONTEXT says which context is used, not what a new one is called.
+#[tokio::test]
+async fn login_heeds_no_file_that_the_environment_names() {
+    let reads = BTreeMap::from([("nodes".to_owned(), "[]".to_owned())]);
+    let fake = Fake::start(Script { reads, ..Script::default() }).await;
+    for (context, called, told) in [
+        ("admin.toml", "default", "but ROTA_CONTEXT names admin.toml, which goes before it"),
+        ("staging", "staging", ""),
+        ("", "default", ""),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = rota(home.path(), &format!("login {} --name alice", fake.address));
+        command.env("ROTA_CONTEXT", context).env("ROTA_TOKEN", &fake.token);
+        let ran = Ran::of(command.output().await.unwrap());
+        let right = format!("; context {called} is in ");
+        assert!(ran.exit == 0 && ran.stderr.contains(&right), "{context}: {ran:?}");
+        assert!(ran.stderr.contains(told), "{context}: {ran:?}");
+        assert_eq!(ran.stderr.contains("ROTA_CONTEXT"), !told.is_empty(), "{context}: {ran:?}");
+        let line = format!("node ls -o json --context {called}");
+        let ran = Ran::of(rota(home.path(), &line).output().await.unwrap());
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, "[]\n"), "{ran:?}");
+    }
 }
 
 #[tokio::test]

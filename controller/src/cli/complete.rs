@@ -56,7 +56,12 @@ pub fn run(runtime: Runtime, global: &Global, args: CompleteArgs) {
     words.truncate(index + 1);
     words.resize(index + 1, OsString::new());
     let typed: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let names = Arc::new(Names::new(runtime, global.context.clone(), typed.clone(), timeout));
+    let names = Arc::new(Names::new(
+        runtime,
+        global.context.clone().or(global.env_context.clone()),
+        typed.clone(),
+        timeout,
+    ));
     let mut command = with_names(Cli::command(), &[], &names);
     let here = std::env::current_dir().ok();
     let found = complete(&mut command, words, index, here.as_deref()).unwrap_or_default();

@@ -53,7 +53,9 @@ pub struct PlanArgs {
     #[arg(short, long, default_value = "rota.toml", conflicts_with = "app")]
     file: PathBuf,
     /// The app's version, with a manifest
-    #[arg(long, required_unless_present = "app", conflicts_with = "app")]
+    // Named here one by one: clap asks for no argument that a conflict forbids.
+    #[arg(long, required_unless_present = "app")]
+    #[arg(conflicts_with_all = ["app", "release", "undo", "to_revision"])]
     version: Option<Version>,
     /// As `rota rollout start`: the release that was pushed
     #[arg(long, value_name = "VERSION", requires = "app", conflicts_with = "undo")]

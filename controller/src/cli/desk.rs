@@ -19,26 +19,34 @@ use crate::view::AppliedView;
 pub struct Desk {
     /// Where words go.
     pub talk: Talk,
+    /// What the command line says of it, and what ROTA_CONTEXT says when that says nothing.
     context: Option<String>,
+    env_context: Option<String>,
     /// Which controllers are asked is said once, however many calls a command makes.
     introduced: Once,
 }
 
 impl Desk {
     /// What the command line says; nothing is read or dialled yet.
-    pub fn new(talk: Talk, context: Option<String>) -> Self {
-        let context = context.filter(|name| !name.is_empty());
-        Self { talk, context, introduced: Once::new() }
+    pub fn new(talk: Talk, context: Option<String>, env_context: Option<String>) -> Self {
+        let said = |name: Option<String>| name.filter(|name| !name.is_empty());
+        let (context, env_context) = (said(context), said(env_context));
+        Self { talk, context, env_context, introduced: Once::new() }
     }
 
     /// What `--context` or `ROTA_CONTEXT` says.
     pub fn context_name(&self) -> Option<&str> {
+        self.context.as_deref().or(self.env_context.as_deref())
+    }
+
+    /// What `--context` says.
+    pub fn context_asked(&self) -> Option<&str> {
         self.context.as_deref()
     }
 
     /// A client of the context.
     pub fn client(&self) -> Result<Client, Failure> {
-        let context = Context::find(self.context.as_deref(), &default_contexts()?)
+        let context = Context::find(self.context_name(), &default_contexts()?)
             .map_err(|error| Failure::usage(super::outcome::chain(&error)))?;
         let config = context.client_config().map_err(|error| {
             let deed = format!("cannot use the certificate of context {}", context.name);

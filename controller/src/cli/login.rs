@@ -12,7 +12,7 @@ use super::desk::{self, Desk};
 use super::outcome::{Exit, Failure, chain};
 use super::talk;
 use crate::client::{CONNECT_TIMEOUT, Client, answered, broken};
-use crate::context::{Context, Contexts};
+use crate::context::{Context, Contexts, is_file};
 use crate::serve_args::host_port;
 use crate::view::ControllerView;
 
@@ -42,11 +42,7 @@ const CONTEXT_DEFAULT: &str = "default";
 
 /// Carries out `rota login`.
 pub async fn run(desk: &Desk, args: LoginArgs) -> Result<Exit, Failure> {
-    let context_name = desk.context_name().unwrap_or(CONTEXT_DEFAULT);
-    if context_name.contains('/') || context_name.ends_with(".toml") {
-        let message = format!("--context {context_name}: `rota login` takes a name, not a file");
-        return Err(Failure::usage(message));
-    }
+    let context_name = name_of_new(desk)?;
     let path = desk::default_contexts()?;
     // Read before the token is spent: a file that cannot be used must not cost it.
     let mut contexts =
@@ -68,7 +64,26 @@ pub async fn run(desk: &Desk, args: LoginArgs) -> Result<Exit, Failure> {
         .map_err(|error| Failure::internal("the certificate is made, but not kept", &error))?;
     let (name, file) = (&reply.name, path.display());
     desk.talk.say(&format!("you are {name}; context {context_name} is in {file} and current"));
+    if let Some(other) = desk.context_name().filter(|other| *other != context_name) {
+        desk.talk.say(&format!(
+            "but ROTA_CONTEXT names {other}, which goes before it: `unset ROTA_CONTEXT`, \
+             or `--context {context_name}` with each command"
+        ));
+    }
     Ok(Exit::Done)
+}
+
+/// `--context` says what the new context is called. ROTA_CONTEXT says which one to use: where that is a file, it is no
+/// name for a new one.
+fn name_of_new(desk: &Desk) -> Result<&str, Failure> {
+    match (desk.context_asked(), desk.context_name()) {
+        (Some(file), _) if is_file(file) => {
+            let message = format!("--context {file}: `rota login` takes a name, not a file");
+            Err(Failure::usage(message).hint("for example `--context staging`"))
+        }
+        (None, Some(file)) if is_file(file) => Ok(CONTEXT_DEFAULT),
+        (_, name) => Ok(name.unwrap_or(CONTEXT_DEFAULT)),
+    }
 }
 
 async fn enrol(args: &LoginArgs, key: &PrivateKey) -> Result<EnrolReply, Failure> {

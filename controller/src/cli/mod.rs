@@ -95,6 +95,9 @@ pub struct Global {
     /// ROTA_CONTEXT says it
     #[arg(long, global = true, value_name = "NAME|FILE")]
     pub context: Option<String>,
+    /// What ROTA_CONTEXT says, where the command line says nothing.
+    #[arg(skip)]
+    pub env_context: Option<String>,
 
     /// How data is printed
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
@@ -179,7 +182,9 @@ pub fn parse(line: Vec<OsString>) -> Result<Cli, Exit> {
     let error = match Cli::try_parse_from(&line) {
         Ok(mut cli) => {
             // Not by clap: what it finds there it shows as if it had been typed, in every usage line.
-            cli.global.context = cli.global.context.or_else(|| std::env::var("ROTA_CONTEXT").ok());
+            if cli.global.context.is_none() {
+                cli.global.env_context = std::env::var("ROTA_CONTEXT").ok();
+            }
             return Ok(cli);
         }
         Err(error) => error,
@@ -228,7 +233,7 @@ pub fn complain(global: &Global, failure: &Failure) {
 
 /// Carries out a command of an operator, and says what went wrong.
 pub async fn run(global: Global, command: Command) -> Exit {
-    let desk = Desk::new(Talk::new(&global), global.context);
+    let desk = Desk::new(Talk::new(&global), global.context, global.env_context);
     match Box::pin(carry_out(&desk, command)).await {
         Ok(exit) => {
             renew::when_due(&desk).await;

@@ -105,7 +105,7 @@ impl Names {
     /// Nothing is read before somebody asks for it.
     pub fn new(runtime: Runtime, context: Option<String>, typed: Vec<String>, most: Span) -> Self {
         let said = option(&typed, "--context").map(str::to_owned);
-        let desk = Desk::new(Talk::silent(), said.or(context));
+        let desk = Desk::new(Talk::silent(), said.or(context), None);
         Self { runtime, desk, typed, deadline: Instant::now() + Duration::from_millis(most.0) }
     }
 
