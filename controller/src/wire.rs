@@ -78,6 +78,7 @@ fn command_ended(ran: wire::RunEnded) -> Report {
         output: output(&ran.output),
         left: Left::Untouched,
         measured: Measured::default(),
+        current: None,
     })
 }
 
@@ -124,6 +125,7 @@ fn failure(message: wire::Failed) -> Result<Failure, BadMessage> {
         output: output(&message.output),
         left,
         measured: measured(message.measured),
+        current: message.release.parse().ok(), // an odd one is told by the inventory, too
     })
 }
 

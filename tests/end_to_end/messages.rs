@@ -101,11 +101,13 @@ fn failing() {
     page.rota(&deploy("1.3.0"));
     page.rota("rota status");
     page.part("The node is left out for inspection: on_node_failure = \"leave\"");
-    let strategy = "on_node_failure = \"leave\"\non_failure = \"rollback\"";
-    let leave = but_not_on("web-01", strategy);
+    let leave = but_not_on("web-01", "on_node_failure = \"leave\"");
     farm.write_app(App { strategy: &leave, ..SIMPLE }).unwrap();
     page.rota(&deploy("1.4.0"));
     page.rota("rota status");
+    page.rota("rota rollout rollback shop/prod --yes -m \"seen enough\"");
+    farm.rollout(|view| view["state"] == "rolled_back").unwrap();
+    page.rota("rota rollout status shop/prod");
     page.compare();
 }
 

@@ -380,6 +380,7 @@ fn report_of(words: &[&str]) -> Report {
                 other => panic!("nothing is left `{other}`"),
             },
             measured: Measured::default(),
+            current: None,
         }),
         other => panic!("nobody reports this: {other:?}"),
     }

@@ -210,6 +210,7 @@ impl Told {
                 let report = match end {
                     Ran::Well => Report::Done(node::Measured::default()),
                     Ran::Badly | Ran::Unknown => Report::Failed(Failure {
+                        current: None,
                         step: StepName::Run,
                         text: format!("{end:?}"),
                         output: String::new(),
@@ -242,6 +243,7 @@ fn report(said: Said) -> Option<Report> {
                 Left::Untouched => node::Left::Untouched,
             },
             measured: sum(failed.measured),
+            current: failed.release.and_then(|version| version.parse().ok()),
         }),
         Said::Broken { cause, output } => Report::Broken { cause, output },
         Said::Stale { .. } => return None,

@@ -185,10 +185,7 @@ impl Machine {
         } else {
             update.old.map(|spec| Settled::new(spec, old, side))
         };
-        let release = match &self.app.current {
-            Some(settled) if settled.instance.is_some() => Some(settled.spec.version.clone()),
-            Some(_) | None => None,
-        };
+        let release = self.app.current.as_ref().map(|settled| settled.spec.version.clone());
         let measured = update.measured;
         let failed = Failed { failure, left, restore_error, measured, release };
         self.say(&rollout, attempt, Said::Failed(Box::new(failed)));

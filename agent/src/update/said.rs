@@ -50,7 +50,7 @@ pub struct Failed {
     pub restore_error: Option<String>,
     /// What was measured until then.
     pub measured: Measured,
-    /// The version that runs now.
+    /// The version that is current now, whether or not it runs.
     pub release: Option<String>,
 }
 

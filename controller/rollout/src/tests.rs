@@ -198,6 +198,7 @@ pub(crate) fn failure(left: Left) -> Failure {
         output: String::new(),
         left,
         measured: Measured::default(),
+        current: None,
     }
 }
 

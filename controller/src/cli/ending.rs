@@ -104,19 +104,14 @@ fn saying(node: &NodeProgress, view: &RolloutView) -> String {
         "pending" => "was not touched|were not touched".to_owned(),
         "updating" => "is still under way|are still under way".to_owned(),
         "skipped" => "was skipped|were skipped".to_owned(),
-        "failed" => failed_as(node, view).to_owned(),
+        "failed" => failed_as(node).to_owned(),
         state => format!("is {0}|are {0}", state_words(state)),
     }
 }
 
 /// What a node was left as that failed and could not restore itself, as `of one|of many`.
-fn failed_as(node: &NodeProgress, view: &RolloutView) -> &'static str {
+fn failed_as(node: &NodeProgress) -> &'static str {
     match node.left.as_deref() {
-        // Everything else was taken back: these were to be looked at.
-        Some("out") if view.state == "rolled_back" => {
-            "failed and was left out of traffic for inspection|failed and were left out of \
-             traffic for inspection"
-        }
         Some("out") => "failed and is out of traffic|failed and are out of traffic",
         Some("untouched") => "failed and was not touched|failed and were not touched",
         Some("unknown") => {
@@ -172,7 +167,7 @@ pub fn output_tail(node: &NodeProgress) -> Vec<String> {
 
 /// What to do about a rollout that stopped.
 fn hint(view: &RolloutView) -> String {
-    let RolloutView { id, app, env, .. } = view;
+    let RolloutView { id, .. } = view;
     let asked = view.hold.as_ref().map(|hold| words::clean(&hold.hint));
     match view.state.as_str() {
         "held" => match asked {
@@ -191,12 +186,6 @@ fn hint(view: &RolloutView) -> String {
         }
         "partial" | "failed" | "aborted" => {
             format!("`rota rollout inspect {id}` shows every node; {}", ways_out(view))
-        }
-        "rolled_back" if view.nodes.iter().any(|node| node.left.as_deref() == Some("out")) => {
-            format!(
-                "`rota rollout inspect {id}` shows every node; when you have seen enough, \
-                 `rota rollout undo {app} --env {env}` brings back those that were left out"
-            )
         }
         "rolled_back" => {
             format!("`rota rollout inspect {id}` shows every node and its output")

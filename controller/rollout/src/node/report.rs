@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Left, StepName};
-use crate::names::Span;
+use crate::names::{Span, Version};
 
 /// What an update measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub struct Failure {
     pub left: Left,
     /// What it measured until then.
     pub measured: Measured,
+    /// The version that is current there now; `None`: it does not say, or there is none.
+    pub current: Option<Version>,
 }
 
 impl Measured {

@@ -41,6 +41,7 @@ fn reports() -> Vec<(&'static str, Report)> {
         output: String::new(),
         left: Left::Restored,
         measured: Measured::default(),
+        current: None,
     };
     let nothing = Measured::default();
     vec![

@@ -2,7 +2,7 @@
 
 use super::destination;
 use crate::draft::Draft;
-use crate::names::{Attempt, NodeName};
+use crate::names::{Attempt, NodeName, Release};
 use crate::node::{Deadlines, Direction, Left, Node, Phase, Report, Serving, StepName};
 use crate::rollout::Kind;
 use crate::strategy::Mode;
@@ -71,7 +71,14 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
                     };
                     node.runs = back;
                 }
-                Left::Out | Left::Unknown => falls_out(draft, node),
+                Left::Out | Left::Unknown => {
+                    falls_out(draft, node);
+                    let known = [Some(&draft.spec().to), node.previous.as_ref()];
+                    let is_current = |r: &&Release| Some(&r.version) == failure.current.as_ref();
+                    if let Some(current) = known.into_iter().flatten().find(is_current) {
+                        node.runs = Some(current.clone());
+                    }
+                }
                 Left::Untouched => {}
             }
         }
@@ -126,5 +133,30 @@ pub fn left_text(left: Left) -> &'static str {
         Left::Out => "left out of traffic",
         Left::Untouched => "not touched",
         Left::Unknown => "its state is not known",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::node::{Failure, Left, Report};
+    use crate::tests::{Story, failure, name, one_by_one, release};
+    use crate::verbs::Verb;
+
+    /// A rollout may end before the fleet has seen what a node runs now.
+    #[test]
+    fn what_is_current_on_a_node_that_was_left_out() {
+        for (current, runs) in [
+            (Some(release(1)), Some(release(1))),
+            (Some(release(0)), Some(release(0))),
+            (Some(release(7)), Some(release(0))), // of neither: what was seen last
+            (None, Some(release(0))),
+        ] {
+            let mut story = Story::prepared(&["n1", "n2"], one_by_one());
+            let current = current.map(|release| release.version);
+            story.say("n1", Report::Failed(Failure { current, ..failure(Left::Out) }));
+            story.ask(Verb::Abort);
+            assert!(story.rollout.is_ended());
+            assert_eq!(story.rollout.nodes()[&name("n1")].runs, runs);
+        }
     }
 }

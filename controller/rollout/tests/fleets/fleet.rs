@@ -461,7 +461,7 @@ impl Fleet {
         let failed = |step, left| {
             let measured = Measured::default();
             let (text, output) = ("broken".to_owned(), String::new());
-            Report::Failed(Failure { step, text, output, left, measured })
+            Report::Failed(Failure { step, text, output, left, measured, current: None })
         };
         match work {
             Work::Prepare => {

@@ -158,19 +158,11 @@ fn what_failed_nodes_were_left_as() {
         (Some("untouched"), "held", "web-1 failed and was not touched"),
         (Some("unknown"), "held", "web-1 failed, and nobody knows whether it serves"),
         (None, "held", "web-1 failed"),
-        (Some("out"), "rolled_back", "web-1 failed and was left out of traffic for inspection"),
     ] {
         let mut view = rollout(state, &["web-1 failed"]);
         view.nodes[0].left = left.map(str::to_owned);
         assert_eq!(standing(&view), told, "{left:?} {state}");
     }
-}
-
-#[test]
-fn nodes_left_for_inspection_have_a_way_back() {
-    let view = rollout("rolled_back", &["web-1 rolled_back", "web-2 failed"]);
-    let failure = ending(&view, Exit::RolledBack, now()).unwrap_err();
-    assert!(failure.hint.contains("`rota rollout undo shop --env prod`"), "{}", failure.hint);
 }
 
 #[test]
