@@ -95,9 +95,9 @@ fn a_node_that_was_left_for_inspection_is_out_until_it_is_back() {
     let before = first["nodes"][0]["out_of_traffic_ms"].as_u64().unwrap();
     run(&farm, &["rollout", "status", "shop/prod", "-w", "--max-hold", "2s"], 3);
     run(&farm, &["rollout", "rollback", "shop/prod", "--yes"], 0);
-    run(&farm, &["rollout", "undo", "shop", "--env", ENV], 0);
-    let path = "/api/v1/rollouts/shop/prod/2";
-    let view = farm.wait(path, |view| !view["finished_at"].is_null()).unwrap();
+    let view = farm.rollout(|view| view["state"] == "rolled_back").unwrap();
+    assert_eq!(view["nodes"][0]["release"], "1.0.0", "{view}");
+    farm.wait("/api/v1/nodes", |nodes| nodes[0]["apps"][0]["traffic"] == "in").unwrap();
     let out = view["nodes"][0]["out_of_traffic_ms"].as_u64().unwrap();
     assert!(out > before, "{before} at its failure, {out} at the end: {view}");
 }

@@ -224,6 +224,7 @@ fn failed() -> Report {
         output: String::new(),
         left: Left::Restored,
         measured: Measured::default(),
+        current: None,
     })
 }
 
