@@ -48,6 +48,36 @@ fn whatever_a_rollout_does_a_newer_one_takes_its_place() {
     }
 }
 
+/// One that gave way still finishes what is under way when the next one comes: two never roll, and all share one
+/// capacity.
+#[test]
+fn of_three_only_the_newest_rolls() {
+    let farm = Farm::start(5).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let slow = "batch = 1\nmonitor = \"0s\"\n[[smoke]]\nname = \"slow\"\n\
+                command = [\"sleep\", \"1\"]";
+    let slow = App { strategy: slow, ..FAST };
+    begin(&farm, "2.0.0", slow);
+    let is_out = |view: &Value| view["nodes"][0]["step"] == "smoke";
+    farm.rollout(is_out).unwrap();
+    let newer = |version: &str, app: App<'_>, more: &[&str], code: i32| {
+        let manifest = farm.write_app(app).unwrap();
+        let all = ["deploy", "-f", manifest.to_str().unwrap(), "--version", version, "--env", ENV];
+        run(&farm, &[&all[..], more].concat(), code)
+    };
+    newer("3.0.0", slow, &["--supersede", "--yes", "--detach"], 0);
+    let refused = newer("4.0.0", slow, &["--yes"], 1);
+    assert!(refused.contains("shop/prod/3"), "the newest is in the way: {refused}");
+    newer("4.0.0", slow, &["--supersede", "--yes"], 0);
+    all_run(&farm, "4.0.0", 5);
+    for (revision, state) in [(2, "aborted"), (3, "aborted"), (4, "completed")] {
+        let over = |view: &Value| !view["finished_at"].is_null();
+        let view = farm.wait(&format!("/api/v1/rollouts/shop/prod/{revision}"), over).unwrap();
+        assert_eq!(view["state"], state, "{view}");
+        assert!(view["evidence"]["least_in_traffic"].as_u64() >= Some(4), "{view}");
+    }
+}
+
 /// The cause is shown; failed nodes are tried again one by one, left out, or borne.
 #[test]
 fn what_an_operator_does_at_a_failure() {

@@ -11,11 +11,7 @@ pub fn violations(rollout: &Rollout) -> Vec<String> {
     let mut wrong = Vec::new();
     let spec = &rollout.spec;
     let updating = rollout.nodes().values().filter(|n| matches!(n.phase, Phase::Updating { .. }));
-    let taken_out = rollout
-        .nodes()
-        .values()
-        .filter(|node| matches!(node.phase, Phase::Updating { takes_out: true, .. }))
-        .count();
+    let taken_out = rollout.nodes().values().filter(|node| node.phase.takes_out()).count();
     let most = (1..=spec.batches.len().max(1))
         .map(|batch| spec.strategy.unavailable_limit(batch, spec.targets))
         .max()

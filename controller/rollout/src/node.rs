@@ -265,6 +265,11 @@ impl Phase {
         matches!(self, Self::Updating { .. } | Self::Monitoring { .. })
     }
 
+    /// Does its update take it out of traffic, or has it?
+    pub fn takes_out(&self) -> bool {
+        matches!(self, Self::Updating { takes_out: true, .. })
+    }
+
     /// Has this node nothing more to do, going forward?
     pub fn is_settled(&self) -> bool {
         matches!(self, Self::Done | Self::Failed { .. } | Self::Skipped { .. } | Self::RolledBack)

@@ -46,9 +46,7 @@ impl Turn<'_> {
     /// Admits and begins a rollout, or says why not. A refusal changes nothing.
     pub(super) fn start(&mut self, start: Start, who: &str) -> Answer {
         let found = find(self.state, &start)?;
-        if let Some(running) = self.state.running(&start.app, &start.env)
-            && !gives_way(running, start.supersede)
-        {
+        if let Some(running) = self.state.stays(&start) {
             let mut refused = in_the_way(&running.rollout);
             let all = [&[refused.hint][..], &found.plan.refusals].concat();
             refused.hint = all.join("; ");
@@ -81,11 +79,14 @@ impl Turn<'_> {
         Ok(json!({ "id": id.to_string() }))
     }
 
-    /// One rollout of an app in an environment at a time; the older one gives way when asked to.
+    /// One rollout of an app in an environment at a time; the older ones give way when asked to. One that gave way
+    /// before may still finish what is under way.
     fn make_way(&mut self, start: &Start) {
-        let Some(running) = self.state.running(&start.app, &start.env) else { return };
-        let id = running.rollout.spec.id.clone();
-        if rota_rollout::verbs::allow(&running.rollout, &Verb::Abort).is_ok() {
+        let open = self.state.open(&start.app, &start.env);
+        let can =
+            open.filter(|active| rota_rollout::verbs::allow(&active.rollout, &Verb::Abort).is_ok());
+        let ids: Vec<RolloutId> = can.map(|active| active.rollout.spec.id.clone()).collect();
+        for id in ids {
             let who = "a newer rollout".to_owned();
             self.step(&id, What::Asked { verb: Verb::Abort, who });
         }
@@ -191,9 +192,17 @@ struct Admitted {
     who: String,
 }
 
-/// A rollout that nobody asked for is not in the way of one that somebody asks for.
-fn gives_way(running: &Active, supersede: bool) -> bool {
-    supersede || running.record.by_itself
+impl State {
+    /// The rollout that stands in the way of a new one. One that nobody asked for is not in the way of one that
+    /// somebody asks for.
+    fn stays(&self, start: &Start) -> Option<&Active> {
+        let gives_way = |active: &Active| start.supersede || active.record.by_itself;
+        let open = self.rollouts.values().rev().filter(|active| {
+            let id = &active.rollout.spec.id;
+            id.app == start.app && id.env == start.env && !active.rollout.is_ended()
+        });
+        open.into_iter().find(|active| !gives_way(active))
+    }
 }
 
 fn in_the_way(running: &Rollout) -> ErrorView {

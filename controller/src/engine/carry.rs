@@ -146,7 +146,8 @@ impl Turn<'_> {
                 Change::Node(name, node) => {
                     let before = active.rollout.nodes().get(name);
                     if let Some(before) = before {
-                        if before.phase.is_running() != node.phase.is_running() {
+                        let seen = |phase: &Phase| (phase.is_running(), phase.takes_out());
+                        if seen(&before.phase) != seen(&node.phase) {
                             moved.push(name.clone());
                         }
                         phases.push((name.clone(), before.phase.clone(), node.phase.clone()));

@@ -68,10 +68,8 @@ impl State {
 
     /// Is the running rollout of the app about to take it out of traffic?
     fn leaves(&self, name: &NodeName, app: &AppName, env: &EnvName) -> bool {
-        let running = self.running(app, env).map(|active| active.rollout.nodes());
-        running
-            .and_then(|nodes| nodes.get(name))
-            .is_some_and(|node| node.is_out() && node.phase.is_running())
+        let mut nodes = self.open(app, env).filter_map(|active| active.rollout.nodes().get(name));
+        nodes.any(|node| node.is_out() && node.phase.is_running())
     }
 
     /// Names, and why each is out.

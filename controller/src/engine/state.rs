@@ -153,17 +153,25 @@ impl State {
         fleet.currents.last().map(|current| &current.release)
     }
 
-    /// The rollout of an app that runs in an environment.
-    pub fn running(&self, app: &AppName, env: &EnvName) -> Option<&Active> {
-        let first = RolloutId { app: app.clone(), env: env.clone(), revision: Revision(0) };
-        self.rollouts
-            .range(first..)
-            .take_while(|(id, _)| id.app == *app && id.env == *env)
-            .map(|(_, active)| active)
-            .find(|active| !active.rollout.is_ended())
+    /// The rollouts of an app in an environment that have not ended, oldest first: the newest, and those that give way
+    /// to it and finish what is under way.
+    pub fn open<'a>(
+        &'a self,
+        app: &'a AppName,
+        env: &'a EnvName,
+    ) -> impl DoubleEndedIterator<Item = &'a Active> {
+        let id = |revision| RolloutId { app: app.clone(), env: env.clone(), revision };
+        let all = self.rollouts.range(id(Revision(0))..=id(Revision(u64::MAX)));
+        all.map(|(_, active)| active).filter(|active| !active.rollout.is_ended())
     }
 
-    /// What a rollout of `app` (with this id, if it has one yet) may know of a node.
+    /// The rollout of an app that runs in an environment.
+    pub fn running<'a>(&'a self, app: &'a AppName, env: &'a EnvName) -> Option<&'a Active> {
+        self.open(app, env).next_back()
+    }
+
+    /// What a rollout of `app` (with this id, if it has one yet) may know of a node. Who is on his way out for another
+    /// rollout of the app is out, whatever was seen last: both share one capacity.
     pub fn observed(&self, name: &NodeName, app: &AppName, own: Option<&RolloutId>) -> Observed {
         let Some(agent) = self.node(name) else {
             return Observed {
@@ -177,12 +185,23 @@ impl State {
             online: agent.online,
             serving: match serving(&agent.record, app) {
                 // It is on its way out, whatever was seen last: nothing else may be taken out for it.
-                Serving::In if agent.record.drained => Serving::Out,
+                Serving::In if agent.record.drained || self.leaves_for_another(name, app, own) => {
+                    Serving::Out
+                }
                 serving => serving,
             },
             busy: self.is_busy(name, own),
             drained: agent.record.drained,
         }
+    }
+
+    /// Is a rollout of this app other than this one taking the node out of traffic?
+    fn leaves_for_another(&self, name: &NodeName, app: &AppName, own: Option<&RolloutId>) -> bool {
+        self.rollouts.iter().any(|(id, active)| {
+            Some(id) != own
+                && id.app == *app
+                && active.rollout.nodes().get(name).is_some_and(|node| node.phase.takes_out())
+        })
     }
 
     /// Is a rollout other than this one updating the node?

@@ -219,8 +219,7 @@ impl Turn<'_> {
             if earlier.find(|it| *it != current) == Some(Some(release)) {
                 return Some(format!("the way back in {env}"));
             }
-            let running = self.state.running(of, env);
-            if running.is_some_and(|active| {
+            if self.state.open(of, env).any(|active| {
                 active.rollout.spec.to == *release
                     || active.rollout.spec.from.as_ref() == Some(release)
             }) {

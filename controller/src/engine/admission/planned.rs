@@ -5,7 +5,7 @@ use rota_rollout::names::{NodeName, RolloutId};
 use rota_rollout::rollout::{Kind, Spec};
 use rota_rollout::strategy::{Deadline, OnFailure};
 
-use super::{Found, Start, find, gives_way, in_the_way, spec_of};
+use super::{Found, Start, find, in_the_way, spec_of};
 use crate::calendar::ahead;
 use crate::engine::Turn;
 use crate::engine::batch::Answer;
@@ -20,9 +20,7 @@ impl Turn<'_> {
     pub(in crate::engine) fn plan_only(&mut self, start: Start) -> Answer {
         let found = find(self.state, &start)?;
         let mut refusals = found.plan.refusals.clone();
-        if let Some(running) = self.state.running(&start.app, &start.env)
-            && !gives_way(running, start.supersede)
-        {
+        if let Some(running) = self.state.stays(&start) {
             let in_the_way = in_the_way(&running.rollout);
             refusals.insert(0, format!("{}: {}", in_the_way.message, in_the_way.hint));
         }
