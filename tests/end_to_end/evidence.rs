@@ -84,6 +84,39 @@ fn what_was_served_while_no_controller_looked_is_counted_too() {
     assert_eq!(load.stop().1, 0);
 }
 
+/// Sends a process a signal.
+fn signal(name: &str, pid: u32) {
+    let sent = std::process::Command::new("kill").args([name, &pid.to_string()]).status();
+    assert!(sent.unwrap().success(), "{name} {pid}");
+}
+
+/// The controller dies when all is done and the edge has not said its last word: the next one hears it.
+#[test]
+fn a_controller_that_dies_before_the_last_word_says_it_afterwards() {
+    let mut farm = Farm::start(1).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    begin(&farm, "1.1.0", App { strategy: "batch = 1\nmonitor = \"1s\"", ..FAST });
+    let monitored = |view: &Value| view["nodes"][0]["step"] == "monitor";
+    farm.rollout(monitored).unwrap();
+    signal("-STOP", farm.edge.pid());
+    let view = farm.rollout(|view| view["nodes"][0]["state"] == "done").unwrap();
+    assert_eq!((&view["state"], &view["finished_at"]), (&"rolling".into(), &Value::Null), "{view}");
+    farm.controller.kill().unwrap();
+    signal("-CONT", farm.edge.pid());
+    farm.restart_controller().unwrap();
+    let view = farm.rollout(|view| view["state"] == "completed").unwrap();
+    assert_eq!(view["evidence"]["unheard_edges"], Value::Array(Vec::new()), "{view}");
+    assert_eq!(told(&farm, "shop/prod/2"), view["evidence"]["text"].as_str().unwrap());
+    farm.controller.kill().unwrap();
+    farm.restart_controller().unwrap();
+    let events = farm.wait("/api/v1/events", Value::is_array).unwrap();
+    let lines = events.as_array().unwrap().iter().filter(|event| {
+        let text = event["text"].as_str().unwrap_or_default();
+        event["rollout"] == "shop/prod/2" && text.starts_with("took ")
+    });
+    assert_eq!(lines.count(), 1, "{events}");
+}
+
 #[test]
 fn a_node_that_was_left_for_inspection_is_out_until_it_is_back() {
     let farm = Farm::start(2).unwrap();

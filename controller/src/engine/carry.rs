@@ -191,7 +191,6 @@ impl Turn<'_> {
         fleet.paces.extend(learned);
         let excess = fleet.paces.len().saturating_sub(PACES_KEPT);
         fleet.paces.drain(..excess);
-        fleet.open.remove(&id.revision);
         *fleet.ended.entry(over.state.to_owned()).or_default() += 1;
         let was = fleet.currents.last().map(|current| current.release.clone());
         if over.current.is_some() && was.as_ref() != Some(&over.to) {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use rota_proto::agent::{Count, EdgeState, PoolState, to_agent};
 use rota_rollout::names::{NodeName, RolloutId, Span, Timestamp};
 
+use super::State;
 use super::carry::NewEvent;
 use super::records::{Counted, EvidenceRecord, keys};
 use super::state::{Active, AgentKey};
@@ -77,12 +78,7 @@ impl Turn<'_> {
     /// that is not connected yet, after a restart of this controller, is asked when it is ([`Turn::ask_again`]).
     pub(super) fn ask_to_count(&mut self, id: &RolloutId) -> BTreeSet<NodeName> {
         let Some(active) = self.state.rollouts.get(id) else { return BTreeSet::new() };
-        let pool = active.record.pool.as_deref();
-        let here = self.state.edges().filter(|(_, edge)| {
-            let serves = edge.record.pools.iter().any(|it| Some(it.pool.as_str()) == pool);
-            edge.record.env == id.env.as_str() && serves && edge.online
-        });
-        let edges: BTreeSet<NodeName> = here.map(|(name, _)| name.clone()).collect();
+        let edges = self.state.counting(active);
         for edge in &edges {
             self.ask_edge(edge, self.at.0);
         }
@@ -119,7 +115,8 @@ impl Turn<'_> {
     /// Nobody waits for ever for an edge that says nothing.
     pub(super) fn close_overdue(&mut self) {
         let at = self.at;
-        let late = |active: &Active| active.last_words.as_ref().is_some_and(|it| it.until <= at);
+        let over = |it: &LastWords| it.until <= at || it.edges.is_empty();
+        let late = |active: &Active| active.last_words.as_ref().is_some_and(over);
         let rollouts = self.state.rollouts.iter().filter(|(_, active)| late(active));
         let ids: Vec<RolloutId> = rollouts.map(|(id, _)| id.clone()).collect();
         for id in ids {
@@ -136,12 +133,39 @@ impl Turn<'_> {
         let written = self.batch.put(format!("{}evidence", keys::rollout(id)), &active.evidence);
         let view = crate::api::rollouts::closed(active);
         self.written(written);
+        if let Some(fleet) = self.state.fleets.get_mut(&(id.app.clone(), id.env.clone())) {
+            fleet.open.remove(&id.revision);
+            let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
+            self.written(written);
+        }
         self.event(NewEvent {
             app: Some(id.app.to_string()),
             env: Some(id.env.to_string()),
             rollout: Some(id.to_string()),
             ..NewEvent::new("rollout", crate::view::evidence_line(&view, self.at))
         });
+    }
+}
+
+impl State {
+    /// The edges that count what a rollout's pool serves, and are not known to be away.
+    fn counting(&self, active: &Active) -> BTreeSet<NodeName> {
+        let (env, pool) = (&active.rollout.spec.id.env, active.record.pool.as_deref());
+        let here = self.edges().filter(|(_, edge)| {
+            let serves = edge.record.pools.iter().any(|it| Some(it.pool.as_str()) == pool);
+            edge.record.env == env.as_str() && serves && edge.online
+        });
+        here.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl Active {
+    /// Its end may be stored and its evidence not closed, because the controller that saw it end is gone: then its
+    /// edges are asked when they are back.
+    pub(super) fn awaits_last_words(&mut self, state: &State, at: Timestamp) {
+        let (edges, until) = (state.counting(self), at.after(LAST_WORD_MAX));
+        let words = LastWords { number: at.0, edges, until };
+        self.last_words = self.rollout.is_ended().then_some(words);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rota_rollout::names::{AppName, EnvName, NodeName, Revision, RolloutId, Timestamp};
 use rota_rollout::node::Node;
-use rota_rollout::rollout::{Rollout, Stage};
+use rota_rollout::rollout::Rollout;
 
 use super::pace::Clock;
 use super::records::{
@@ -71,7 +71,8 @@ pub async fn state(store: &dyn Store, name: &str, at: Timestamp) -> Result<State
     for ((app, env), fleet) in state.fleets.clone() {
         for revision in fleet.open {
             let id = RolloutId { app: app.clone(), env: env.clone(), revision };
-            if let Some(active) = claim(store, &id, name, 0).await? {
+            if let Some(mut active) = claim(store, &id, name, 0).await? {
+                active.awaits_last_words(&state, at);
                 state.rollouts.insert(id, active);
             }
         }
@@ -107,7 +108,8 @@ async fn events(store: &dyn Store, state: &mut State) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Claims a rollout in a higher term, if it still runs. From then on every older owner is refused by the store.
+/// Claims a rollout in a higher term. From then on every older owner is refused by the store. One that is over is
+/// claimed too: its evidence may have to be closed.
 /// `newest`: the newest term that a node has accepted; ours will be higher.
 pub async fn claim(
     store: &dyn Store,
@@ -116,9 +118,6 @@ pub async fn claim(
     newest: u64,
 ) -> Result<Option<Active>, StoreError> {
     let Some(ended) = load_ended(store, id).await? else { return Ok(None) };
-    if let Stage::Ended { .. } = ended.rollout.head.stage {
-        return Ok(None);
-    }
     let key = format!("{}owner", keys::rollout(id));
     let entry = store.get(&key).await?;
     let (term, compare) = match &entry {

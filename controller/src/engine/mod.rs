@@ -238,10 +238,11 @@ impl Engine {
         let name = self.state.read().unwrap_or_else(PoisonError::into_inner).name.clone();
         let mut batch = Batch::default();
         match load::claim(self.store.as_ref(), &id, &name, newest).await {
-            Ok(Some(active)) => {
+            Ok(Some(mut active)) => {
                 let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-                state.rollouts.insert(id.clone(), active);
                 let (at, started) = (now(), self.started);
+                active.awaits_last_words(&state, at);
+                state.rollouts.insert(id.clone(), active);
                 let mut turn = Turn { state: &mut state, batch: &mut batch, at, started };
                 turn.resend_all(&id);
             }

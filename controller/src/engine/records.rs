@@ -129,7 +129,8 @@ pub struct FleetRecord {
     /// they are not moved by themselves.
     #[serde(default)]
     pub left: BTreeMap<NodeName, Revision>,
-    /// The rollouts that are not over. Several only while older ones give way to the newest.
+    /// The rollouts that are not over, or whose evidence is not closed. Several only while older ones give way to the
+    /// newest, or wait for their edges' last word.
     #[serde(default)]
     pub open: BTreeSet<Revision>,
     /// Of the rollouts up to this one only a line of the history is kept.

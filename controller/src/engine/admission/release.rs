@@ -5,7 +5,7 @@ use rota_rollout::rollout::Kind;
 
 use super::Start;
 use crate::engine::State;
-use crate::engine::records::{CURRENTS_KEPT, Current, FleetRecord, ReleaseRecord};
+use crate::engine::records::{CURRENTS_KEPT, Current, ReleaseRecord};
 use crate::errors::Sort;
 use crate::view::ErrorView;
 
@@ -97,7 +97,7 @@ fn undo_target(state: &State, start: &Start) -> Result<(Revision, Release), Erro
     let target = |current: &Current| (current.revision, current.release.clone());
     if let Some(revision) = start.to_revision {
         let found = currents.iter().find(|current| current.revision == revision);
-        return found.map(target).ok_or_else(|| never_current(start, fleet, revision));
+        return found.map(target).ok_or_else(|| never_current(state, start, revision));
     }
     let last = currents.last();
     // After a rollout that left some nodes elsewhere, the way back is to what is current.
@@ -120,14 +120,16 @@ fn undo_target(state: &State, start: &Start) -> Result<(Revision, Release), Erro
 }
 
 /// Why one cannot go back to this revision.
-fn never_current(start: &Start, fleet: Option<&FleetRecord>, revision: Revision) -> ErrorView {
+fn never_current(state: &State, start: &Start, revision: Revision) -> ErrorView {
     let Start { app, env, .. } = start;
+    let fleet = state.fleets.get(&(app.clone(), env.clone()));
     let history = format!("`rota rollout history {app} --env {env}` shows which did");
     let Some(fleet) = fleet.filter(|fleet| revision <= fleet.revision) else {
         let hint = format!("`rota rollout history {app} --env {env}` lists them");
         return Sort::Refused.error(format!("{app} has no revision {revision} in {env}"), hint);
     };
-    if fleet.open.contains(&revision) {
+    let running = state.running(app, env).map(|active| active.rollout.spec.id.revision);
+    if running == Some(revision) {
         let hint = format!("`rota rollout rollback {app}/{env}/{revision}` takes its nodes back");
         return Sort::Refused.error(format!("rollout {app}/{env}/{revision} still runs"), hint);
     }
