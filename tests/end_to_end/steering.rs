@@ -116,3 +116,35 @@ fn what_an_operator_does_at_a_failure() {
     run(&farm, &["rollout", "resume", "shop/prod"], 0);
     farm.rollout(|view| view["state"] == "partial").unwrap();
 }
+
+/// Every verb where it makes no sense: it is so already, or it is refused, with the reason and the right verb.
+#[test]
+fn verbs_that_make_no_sense_say_so() {
+    let farm = Farm::start(2).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let rows: [(&str, i32, &str); 18] = [
+        ("node undrain web-01", 0, "is undrained already"),
+        ("node drain web-01", 0, "leaves traffic"),
+        ("node drain web-01", 0, "is drained already"),
+        ("node undrain web-01", 0, "returns to traffic"),
+        ("node drain lb-01", 1, "rota edge ls"),
+        ("node drain web-09", 1, "rota node ls"),
+        ("node rm web-09", 1, "rota node ls"),
+        ("node converge web-09", 1, "rota node ls"),
+        ("env unfreeze prod", 1, "rota env ls"),
+        ("env window rm prod 1", 1, "rota env ls"),
+        ("release rm shop 1.0.0", 1, "current in prod"),
+        ("release rm shop 9.9.9", 1, "rota release ls shop"),
+        ("token rm nothing", 1, "rota token ls"),
+        ("controller undrain c1", 0, "in service already"),
+        ("controller drain c9", 1, "rota controller ls"),
+        ("rollout undo shop --env prod", 1, "rota rollout history shop --env prod"),
+        ("rollout pause shop/prod", 1, "rota rollout status shop/prod/1"),
+        ("rollout resume shop/prod/9", 1, "rota rollout history shop --env prod"),
+    ];
+    for (command, code, part) in rows {
+        let args: Vec<&str> = command.split(' ').collect();
+        let said = run(&farm, &args, code);
+        assert!(said.contains(part), "{command}: {part:?} is not in: {said}");
+    }
+}

@@ -17,7 +17,7 @@ use crate::view::{DriftView, StatusView};
 #[command(after_help = "Examples:\n  rota node converge web-03\n  \
     rota node converge web-03 web-04 -m \"after the new disk\"\n  \
     rota node converge\n  rota node converge --env prod --app shop --detach\n\n\
-    Each app gets a rollout that moves only these nodes, within the limits of its strategy.\n\
+    Each app gets a rollout that moves only these nodes, within the limits of its strategy. \
     Exit codes are those of `rota deploy`; 0 also when nothing has drifted.")]
 pub struct ConvergeArgs {
     /// Only these nodes; default: all that drifted

@@ -24,7 +24,7 @@ use crate::view::{PlanView, ReleaseView};
     rota deploy --version 1.1.0 --env prod -m \"faster search\"\n  \
     rota deploy -f shop/rota.toml --version 1.1.0 --env prod --detach\n  \
     rota deploy --version 1.1.1 --env prod --supersede --yes -o json\n\n\
-    Exit codes: 0 completed, 3 held, failed, aborted, paused or partial, 4 rolled back.\n\
+    Exit codes: 0 completed; 3 held, failed, aborted, paused or partial; 4 rolled back.\n\n\
     Ctrl-C detaches (130); it never stops a rollout.")]
 pub struct DeployArgs {
     #[command(flatten)]
@@ -108,7 +108,7 @@ pub fn check(desk: &Desk, args: &CheckArgs) -> Result<Exit, Failure> {
         artifact::look(path, &source.dir).map_err(|error| content::not_packed(&source, &error))?;
     }
     match desk.talk.format {
-        Format::Table => desk.talk.data(&checked::text(&source.manifest))?,
+        Format::Table => desk.talk.screen(&checked::text(&source.manifest))?,
         Format::Json => desk.talk.data(&checked::json(&source.manifest)?)?,
     }
     desk.talk.say(&format!("{} can be used", source.name));
@@ -157,7 +157,7 @@ pub async fn plan(desk: &Desk, args: PlanArgs) -> Result<Exit, Failure> {
     let mut plan: PlanView = talk::parse(&json)?;
     plan.files = files::different(desk, &app, &plan, content.as_ref()).await?;
     match desk.talk.format {
-        Format::Table => desk.talk.data(&render::plan(&plan, &desk.talk.page()))?,
+        Format::Table => desk.talk.screen(&render::plan(&plan, &desk.talk.page()))?,
         Format::Json => {
             let json = serde_json::to_string(&plan);
             let json = json.map_err(|error| Failure::internal("cannot print the plan", &error))?;

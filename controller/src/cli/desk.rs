@@ -103,7 +103,7 @@ impl Desk {
                 self.talk.data(&talk::pretty(&serde_json::Value::from(kept).to_string())?)?
             }
             Format::Table if shown.is_empty() => self.talk.say(list.nothing),
-            Format::Table => self.talk.data(&(list.draw)(&shown, &self.talk.page()))?,
+            Format::Table => self.talk.screen(&(list.draw)(&shown, &self.talk.page()))?,
         }
         Ok(Exit::Done)
     }

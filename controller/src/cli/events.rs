@@ -102,7 +102,7 @@ fn print(desk: &Desk, json: &str) -> Result<u64, Failure> {
     let events = talk::parse::<Events>(json)?.list();
     for event in &events {
         match desk.talk.format {
-            Format::Table => desk.talk.data(&render::event(event, &desk.talk.page()))?,
+            Format::Table => desk.talk.screen(&render::event(event, &desk.talk.page()))?,
             Format::Json => {
                 let line = serde_json::to_string(event)
                     .map_err(|error| Failure::internal("cannot print an event", &error))?;

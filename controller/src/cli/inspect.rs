@@ -66,7 +66,7 @@ pub async fn run(desk: &Desk, args: InspectArgs) -> Result<Exit, Failure> {
     let dossier = Dossier { view, traces: talk::parse(&traces)?, events: talk::parse(&events)? };
     match args.format {
         As::Html => desk.talk.data(&page::page(&dossier, talk::now()))?,
-        As::Text => desk.talk.data(&text::text(&dossier, &desk.talk.page()))?,
+        As::Text => desk.talk.screen(&text::text(&dossier, &desk.talk.page()))?,
     }
     Ok(Exit::Done)
 }

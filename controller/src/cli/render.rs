@@ -97,7 +97,8 @@ fn foreign(text: &str) -> Cell {
 }
 
 fn nodes(nodes: &[NodeView], page: &Page) -> String {
-    let mut table = Table::new(&["NAME", "ENV", "STATE", "SEEN", "AGENT", "ROLES", "RUNS"]);
+    let mut table = Table::new(&["NAME", "ENV", "STATE", "SEEN", "AGENT", "ROLES", "RUNS"])
+        .sparing(&["AGENT", "ROLES"]);
     for node in nodes {
         let runs: Vec<String> = node.apps.iter().map(app_in_words).collect();
         table.row([
@@ -300,7 +301,8 @@ fn tokens(tokens: &[TokenView], page: &Page) -> String {
 
 fn releases(releases: &[ReleaseView], page: &Page) -> String {
     let mut table =
-        Table::new(&["APP", "VERSION", "DIGEST", ">SIZE", "PUSHED", "BY", "CURRENT IN"]);
+        Table::new(&["APP", "VERSION", "DIGEST", ">SIZE", "PUSHED", "BY", "CURRENT IN"])
+            .sparing(&["BY", "PUSHED"]);
     for release in releases {
         table.row([
             Cell::from(release.app.as_str()),
@@ -348,12 +350,19 @@ pub fn event(event: &EventView, page: &Page) -> String {
 }
 
 fn audit(entries: &[AuditView], page: &Page) -> String {
-    let mut table = Table::new(&["AT", "WHO", "FROM", "DID", "TO", "RESULT", "WHY"]);
+    let mut table =
+        Table::new(&["AT", "WHO", "FROM", "DID", "TO", "RESULT", "WHY"]).sparing(&["FROM"]);
     for entry in entries {
         let tone = if entry.result == "done" { Tone::Plain } else { Tone::Warn };
+        let who = words::clean(&entry.who);
+        // Where there is little room: most are operators.
+        let who = match page.columns {
+            Some(_) => who.strip_prefix("operator ").unwrap_or(&who),
+            None => &who,
+        };
         table.row([
             Cell::from(words::date(&entry.at)),
-            Cell::from(words::clean(&entry.who)),
+            Cell::from(who),
             Cell::from(words::clean(&entry.peer)),
             Cell::from(words::clean(&entry.what)),
             Cell::from(words::clean(&entry.target)),

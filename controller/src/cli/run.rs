@@ -20,9 +20,9 @@ use crate::view::{RolloutView, StartedView, StatusView, TraceView};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rota run shop --env prod -- ./shop check\n  \
     rota run shop --on web-01 --timeout 30s -- ./shop cache clear\n  \
-    rota run shop --env prod --batch 1 -m \"new index\" -o json -- ./shop reindex --all\n\n\
-    It runs as the app's user, in the folder of the release that runs there, with the app's\n\
-    environment, at most once on each node. No node leaves traffic for it. The command is\n\
+    rota run shop --env prod --batch 1 -m \"new index\" -- ./shop reindex --all\n\n\
+    It runs as the app's user, in the folder of the release that runs there, with the app's \
+    environment, at most once on each node. No node leaves traffic for it. The command is \
     written into the audit log: put no secrets on its command line.\n\n\
     Exit codes: 0 it succeeded on all nodes, 3 not. Ctrl-C detaches (130); it never stops a run.")]
 pub struct RunArgs {

@@ -105,6 +105,11 @@ fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
             writeln!(text, "{}: glass broken by {}", rollout.id, words::clean(by))
                 .expect("strings take everything");
         }
+        let shortened = |why: &str| !text.contains(words::clean(why).as_str());
+        if let Some(hold) = rollout.hold.as_ref().filter(|hold| shortened(&hold.text)) {
+            writeln!(text, "{} waits: {}", rollout.id, words::clean(&hold.text))
+                .expect("strings take everything");
+        }
         if let Some(hold) = rollout.hold.as_ref().filter(|hold| !hold.hint.is_empty()) {
             writeln!(text, "hint: {}: {}", rollout.id, words::clean(&hold.hint))
                 .expect("strings take everything");

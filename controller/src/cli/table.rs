@@ -129,6 +129,17 @@ pub fn wrap(line: &str, columns: usize) -> String {
     text
 }
 
+/// A screen of which no line is broken in the middle of a word. What apps printed stays as it is.
+pub fn fitted(text: &str, columns: Option<usize>) -> String {
+    let Some(columns) = columns else { return text.to_owned() };
+    let fits = |line: &&str| width(line) <= columns || line.trim_start().starts_with('|');
+    let lines = text.split('\n').map(|line| match fits(&line) {
+        true => line.to_owned(),
+        false => wrap(line, columns),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// One word or phrase of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
@@ -185,14 +196,25 @@ pub struct Table {
     right: Vec<usize>,
     rows: Vec<Vec<Cell>>,
     indent: usize,
+    /// Columns that a small terminal can do without.
+    spare: Vec<&'static str>,
 }
+
+/// The last column mostly says why: before it has less room than this, spare columns are left out.
+const LAST_MIN: usize = 24;
 
 impl Table {
     /// A table with these headings; a heading that begins with `>` is aligned to the right.
     pub fn new(heads: &[&'static str]) -> Self {
         let right = (0..heads.len()).filter(|at| heads[*at].starts_with('>')).collect();
         let heads = heads.iter().map(|head| head.trim_start_matches('>')).collect();
-        Self { heads, right, rows: Vec::new(), indent: 0 }
+        Self { heads, right, rows: Vec::new(), indent: 0, spare: Vec::new() }
+    }
+
+    /// The same, without these columns where there is no room for them; the first goes first.
+    pub fn sparing(mut self, heads: &[&'static str]) -> Self {
+        self.spare = heads.to_vec();
+        self
     }
 
     /// The same, moved to the right.
@@ -216,12 +238,10 @@ impl Table {
     /// widest ones; where even that is too wide, each row becomes a few lines. In a pipe nothing is shortened, each
     /// row stays one line, and columns are aligned up to a width of [`PADDED_MAX`].
     pub fn text(&self, ink: Ink, terminal: Option<usize>) -> String {
-        let natural: Vec<usize> = (0..self.heads.len())
-            .map(|at| {
-                let cells = self.rows.iter().map(|row| width(&row[at].text));
-                cells.chain([width(self.heads[at])]).max().unwrap_or(0)
-            })
-            .collect();
+        let natural = self.natural();
+        if let Some(smaller) = terminal.and_then(|columns| self.without_spare(&natural, columns)) {
+            return smaller.text(ink, terminal);
+        }
         let widths = match terminal {
             None => natural.into_iter().map(|width| width.min(PADDED_MAX)).collect(),
             Some(columns) => match self.shrunk(natural, columns) {
@@ -236,6 +256,36 @@ impl Table {
             text.push('\n');
         }
         text
+    }
+
+    /// As wide as what is in them.
+    fn natural(&self) -> Vec<usize> {
+        let widest = |at: usize| {
+            let cells = self.rows.iter().map(|row| width(&row[at].text));
+            cells.chain([width(self.heads[at])]).max().unwrap_or(0)
+        };
+        (0..self.heads.len()).map(widest).collect()
+    }
+
+    /// The table without its next spare column, where that makes room.
+    fn without_spare(&self, natural: &[usize], columns: usize) -> Option<Self> {
+        let (next, rest) = self.spare.split_first()?;
+        let (last, others) = natural.split_last()?;
+        let needed = others.iter().map(|width| width + 2).sum::<usize>() + (*last).min(LAST_MIN);
+        if self.indent + needed <= columns {
+            return None;
+        }
+        let mut table = Self { spare: rest.to_vec(), ..self.clone() };
+        let at = self.heads.iter().position(|head| head == next)?;
+        table.heads.remove(at);
+        table.right = self
+            .right
+            .iter()
+            .filter(|it| **it != at)
+            .map(|it| it - usize::from(*it > at))
+            .collect();
+        table.rows.iter_mut().for_each(|row| drop(row.remove(at)));
+        Some(table)
     }
 
     /// Widths that fit; `None` where nothing readable would be left.
@@ -334,6 +384,27 @@ db-1    1200
         let text = table.text(Ink::Plain, None);
         assert!(text.contains(&format!("web-02  {long}  cleaned\n")), "{text}");
         assert!(text.lines().take(3).all(|line| line.len() < 80), "{text}");
+    }
+
+    #[test]
+    fn a_small_terminal_does_without_what_it_can_spare() {
+        let table = table().sparing(&["SIZE"]);
+        let expected = "\
+NAME    WHY
+web-01  a long story about...
+db-1
+";
+        assert_eq!(table.text(Ink::Plain, Some(30)), expected);
+        assert!(table.text(Ink::Plain, Some(40)).contains("SIZE"));
+        assert!(table.text(Ink::Plain, None).contains("SIZE"));
+    }
+
+    #[test]
+    fn screens_are_broken_between_words_and_output_is_not() {
+        let text = "a hint that is long\n  | what an app has printed\n";
+        let fits = "a hint\n  that is\n  long\n  | what an app has printed\n";
+        assert_eq!(fitted(text, Some(10)), fits);
+        assert_eq!(fitted(text, None), text);
     }
 
     #[test]

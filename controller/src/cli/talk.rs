@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::Global;
 use super::outcome::{Exit, Failure};
-use super::table::{Ink, Tone, wrap};
+use super::table::{Ink, Tone, fitted, wrap};
 
 /// A terminal that does not say its size, or says nonsense, is taken for this wide.
 const COLUMNS_DEFAULT: usize = 80;
@@ -105,8 +105,13 @@ impl Talk {
     ) -> Result<(), Failure> {
         match self.format {
             Format::Json => self.data(&pretty(json)?),
-            Format::Table => self.data(&draw(&parse(json)?, &self.page())),
+            Format::Table => self.screen(&draw(&parse(json)?, &self.page())),
         }
+    }
+
+    /// Prints what was drawn for people; on a terminal no word is broken.
+    pub fn screen(&self, text: &str) -> Result<(), Failure> {
+        self.data(&fitted(text, self.page().columns))
     }
 
     /// Says what goes on. Silent with `-q`, and with `-o json` unless a person is watching, so

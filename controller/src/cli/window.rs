@@ -95,7 +95,7 @@ async fn ls(desk: &Desk, env: &EnvName) -> Result<Exit, Failure> {
         }
         Format::Table if found.windows.is_empty() => desk.talk.say(WINDOWS.nothing),
         Format::Table => {
-            desk.talk.data(&(WINDOWS.draw)(&found.windows, &desk.talk.page()))?;
+            desk.talk.screen(&(WINDOWS.draw)(&found.windows, &desk.talk.page()))?;
             desk.talk.say(&format!("{env} {}", standing(&found, &desk.talk.page())));
         }
     }

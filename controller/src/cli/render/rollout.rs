@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use rota_rollout::names::Span;
 
 use super::{facts, folded, foreign, listing};
-use crate::cli::table::{Cell, Table, state_words, tone_of};
+use crate::cli::table::{Cell, Table, fit_name, state_words, tone_of};
 use crate::cli::talk::Page;
 use crate::cli::{ending, watch, words};
 use crate::view::{HistoryEntry, NodeProgress, RolloutView};
@@ -15,7 +15,8 @@ const NODES_LISTED_MIN: usize = 24;
 
 /// The table of `rota rollout ls` and `rota status`.
 pub fn rollouts(rollouts: &[RolloutView], page: &Page) -> String {
-    let mut table = Table::new(&["ID", "RELEASE", "STATE", ">NODES", "STARTED", "WHY"]);
+    let mut table =
+        Table::new(&["ID", "RELEASE", "STATE", ">NODES", "STARTED", "WHY"]).sparing(&["STARTED"]);
     for rollout in rollouts {
         let why = why(rollout);
         table.row([
@@ -49,7 +50,8 @@ pub fn movement(rollout: &RolloutView) -> String {
 
 /// `rota rollout history`.
 pub(super) fn history(entries: &[HistoryEntry], page: &Page) -> String {
-    let mut table = Table::new(&[">REV", "RELEASE", "STATE", "STARTED", "TOOK", "BY", "WHY"]);
+    let mut table = Table::new(&[">REV", "RELEASE", "STATE", "STARTED", "TOOK", "BY", "WHY"])
+        .sparing(&["TOOK", "BY"]);
     for entry in entries {
         let end = entry.finished_at.as_deref().and_then(words::moment);
         let took = end.zip(words::moment(&entry.started_at));
@@ -90,7 +92,19 @@ pub fn rollout(rollout: &RolloutView, page: &Page) -> String {
     text.push('\n');
     text.push_str(&progress(rollout, page));
     for node in ending::failed(rollout) {
-        text.push_str(&output(node, &ending::output_tail(node)));
+        let cause = words::clean(node.error.as_deref().unwrap_or_default());
+        let printed = output(node, &ending::output_tail(node));
+        // Whole, where the table had to shorten it.
+        match text.contains(&cause) {
+            true => text.push_str(&printed),
+            false => {
+                let columns = page.columns.unwrap_or(usize::MAX).saturating_sub(2);
+                let named = format!("{}: {cause}", fit_name(&node.name, columns));
+                let lines = folded(&named, Some(columns)).join("\n  ");
+                writeln!(text, "\n{lines}").expect("strings take everything");
+                text.push_str(printed.trim_start_matches('\n'));
+            }
+        }
     }
     text.push_str(&evidence(rollout, page));
     text
@@ -106,7 +120,8 @@ fn evidence(view: &RolloutView, page: &Page) -> String {
 /// The table of the nodes.
 fn progress(rollout: &RolloutView, page: &Page) -> String {
     let mut table =
-        Table::new(&["NODE", "STATE", "STEP", "RELEASE", ">IN FLIGHT", ">OUT OF TRAFFIC", "NOTE"]);
+        Table::new(&["NODE", "STATE", "STEP", "RELEASE", ">IN FLIGHT", ">OUT OF TRAFFIC", "NOTE"])
+            .sparing(&["IN FLIGHT", "STEP", "RELEASE"]);
     // On a terminal, those that somebody may want to see come first, and the rest is counted.
     let mut nodes: Vec<&NodeProgress> = rollout.nodes.iter().collect();
     let listed = page.rows.map_or(usize::MAX, |rows| rows.max(NODES_LISTED_MIN));
