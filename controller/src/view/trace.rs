@@ -58,6 +58,19 @@ pub struct PrintedView {
     pub bytes: u64,
 }
 
+impl PrintedView {
+    /// What it was that printed, and how much of the beginning is not kept.
+    pub fn headline(&self) -> String {
+        let what = crate::words::clean(&self.what);
+        match self.bytes.saturating_sub(self.output.len() as u64) {
+            0 => format!("{what} printed"),
+            dropped => {
+                format!("{what} printed, after {} that are not kept", crate::words::bytes(dropped))
+            }
+        }
+    }
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

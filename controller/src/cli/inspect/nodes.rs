@@ -119,8 +119,8 @@ fn attempt(trace: &TraceView) -> String {
     for printed in &trace.outputs {
         write!(
             html,
-            "<p class=\"dim\">{} printed</p><pre>{}</pre>",
-            escape(&words::clean(&printed.what)),
+            "<p class=\"dim\">{}</p><pre>{}</pre>",
+            escape(&printed.headline()),
             lines(&printed.output)
         )
         .expect("strings take everything");

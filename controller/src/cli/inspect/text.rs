@@ -85,8 +85,7 @@ fn paragraph(node: &NodeProgress, trace: &TraceView) -> String {
         fact("error", &words::clean(error));
     }
     for printed in &trace.outputs {
-        writeln!(text, "  {} printed:", words::clean(&printed.what))
-            .expect("strings take everything");
+        writeln!(text, "  {}:", printed.headline()).expect("strings take everything");
         let lines: Vec<&str> = printed.output.lines().collect();
         let left_out = lines.len().saturating_sub(LINES_MAX);
         if left_out > 0 {
