@@ -48,8 +48,8 @@ pub enum Work {
     Once(Box<Once>),
     /// Run an operator's command beside the app.
     Run(Box<Command>),
-    /// The rollout is over: stop watching, and keep only these digests besides the current
-    /// release and its predecessor.
+    /// The rollout is over: stop watching, and keep only these releases, by the names of their folders
+    /// (or their digests), besides the current one and its predecessor.
     Settle { keep: Vec<String> },
 }
 

@@ -85,7 +85,7 @@ struct Slot {
     watched: Option<(u64, JoinHandle<()>)>,
     /// Tokens that turned unhealthy after they were healthy.
     unwell: BTreeSet<u64>,
-    /// Digests that a finished rollout said to keep.
+    /// What a finished rollout said to keep: names of folders, or digests.
     keep: Vec<String>,
     /// What was last fetched ahead of its update.
     prepared: Option<Spec>,

@@ -25,6 +25,7 @@ fn setup(data: &Path, seeds: &[String]) -> Setup {
     Setup {
         data: data.to_owned(),
         seeds: seeds.to_vec(),
+        token: None,
         env: "test".to_owned(),
         roles: vec!["web".to_owned()],
         labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
@@ -60,7 +61,7 @@ fn settle_order(rollout: &str, keep: &[&str]) -> to_agent::Message {
         term: 3,
         rollout: rollout.to_owned(),
         attempt: 2,
-        work: Some(Work::Settle(Settle { keep })),
+        work: Some(Work::Settle(Settle { keep, releases: Vec::new() })),
     })
 }
 

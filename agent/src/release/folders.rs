@@ -137,7 +137,8 @@ impl Releases {
         let current = self.current_now(app)?.map(|it| it.folder);
         let mut gone = Vec::new();
         for Installed { folder, spec } in self.installed_now(app)? {
-            if !keep.contains(&spec.digest) && current.as_ref() != Some(&folder) {
+            let kept = keep.contains(&spec.folder()) || keep.contains(&spec.digest);
+            if !kept && current.as_ref() != Some(&folder) {
                 remove_release(&folder)?;
                 gone.push(spec.version);
             }

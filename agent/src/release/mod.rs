@@ -135,8 +135,8 @@ impl Releases {
         self.blocking(|releases| folders::names(&releases.root.join("apps"))).await
     }
 
-    /// Removes every release of the app that is not in `keep` and not current; says which versions
-    /// went.
+    /// Removes every release of the app that is not current, and that `keep` names neither by its folder nor by its
+    /// digest; says which versions went.
     pub async fn prune(&self, app: &str, keep: &[String]) -> Result<Vec<String>, ReleaseError> {
         let (app, keep) = (app.to_owned(), keep.to_vec());
         self.blocking(move |releases| releases.prune_now(&app, &keep)).await

@@ -548,6 +548,11 @@ async fn pruning_keeps_what_is_named_and_what_is_current() {
     let left = node.releases.installed("shop").await.expect("lists");
     let versions: Vec<_> = left.iter().map(|it| it.spec.version.as_str()).collect();
     assert_eq!(versions, ["2.0.0", "4.0.0"]);
+    // Versions of one artifact are told apart.
+    let same = node.install("4.0.1", &archive(&[file("a", "4.0.0")])).await;
+    assert_eq!(same.digest, specs[3].digest);
+    let gone = node.releases.prune("shop", &[same.folder()]).await.expect("prunes");
+    assert_eq!(gone, ["4.0.0"]);
     assert_eq!(node.releases.apps().await.expect("lists"), ["shop"]);
     assert_eq!(node.releases.prune("other", &[]).await.expect("nothing there"), [""; 0]);
 }

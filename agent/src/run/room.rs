@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::{Loop, Slot};
+use crate::spec::Spec;
 
 impl Loop {
     /// Removes releases and downloads that nothing returns to. While something is being fetched it does nothing: the
@@ -13,7 +14,7 @@ impl Loop {
         let Some(slot) = self.slots.get(app) else { return };
         let Ok(alone) = Arc::clone(&self.means.fetching).try_lock_owned() else { return };
         let mut keep = slot.keep.clone();
-        keep.extend(slot.in_use().map(|spec| spec.digest.clone()));
+        keep.extend(slot.in_use().map(Spec::folder));
         let downloads: Vec<String> =
             self.slots.values().flat_map(Slot::in_use).map(|spec| spec.digest.clone()).collect();
         let (releases, app) = (self.means.releases.clone(), app.to_owned());

@@ -24,6 +24,9 @@ pub struct Update {
     pub old: Option<Spec>,
     /// Where it belonged. What a failed update left out is never put into traffic again, only ended.
     pub side: Side,
+    /// Which member of the pool it was: what starts alone takes its place.
+    #[serde(default)]
+    pub label: String,
     /// The proven release that a restore puts back; `None`: there is none.
     pub back: Option<Spec>,
     /// What is true of both instances now.
@@ -91,6 +94,7 @@ impl Machine {
     /// Begins an update from what runs now.
     pub(crate) fn begin(&mut self, order: UpdateOrder) {
         let current = self.app.current.take();
+        let label = current.as_ref().map_or("", Settled::member).to_owned();
         let (old, instance, side) = match current {
             Some(settled) => (Some(settled.spec), settled.instance, settled.side),
             None => (None, None, Side::In),
@@ -108,6 +112,7 @@ impl Machine {
             order,
             old,
             side,
+            label,
             back,
             facts,
             phase: Phase::Forward(Fetch),
@@ -285,14 +290,12 @@ impl Machine {
     }
 }
 
-/// The instance beside the old one has the other label; alone, it takes over the old one's.
+/// The instance beside the old one has the other label; alone, it takes over the old one's, which has ended by then.
 fn new_label(update: &Update) -> String {
-    let old = update.facts.old.as_ref().map_or("", |old| old.label.as_str());
-    let beside = update.is_beside() && update.facts.old.is_some();
-    match (beside, old) {
-        (true, SECOND) | (false, "") => String::new(),
+    match (update.is_beside() && update.facts.old.is_some(), update.label.as_str()) {
+        (true, SECOND) => String::new(),
         (true, _) => SECOND.to_owned(),
-        (false, other) => other.to_owned(),
+        (false, same) => same.to_owned(),
     }
 }
 

@@ -65,9 +65,7 @@ impl Machine {
             Mend::OldRejoin | Mend::OldJoin => update.facts.old_in = true,
             Mend::NewLeave => update.facts.new_in = false,
             Mend::OldStart => {
-                let label =
-                    update.facts.new.as_ref().map(|new| new.label.clone()).unwrap_or_default();
-                let fresh = Instance { label, token: counter + 1, port: 0 };
+                let fresh = Instance { label: update.label.clone(), token: counter + 1, port: 0 };
                 update.facts.old.get_or_insert(fresh);
                 (update.old, update.side) = (update.back.clone(), Side::In);
             }
@@ -185,6 +183,9 @@ impl Machine {
         } else {
             update.old.map(|spec| Settled::new(spec, old, side))
         };
+        if let Some(settled) = &mut self.app.current {
+            settled.label.clone_from(&update.label); // counts while nothing runs
+        }
         let release = self.app.current.as_ref().map(|settled| settled.spec.version.clone());
         let measured = update.measured;
         let failed = Failed { failure, left, restore_error, measured, release };
@@ -268,8 +269,10 @@ fn mend_job(update: &Update, mend: Mend) -> Option<Job> {
         Mend::OldRejoin | Mend::OldJoin => old.map(|(spec, instance)| Job::Join { spec, instance }),
         Mend::NewLeave => new.map(|instance| Job::Drain { spec, instance, must: true }),
         Mend::NewStop => {
-            let forget = update.is_beside() && facts.old.is_some();
-            new.map(|instance| Job::Stop { spec, instance, forget })
+            new.map(|instance| {
+                let forget = instance.label != update.label; // it was beside
+                Job::Stop { spec, instance, forget }
+            })
         }
         Mend::SwapBack => Some(Job::Swap(update.back.clone())),
         Mend::OldStart => old.map(|(spec, instance)| Job::Start {

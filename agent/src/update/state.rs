@@ -61,6 +61,11 @@ impl Settled {
         Self { spec, instance, label: String::new(), side }
     }
 
+    /// Which member of the pool it is, or was while it ran.
+    pub(crate) fn member(&self) -> &str {
+        self.instance.as_ref().map_or(&self.label, |instance| &instance.label)
+    }
+
     /// Its process is gone.
     pub(crate) fn lose_instance(&mut self) {
         if let Some(instance) = self.instance.take() {

@@ -284,6 +284,25 @@ fn start_first() {
     assert!(node.said().ends_with("start 1.2.0 as 12"), "the labels take turns");
 }
 
+/// What starts alone takes the place of what was there, so that no member stays in the pool that nobody is.
+#[test]
+fn a_member_keeps_its_label_where_nothing_starts_beside_it() {
+    let mut node = Node::serving();
+    node.ordered(|order| order.start_first = true).ok(9);
+    assert_eq!(node.rests(), "1.1.0 as 3b In, before it 1.0.0");
+    let next = |order: &mut UpdateOrder| {
+        (order.attempt, order.spec) = (2, release("1.2.0", false, false));
+    };
+    node.ordered(next).ok(8);
+    assert!(node.rests().starts_with("1.2.0 as 15b In"), "{}", node.rests());
+    // So does what a restore puts back.
+    let next = |order: &mut UpdateOrder| {
+        (order.attempt, order.spec) = (3, release("1.3.0", false, false));
+    };
+    node.ordered(next).ok(5).fails("no").ok(6);
+    assert!(node.rests().contains("b In"), "{}", node.rests());
+}
+
 #[test]
 fn hooks_run_forward_and_not_back() {
     let mut node = Node::serving();

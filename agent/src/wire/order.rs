@@ -54,7 +54,10 @@ pub fn order(order: proto::Order, default: Driver) -> Result<Order, BadField> {
         Wire::Settle(settle) => {
             let (at, at_keep) = (at.field("settle"), "keep");
             let at = at.field(at_keep);
-            Work::Settle { keep: list(&at, settle.keep, |at, digest| at.digest(digest))? }
+            let digests = list(&at, settle.keep, |at, digest| at.digest(digest))?;
+            // They are only compared with what is here.
+            let keep = if settle.releases.is_empty() { digests } else { settle.releases };
+            Work::Settle { keep }
         }
     };
     Ok(Order { term: order.term, rollout, attempt: order.attempt, work })

@@ -180,12 +180,17 @@ fn what_is_wrong_around_it_is_refused_by_name() {
         (order(Wire::Prepare(proto::Prepare { release: None })), "prepare.release"),
         (once(vec![], 1000), "once.command"),
         (once(vec!["./migrate".into()], 0), "once.timeout_ms"),
-        (order(Wire::Settle(proto::Settle { keep: vec!["x".into()] })), "settle.keep"),
+        (order(Wire::Settle(settle(&["x"]))), "settle.keep"),
     ];
     for (order, field) in rows {
         let error = super::order(order, Driver::Exec).expect_err(field);
         assert_eq!(error.field, field, "{error}");
     }
+}
+
+fn settle(digests: &[&str]) -> proto::Settle {
+    let keep = digests.iter().map(|digest| (*digest).to_owned()).collect();
+    proto::Settle { keep, releases: Vec::new() }
 }
 
 #[test]
@@ -197,10 +202,7 @@ fn a_settled_rollout_has_no_attempt() {
 
 #[test]
 fn a_refusal_is_a_report_that_names_the_field() {
-    let error = super::order(order(Wire::Settle(proto::Settle { keep: vec!["x".into()] })), {
-        Driver::Exec
-    })
-    .unwrap_err();
+    let error = super::order(order(Wire::Settle(settle(&["x"]))), Driver::Exec).unwrap_err();
     let report = super::refusal("shop/prod/14", 2, &error, 7);
     assert_eq!((report.seq, report.rollout.as_str(), report.attempt), (0, "shop/prod/14", 2));
     let Some(proto::report::What::Failed(failed)) = report.what else { panic!("not a failure") };

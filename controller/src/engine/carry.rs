@@ -284,7 +284,7 @@ impl Turn<'_> {
                 let once = proto::Once { release: Some(wire), command, timeout_ms };
                 Ok((attempt.0, Work::Once(once)))
             }
-            Order::Settle { .. } => Ok((0, Work::Settle(proto::Settle { keep: self.keep(id) }))),
+            Order::Settle { .. } => Ok((0, Work::Settle(self.keep(id)))),
             Order::WakeAt(_) => Err("a wake-up is for nobody".to_owned()),
         }
     }
@@ -332,11 +332,15 @@ impl Turn<'_> {
     }
 
     /// Releases that nodes keep beside the current one and its predecessor.
-    fn keep(&self, id: &RolloutId) -> Vec<String> {
+    fn keep(&self, id: &RolloutId) -> proto::Settle {
         let key = (id.app.clone(), id.env.clone());
         let currents = self.state.fleets.get(&key).map(|fleet| fleet.currents.as_slice());
         let newest = currents.unwrap_or_default().iter().rev().take(3);
-        newest.map(|current| current.release.digest.to_string()).collect()
+        let name = |release: &Release| format!("{}-{}", release.version, release.digest.short());
+        proto::Settle {
+            keep: newest.clone().map(|current| current.release.digest.to_string()).collect(),
+            releases: newest.map(|current| name(&current.release)).collect(),
+        }
     }
 
     /// A node has accepted a newer term than ours: an old state was restored here. We claim a newer one still.
