@@ -192,6 +192,7 @@ fn setup(
     link::Setup {
         data: config.data.clone(),
         seeds: config.controllers.clone(),
+        token: config.token.clone(),
         env: config.env.clone(),
         roles: config.roles.clone(),
         labels: config.labels.clone(),

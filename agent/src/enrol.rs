@@ -17,6 +17,9 @@ use crate::config::Config;
 use crate::dial::{NoConnection, dial};
 use crate::own::{Own, OwnError};
 
+/// With these words a controller turns away who shows a certificate that counts no more.
+pub const REVOKED: &str = "was revoked";
+
 /// Why this host has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
@@ -93,17 +96,32 @@ pub async fn identity(config: &Config) -> Result<Own, EnrolError> {
         return Err(EnrolError::NoToken { place, word, name });
     };
     let token = Token::parse_for(text, kind)?;
-    let files = join(config, &token, &wanted).await?;
+    let files = join(&config.controllers, &token, &wanted).await?;
     let own = Own::new(&files)?;
     files.save(&place)?;
     info!("joined as {wanted}; the token is no longer needed");
     Ok(own)
 }
 
+/// A new certificate for who was removed and is invited again; everything else of it stays as it is.
+pub async fn again(
+    data: &Path,
+    controllers: &[String],
+    token: &str,
+    own: &Own,
+) -> Result<(), EnrolError> {
+    let token = Token::parse_for(token, own.identity().kind())?;
+    let files = join(controllers, &token, own.identity()).await?;
+    // Kept before it is used.
+    files.save(&place(data))?;
+    own.renewed(&files)?;
+    Ok(())
+}
+
 /// Asks the controllers in turn, until one answers. While none is there we wait: at a first
 /// start of a whole site, agents are often up before their controllers.
 async fn join(
-    config: &Config,
+    controllers: &[String],
     token: &Token,
     wanted: &Identity,
 ) -> Result<IdentityFiles, EnrolError> {
@@ -118,7 +136,7 @@ async fn join(
     loop {
         let mut not_ours = None;
         let mut worth_waiting = false;
-        for address in &config.controllers {
+        for address in controllers {
             match ask(address, token, &request).await {
                 Ok(reply) => {
                     let ca = reply.ca_pem;

@@ -4,6 +4,7 @@
 //! is state, not messages: the reports that wait for an acknowledgement, the inventory, the pools.
 //! Each session sends what its controller has not heard yet, and all of it again after a break.
 
+mod again;
 mod book;
 mod ended;
 mod fetch;
@@ -65,6 +66,8 @@ pub struct Setup {
     pub data: PathBuf,
     /// Controllers from the settings.
     pub seeds: Vec<String>,
+    /// The token it was started with: who was removed before joins again by it.
+    pub token: Option<String>,
     /// The environment.
     pub env: String,
     /// What this node is for.
@@ -135,6 +138,8 @@ struct Shared {
     seen: Mutex<BTreeMap<String, Seen>>,
     /// Which address holds the session with a controller, by the controller's name.
     claims: watch::Sender<BTreeMap<String, String>>,
+    /// The token, until it was tried or a controller welcomed this agent without it.
+    invited: tokio::sync::Mutex<Option<String>>,
     stop: watch::Sender<bool>,
 }
 
@@ -144,8 +149,10 @@ pub fn start(setup: Setup, own: Arc<Own>) -> (Link, mpsc::Receiver<Event>) {
     let (refusals, refused) = mpsc::channel(REFUSALS_MAX);
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
     let targets = book::targets(&setup.seeds, &book::load(&setup.data));
+    let invited = tokio::sync::Mutex::new(setup.token.clone());
     let shared = Arc::new(Shared {
         setup,
+        invited,
         own,
         events,
         waiting: watch::Sender::new(Waiting::default()),

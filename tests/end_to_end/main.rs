@@ -8,6 +8,7 @@ mod completions;
 mod crashes;
 mod evidence;
 mod failures;
+mod leftovers;
 mod messages;
 mod nodes;
 mod operators;

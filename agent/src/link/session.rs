@@ -16,6 +16,7 @@ use super::printed::Teller;
 use super::{Event, Seen, SeenState, Shared};
 use crate::backoff::{Backoff, SPREAD, chance};
 use crate::dial::dial;
+use crate::enrol;
 use crate::report::{Happening, Piece};
 use crate::traffic::Refusal;
 use crate::wire;
@@ -49,6 +50,7 @@ pub(super) async fn keep(shared: Arc<Shared>, address: String) {
     let mut last_error = String::new();
     shared.note(&address, None, SeenState::Down, None);
     while shared.targets.borrow().contains(&address) && !*shared.stop.borrow() {
+        let serial = shared.own.leaf().serial;
         let mut session = Session::new(&shared, &address);
         let ended = tokio::select! {
             ended = Box::pin(session.run()) => ended,
@@ -56,7 +58,14 @@ pub(super) async fn keep(shared: Arc<Shared>, address: String) {
         };
         let spread = session.spread;
         let lived = session.close().await;
-        let error = ended.to_string();
+        let mut error = ended.to_string();
+        if error.contains(enrol::REVOKED) {
+            error.push_str("; it was removed: start it with a new `--token` to join again");
+            tokio::select! {
+                joined = shared.join_again(&serial) => if joined { continue },
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
         // One line for a change, not one for every try.
         if lived || last_error != error {
             warn!(address, "no session with the controller: {error}");
@@ -252,6 +261,8 @@ impl<'a> Session<'a> {
     async fn begin(&self, name: &str, welcome: proto::Welcome) {
         info!(controller = name, address = self.address, "session");
         self.shared.note(self.address, Some(name), SeenState::Up, None);
+        // Who is removed from now on stays out until somebody starts it again with a token.
+        *self.shared.invited.lock().await = None;
         let off = Duration::from_millis(now_ms().abs_diff(welcome.now_ms));
         if off > CLOCK_OFF {
             warn!("this host's clock and that of {name} differ by {} s", off.as_secs());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rota_proto::agent::PoolState;
-use rota_rollout::names::AppName;
+use rota_rollout::names::{AppName, NodeName};
 use serde_json::{Value, json};
 
 use super::{Reader, asked};
@@ -17,6 +17,25 @@ use crate::view::{
 /// Events that one answer has at the most.
 pub const EVENTS_SHOWN_MAX: usize = 500;
 
+/// Every node that the reader sees, and those that were removed.
+pub fn nodes_and_removed(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
+    let removed = state.revoked().filter(|(_, record)| reader.sees(&record.env));
+    let removed = removed.map(|(name, record)| NodeView {
+        name: name.to_string(),
+        env: record.env.clone(),
+        roles: record.roles.clone(),
+        labels: record.all_labels(),
+        state: "revoked".to_owned(),
+        version: record.version.clone(),
+        apps: Vec::new(),
+        last_seen: Some(rfc3339(record.last_seen)),
+    });
+    let mut all = nodes(state, reader);
+    all.extend(removed);
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
 /// Every node that the reader sees.
 pub fn nodes(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
     let seen = state.nodes().filter(|(_, agent)| reader.sees(&agent.record.env));
@@ -27,7 +46,7 @@ pub fn nodes(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
         labels: agent.record.all_labels(),
         state: node_state(agent).to_owned(),
         version: agent.record.version.clone(),
-        apps: apps(agent),
+        apps: apps(state, name, agent),
         last_seen: Some(last_seen(agent)),
     })
     .collect()
@@ -46,14 +65,28 @@ fn last_seen(agent: &Agent) -> String {
     rfc3339(agent.heard.max(agent.record.last_seen))
 }
 
-fn apps(agent: &Agent) -> Vec<AppView> {
-    let view = |app: &crate::engine::records::AppRecord| AppView {
-        app: app.app.to_string(),
-        release: app.release.as_ref().map(|r| r.version.to_string()).unwrap_or_default(),
-        health: app.health.clone(),
-        traffic: app.traffic.clone(),
+fn apps(state: &State, name: &NodeName, agent: &Agent) -> Vec<AppView> {
+    let view = |app: &crate::engine::records::AppRecord| {
+        let release = app.release.as_ref().map(|r| r.version.to_string()).unwrap_or_default();
+        // What it said last may be long past; the edges know.
+        let gone = !agent.online
+            && app.traffic == "in"
+            && is_out_by_edges(state, &agent.record.env, name, &release);
+        AppView {
+            app: app.app.to_string(),
+            release,
+            health: app.health.clone(),
+            traffic: if gone { "out".to_owned() } else { app.traffic.clone() },
+        }
     };
     agent.record.apps.iter().map(view).collect()
+}
+
+/// Does an edge that is here list what runs on this node, and send it nothing?
+fn is_out_by_edges(state: &State, env: &str, name: &NodeName, version: &str) -> bool {
+    let edges = state.edges().filter(|(_, edge)| edge.online && edge.record.env == env);
+    let mut members = edges.flat_map(|(_, edge)| &edge.pools).flat_map(|pool| &pool.members);
+    members.any(|at| at.node == name.as_str() && at.version == version && at.state != "in")
 }
 
 /// Every edge that the reader sees.

@@ -109,7 +109,7 @@ impl Api {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match parts.as_slice() {
             ["status"] => json(glance::status(&self.engine.read(), reader)),
-            ["nodes"] => json(fleet::nodes(&self.engine.read(), reader)),
+            ["nodes"] => json(fleet::nodes_and_removed(&self.engine.read(), reader)),
             ["nodes", node] => self.node(&name(node)?, reader),
             ["edges"] => json(fleet::edges(&self.engine.read(), reader)),
             ["pools"] => json(fleet::pools(&self.engine.read(), reader)),

@@ -8,6 +8,8 @@ use super::converge::{self, ConvergeArgs};
 use super::desk::Desk;
 use super::drain::{self, DrainArgs, UndrainArgs};
 use super::outcome::{Exit, Failure};
+use super::render::List;
+use super::talk::Format;
 use super::{args, render};
 use crate::view::NodeView;
 
@@ -21,6 +23,9 @@ pub enum NodeCommand {
         /// Only this environment
         #[arg(long)]
         env: Option<String>,
+        /// In the table also nodes that were removed (JSON always has them, as `revoked`)
+        #[arg(long)]
+        all: bool,
     },
     /// Show one node
     #[command(after_help = "Examples:\n  rota node inspect web-01")]
@@ -73,7 +78,7 @@ pub async fn run(desk: &Desk, command: NodeCommand) -> Result<Exit, Failure> {
         ..NodeVerb::default()
     };
     let (change, done) = match command {
-        NodeCommand::Ls { env } => return ls(desk, env).await,
+        NodeCommand::Ls { env, all } => return ls(desk, env, all).await,
         NodeCommand::Inspect { name } => {
             return desk.show(&format!("nodes/{name}"), render::node).await;
         }
@@ -96,7 +101,15 @@ pub async fn run(desk: &Desk, command: NodeCommand) -> Result<Exit, Failure> {
     desk.apply(change::Change::Node(change), &done).await
 }
 
-async fn ls(desk: &Desk, env: Option<String>) -> Result<Exit, Failure> {
-    let keep = |node: &NodeView| env.as_ref().is_none_or(|env| *env == node.env);
-    desk.list_some("nodes", &render::NODES, keep).await
+async fn ls(desk: &Desk, env: Option<String>, all: bool) -> Result<Exit, Failure> {
+    let all = all || desk.talk.format == Format::Json;
+    let here = |node: &NodeView| env.as_ref().is_none_or(|env| *env == node.env);
+    let keep = |node: &NodeView| here(node) && (all || node.state != "revoked");
+    match &env {
+        None => desk.list_some("nodes", &render::NODES, keep).await,
+        Some(_) => {
+            let nothing = "there is no node in this environment: `rota env ls` lists them";
+            desk.list_some("nodes", &List { nothing, ..render::NODES }, keep).await
+        }
+    }
 }

@@ -72,6 +72,7 @@ impl Turn<'_> {
         }
         match &key {
             AgentKey::Node(name) => {
+                self.forget_removed(name);
                 self.observe(name, None);
                 self.resend(name);
             }

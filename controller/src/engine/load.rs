@@ -59,6 +59,10 @@ pub async fn state(store: &dyn Store, name: &str, at: Timestamp) -> Result<State
             state.agents.insert(key, agent);
         }
     }
+    for entry in scan_all(store, keys::REMOVED).await?.0 {
+        let name: NodeName = parsed(&entry, &entry.key[keys::REMOVED.len()..])?;
+        state.removed.insert(name, AgentRecord::decode(&entry)?);
+    }
     for entry in scan_all(store, keys::FLEETS).await?.0 {
         let (app, env) = two(&entry, keys::FLEETS)?;
         state.fleets.insert((app, env), FleetRecord::decode(&entry)?);

@@ -22,6 +22,7 @@ mod nodes;
 mod own;
 pub mod pace;
 pub mod records;
+mod removed;
 mod run;
 pub mod state;
 pub mod trace;

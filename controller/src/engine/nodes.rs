@@ -195,6 +195,7 @@ impl Turn<'_> {
         self.batch.delete(store_key(key));
         match key {
             AgentKey::Node(name) => {
+                self.remember_removed(name, agent.record);
                 self.observe(name, None);
                 self.tell_edges();
                 applied(format!("node {name} is removed and its certificates are revoked"))

@@ -321,6 +321,8 @@ pub mod keys {
     pub const RELEASES: &str = "/releases/";
     /// All nodes.
     pub const NODES: &str = "/nodes/";
+    /// Nodes that were removed, while their certificates would still be good.
+    pub const REMOVED: &str = "/removed/";
     /// All edges.
     pub const EDGES: &str = "/edges/";
     /// All environments.

@@ -123,12 +123,22 @@ pub struct State {
     pub strays_seen: Timestamp,
     /// The certificates of nodes that were revoked: serial and node.
     pub banned: Vec<(String, NodeName)>,
+    /// Nodes that were removed, as they were last. Shown while a certificate of theirs is revoked.
+    pub removed: BTreeMap<NodeName, AgentRecord>,
 }
 
 impl State {
     /// A node's agent.
     pub fn node(&self, name: &NodeName) -> Option<&Agent> {
         self.agents.get(&AgentKey::Node(name.clone()))
+    }
+
+    /// Nodes that were removed and could still show a certificate; they count nowhere.
+    pub fn revoked(&self) -> impl Iterator<Item = (&NodeName, &AgentRecord)> {
+        let shown = |name: &NodeName| {
+            self.node(name).is_none() && self.banned.iter().any(|(_, banned)| banned == name)
+        };
+        self.removed.iter().filter(move |(name, _)| shown(name))
     }
 
     /// All nodes.

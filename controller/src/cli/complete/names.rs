@@ -163,7 +163,8 @@ impl Names {
     }
 
     fn nodes(&self, keep: impl Fn(&NodeView) -> bool) -> Vec<Named> {
-        let nodes: Vec<NodeView> = self.read("nodes").unwrap_or_default();
+        let mut nodes: Vec<NodeView> = self.read("nodes").unwrap_or_default();
+        nodes.retain(|node| node.state != "revoked");
         let named = |it: &NodeView| (it.name.clone(), format!("{}, {}", it.env, it.state));
         nodes.iter().filter(|node| keep(node)).map(named).collect()
     }
@@ -277,7 +278,8 @@ impl Names {
     }
 
     fn labels(&self) -> Vec<Named> {
-        let nodes: Vec<NodeView> = self.read("nodes").unwrap_or_default();
+        let mut nodes: Vec<NodeView> = self.read("nodes").unwrap_or_default();
+        nodes.retain(|node| node.state != "revoked");
         let keys = nodes.iter().flat_map(|node| node.labels.keys());
         let mut keys: Vec<Named> = keys.map(|key| (format!("{key}="), String::new())).collect();
         keys.sort();
