@@ -78,6 +78,75 @@ fn of_three_only_the_newest_rolls() {
     }
 }
 
+/// In the middle of an update, on its way back, ending: the newer one waits for the nodes that are under way.
+#[test]
+fn a_rollout_that_moves_gives_way_too() {
+    let farm = Farm::start(3).unwrap();
+    deploy(&farm, "1.0.0", FAST, 0);
+    let slow = App { strategy: "batch = 1\nmonitor = \"1500ms\"", ..FAST };
+    let first = |step: &'static str| move |view: &Value| view["nodes"][0]["step"] == step;
+    let ask = |verb: &str| run(&farm, &["rollout", verb, "shop/prod", "--yes"], 0);
+    type Stands<'a> = Box<dyn Fn() + 'a>;
+    let rows: [Stands<'_>; 3] = [
+        Box::new(|| drop(farm.rollout(first("monitor")).unwrap())),
+        Box::new(|| {
+            farm.rollout(|view| view["nodes"][1]["step"] == "monitor").unwrap();
+            ask("rollback");
+            farm.rollout(|view| view["state"] == "rolling_back").unwrap();
+        }),
+        Box::new(|| {
+            farm.rollout(first("monitor")).unwrap();
+            ask("abort");
+        }),
+    ];
+    for (number, stands) in rows.into_iter().enumerate() {
+        let (old, new) = (format!("2.{number}.0"), format!("3.{number}.0"));
+        begin(&farm, &old, slow);
+        stands();
+        let id = farm.rollout(|_| true).unwrap()["id"].as_str().unwrap().to_owned();
+        let refused = deploy(&farm, &new, FAST, 1);
+        assert!(refused.contains("--supersede") && refused.contains(&id), "{refused}");
+        let manifest = farm.write_app(FAST).unwrap();
+        let newer = ["deploy", "-f", manifest.to_str().unwrap(), "--version", &new, "--env", ENV];
+        run(&farm, &[&newer[..], &["--supersede", "--yes"]].concat(), 0);
+        let over = |view: &Value| view["state"] == "aborted";
+        farm.wait(&format!("/api/v1/rollouts/{id}"), over).unwrap();
+        all_run(&farm, &new, 3);
+    }
+}
+
+/// Every undo that cannot be: with the reason, and what can be done instead.
+#[test]
+fn an_undo_that_cannot_be_says_why() {
+    let farm = Farm::start(1).unwrap();
+    let undo = |more: &[&str], told: &[&str]| {
+        let said = run(&farm, &[&["rollout", "undo", "shop", "--env", ENV], more].concat(), 1);
+        for told in told.iter().chain(&["hint:"]) {
+            assert!(said.contains(told), "{told:?} is not in: {said}");
+        }
+    };
+    undo(&[], &["no earlier release"]);
+    deploy(&farm, "1.0.0", FAST, 0);
+    undo(&[], &["shop has no earlier release in prod", "rota rollout history shop --env prod"]);
+    undo(&["--to-revision", "7"], &["no revision 7", "rota rollout history"]);
+    std::fs::write(farm.path("app/dist/more"), "another artifact").unwrap();
+    for version in ["1.1.0", "1.2.0", "1.3.0"] {
+        deploy(&farm, version, FAST, 0);
+    }
+    let broken = App { args: &["--broken-page"], ..FAST };
+    deploy(&farm, "2.0.0", broken, 3);
+    undo(&["--to-revision", "5"], &["shop/prod/5", "still runs", "rollback shop/prod/5"]);
+    undo(&[], &["shop/prod/5", "--supersede"]);
+    run(&farm, &["rollout", "rollback", "shop/prod", "--yes"], 0);
+    farm.rollout(|view| view["state"] == "rolled_back").unwrap();
+    undo(&["--to-revision", "5"], &["never became current"]);
+    run(&farm, &["release", "rm", "shop", "1.0.0", "--yes"], 0);
+    let gone = ["revision 1 of shop in prod ran 1.0.0", "was removed", "rota rollout start shop"];
+    undo(&["--to-revision", "1"], &gone);
+    let untouched = farm.rollout(|_| true).unwrap();
+    assert_eq!(untouched["revision"], 5, "a refusal changes nothing: {untouched}");
+}
+
 /// The cause is shown; failed nodes are tried again one by one, left out, or borne.
 #[test]
 fn what_an_operator_does_at_a_failure() {
