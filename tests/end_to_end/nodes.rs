@@ -208,6 +208,40 @@ fn drift_is_shown_and_mended_when_asked_or_by_itself() {
     all_run(&farm, "1.2.0", 3);
 }
 
+/// An abort leaves a node on a release that forbids going back: nobody takes it back in silence.
+#[test]
+fn what_an_abort_left_on_a_newer_release_is_fenced() {
+    let mut farm = Farm::start(2).unwrap();
+    let caught_up = "batch = 1\nmonitor = \"0s\"\ncatch_up = true";
+    deploy(&farm, "1.0.0", App { strategy: caught_up, ..FAST }, 0);
+    let fence = "batch = 1\nmonitor = \"0s\"\napprove_after = [1]\n\
+                 [compatibility]\nrollback_to = \">=2.0.0\"";
+    let manifest = farm.write_app(App { strategy: fence, ..FAST }).unwrap();
+    let two = ["deploy", "-f", manifest.to_str().unwrap(), "--version", "2.0.0", "--env", ENV];
+    let broken = ["--break-fence", "-m", "a copy was made", "--detach"];
+    run(&farm, &[&two[..], &broken].concat(), 0);
+    farm.rollout(|view| view["hold"]["kind"] == "approval").unwrap();
+    run(&farm, &["rollout", "abort", "shop/prod", "--yes"], 0);
+    farm.rollout(|view| view["state"] == "aborted").unwrap();
+    let forbids = "2.0.0 forbids going back to 1.0.0: its rollback_to = \">=2.0.0\"";
+    let refused = run(&farm, &["node", "converge", "web-01"], 1);
+    for told in [forbids, "it runs on web-01", "--break-fence"] {
+        assert!(refused.contains(told), "{told:?} is not in: {refused}");
+    }
+    run(&farm, &["node", "converge", "web-01", "--break-fence"], 2);
+    // What catches up by itself leaves it alone.
+    let new = fresh_node(&farm, "web-03");
+    farm.nodes.push(new);
+    farm.wait("/api/v1/nodes/web-03", serves("1.0.0")).unwrap();
+    let view = farm.rollout(|view| view["state"] == "completed").unwrap();
+    assert_eq!(view["message"], "catches up: web-03", "{view}");
+    let drifted = |status: &Value| status["drift"][0]["node"] == "web-01";
+    farm.wait("/api/v1/status", drifted).unwrap();
+    run(&farm, &["node", "converge", "web-01", "--break-fence", "-m", "it is back"], 0);
+    all_run(&farm, "1.0.0", 3);
+    assert!(run(&farm, &["audit"], 0).contains("node converge --break-fence"));
+}
+
 #[test]
 fn a_catch_up_that_fails_is_shown_and_in_nobodys_way() {
     let mut farm = Farm::start(2).unwrap();

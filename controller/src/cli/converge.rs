@@ -28,6 +28,9 @@ pub struct ConvergeArgs {
     /// Only this app
     #[arg(long)]
     app: Option<AppName>,
+    /// Go back although a release's fence forbids it; takes -m
+    #[arg(long, requires = "message")]
+    break_fence: bool,
     #[command(flatten)]
     start: StartingArgs,
 }
@@ -69,6 +72,7 @@ pub async fn run(desk: &Desk, args: ConvergeArgs) -> Result<Exit, Failure> {
             kind: Kind::Converge.into(),
             nodes: names,
             break_glass: args.start.glass.break_glass,
+            break_fence: args.break_fence,
             ..StartRequest::default()
         };
         let exit = start(desk, request, &args.start.follow).await?;

@@ -45,6 +45,10 @@ impl Turn<'_> {
             if look {
                 nodes.extend(self.strays(&app, &env));
             }
+            nodes.retain(|name| {
+                let runs = self.state.runs(name, &app);
+                runs.is_none_or(|runs| !self.state.is_fenced(&app, &env, &runs, &current))
+            });
             if !nodes.is_empty() {
                 self.bring(app, env, current, nodes);
             }

@@ -34,7 +34,14 @@ impl State {
             let runs = self.runs(name, &id.app);
             let due = match &runs {
                 None => true,
-                Some(runs) => spec.strategy.catch_up && *runs != spec.to,
+                Some(runs) => {
+                    let fenced = || {
+                        let (app, env) = (&id.app, &id.env);
+                        self.is_fenced(app, env, runs, &spec.to)
+                            || self.is_fenced(app, env, &spec.to, runs)
+                    };
+                    spec.strategy.catch_up && *runs != spec.to && !fenced()
+                }
             };
             due && takes_in(&active.rollout, name) && self.may_move(name, &id.app)
         };

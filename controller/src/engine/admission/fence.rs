@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rota_rollout::batches::{Plan, Target};
 use rota_rollout::gate::list;
-use rota_rollout::names::{EnvName, NodeName, Release};
+use rota_rollout::names::{AppName, EnvName, NodeName, Release};
 use rota_rollout::rollout::Kind;
 
 use super::Start;
@@ -41,14 +41,17 @@ pub(crate) fn declared(record: &ReleaseRecord, env: &EnvName) -> Declared {
     Declared { compatibility: manifest.resolve(env).compatibility, at: at.unwrap_or_default() }
 }
 
-/// What the fences say. Nodes that catch up only go forward, and a restart goes nowhere.
+/// What the fences say. A restart goes nowhere.
 pub(super) fn look(state: &State, start: &Start, to: &ReleaseRecord, plan: &Found<'_>) -> Fences {
-    if start.only.is_some() || matches!(start.kind, Kind::Restart | Kind::Run) {
+    if matches!(start.kind, Kind::Restart | Kind::Run) {
         return Fences::default();
     }
-    let looks = Looks { state, start };
+    let looks = Looks { state, app: &start.app, env: &start.env };
     let new = Side { release: to.release(), declared: declared(to, &start.env) };
     let running = looks.running(plan, &new);
+    if start.only.is_some() {
+        return looks.of_some(&running, &new);
+    }
     let mut fences = Fences::default();
     for old in looks.left_behind(&new, &running) {
         fences.refusals.extend(looks.forbidden(&old, &new));
@@ -72,12 +75,54 @@ pub(super) struct Found<'a> {
     pub rehearses: bool,
 }
 
+impl State {
+    /// Would it be a way back that is forbidden to bring a node from what it runs to what is current? Then it is not
+    /// done by itself.
+    pub(crate) fn is_fenced(
+        &self,
+        app: &AppName,
+        env: &EnvName,
+        runs: &Release,
+        to: &Release,
+    ) -> bool {
+        let looks = Looks { state: self, app, env };
+        let (old, new) = (looks.side(runs, None), looks.side(to, None));
+        looks.left_now(&old, &new).is_some()
+    }
+}
+
 struct Looks<'a> {
     state: &'a State,
-    start: &'a Start,
+    app: &'a AppName,
+    env: &'a EnvName,
 }
 
 impl Looks<'_> {
+    /// Some nodes are brought to what is current. That ends a mixture, so nothing is said against running beside it.
+    fn of_some(&self, running: &[(Vec<NodeName>, Side)], new: &Side) -> Fences {
+        let left = running.iter().filter_map(|(nodes, old)| {
+            let why = self.left_now(old, new)?;
+            Some(format!("{why}; it runs on {}", list(nodes)))
+        });
+        let way_back = running.iter().find_map(|(_, old)| self.forbidden(new, old));
+        Fences { refusals: left.collect(), way_back }
+    }
+
+    /// Why one cannot leave it for what is current. What was current itself was left before, and its fence was asked
+    /// then.
+    fn left_now(&self, old: &Side, new: &Side) -> Option<String> {
+        let mut were = self.currents().iter().map(|current| &current.release);
+        if were.any(|release| *release == old.release) {
+            return None;
+        }
+        self.forbidden(old, new)
+    }
+
+    fn currents(&self) -> &[Current] {
+        let fleet = self.state.fleets.get(&(self.app.clone(), self.env.clone()));
+        fleet.map(|fleet| fleet.currents.as_slice()).unwrap_or_default()
+    }
+
     /// The other releases that run on nodes which are to be moved, and where.
     fn running(&self, found: &Found<'_>, new: &Side) -> Vec<(Vec<NodeName>, Side)> {
         let mut running: BTreeMap<&Release, Vec<NodeName>> = BTreeMap::new();
@@ -94,10 +139,8 @@ impl Looks<'_> {
     /// The releases whose fences count: what runs, and what was current since the new release was, unless that was gone
     /// back past already.
     fn left_behind(&self, new: &Side, running: &[(Vec<NodeName>, Side)]) -> Vec<Side> {
-        let key = (self.start.app.clone(), self.start.env.clone());
-        let currents = self.state.fleets.get(&key).map(|fleet| fleet.currents.as_slice());
         let mut counts: Vec<Side> = Vec::new();
-        for Current { release, declared, .. } in currents.unwrap_or_default() {
+        for Current { release, declared, .. } in self.currents() {
             let current = self.side(release, declared.as_ref());
             counts.retain(|old| old.release != *release && !self.is_back(old, &current));
             if *release == new.release {
@@ -117,13 +160,13 @@ impl Looks<'_> {
 
     fn side(&self, release: &Release, known: Option<&Declared>) -> Side {
         let record = self.record(release);
-        let read = || record.map(|record| declared(record, &self.start.env));
+        let read = || record.map(|record| declared(record, self.env));
         let declared = known.cloned().or_else(read).unwrap_or_default();
         Side { release: release.clone(), declared }
     }
 
     fn record(&self, release: &Release) -> Option<&ReleaseRecord> {
-        let key = (self.start.app.clone(), release.version.clone());
+        let key = (self.app.clone(), release.version.clone());
         self.state.releases.get(&key).filter(|record| record.digest == release.digest)
     }
 
