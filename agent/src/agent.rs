@@ -28,6 +28,9 @@ use crate::wire;
 /// How long the start waits for a pool's proxy before it goes on without; it is named in the log.
 const POOL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Whose agent starts units by default.
+const UNITS_LOCK: &str = "/run/rota-units.lock";
+
 /// A running agent, without its run loop.
 #[derive(Debug)]
 pub struct Agent {
@@ -49,6 +52,8 @@ pub struct Agent {
     pub pools: Vec<(String, Option<SocketAddr>)>,
     /// Held while this agent lives.
     _lock: File,
+    /// Held while this agent may give units their names, where systemd is.
+    _units: Option<File>,
 }
 
 /// Why the agent does not start.
@@ -97,7 +102,8 @@ impl Agent {
         let pools = start_pools(&config)?;
         let listens = reached(&pools).await;
         let traffic = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let setup = setup(&config, traffic, &listens);
+        let (driver, units) = default_driver();
+        let setup = link::Setup { driver, ..setup(&config, traffic, &listens) };
         let (link, events) = link::start(setup, Arc::clone(&own));
         if let Some(listener) = listener {
             serve_edge(Edge::new(pools, link.refusals()), listener, &own, &link);
@@ -119,6 +125,7 @@ impl Agent {
             traffic,
             pools: listens,
             _lock: lock,
+            _units: units,
         })
     }
 
@@ -201,7 +208,7 @@ fn setup(
             .map(|traffic| advertised(traffic, config.address.as_deref()))
             .unwrap_or_default(),
         edges: listens.iter().map(pool).collect(),
-        driver: default_driver(),
+        driver: Driver::Exec,
     }
 }
 
@@ -215,9 +222,26 @@ fn advertised(listen: SocketAddr, address: Option<&str>) -> String {
     }
 }
 
-/// What runs apps when a release does not say. The systemd driver is not built yet.
-fn default_driver() -> Driver {
-    Driver::Exec
+/// What runs apps when a release does not say: systemd where it is PID 1 and takes orders from this agent. On a host
+/// with several agents only one: units of one name would be in each other's way.
+fn default_driver() -> (Driver, Option<File>) {
+    let first = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
+    let booted = first.trim() == "systemd" && Path::new("/run/systemd/system").is_dir();
+    if !booted || !rustix::process::geteuid().is_root() {
+        return (Driver::Exec, None);
+    }
+    let file = File::options().create(true).truncate(false).write(true).open(UNITS_LOCK);
+    match file.map(|file| file.try_lock().map(|()| file)) {
+        Ok(Ok(file)) => (Driver::Systemd, Some(file)),
+        Ok(Err(_)) => {
+            info!("another agent of this host starts units: here apps run under exec by default");
+            (Driver::Exec, None)
+        }
+        Err(cause) => {
+            warn!(%cause, "cannot open {UNITS_LOCK}: apps run under exec by default");
+            (Driver::Exec, None)
+        }
+    }
 }
 
 fn serve_edge(edge: Edge, listener: tokio::net::TcpListener, own: &Arc<Own>, link: &Link) {

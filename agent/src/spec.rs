@@ -1,6 +1,7 @@
 //! What to run and how, as the order said it; checked in `wire.rs`, kept in the journal.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,28 @@ pub struct Run {
     pub stop_signal: i32,
     /// Then it is killed.
     pub stop_timeout: Duration,
+    /// It says itself when it is ready: `READY=1` to `$NOTIFY_SOCKET`.
+    #[serde(default)]
+    pub notify: bool,
+    /// It is given its listening socket, which outlives it.
+    #[serde(default)]
+    pub socket: bool,
+    /// The most that it may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The most that an instance may use of its host; `None`: as much as there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Percent of one core.
+    pub cpu_percent: Option<u32>,
+    /// Processes and threads.
+    pub tasks: Option<u32>,
+    /// Open files of each process.
+    pub open_files: Option<u32>,
 }
 
 /// Where an app listens.
@@ -96,6 +119,16 @@ pub enum Driver {
     Systemd,
     /// A container.
     Docker,
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Driver::Exec => "exec",
+            Driver::Systemd => "systemd",
+            Driver::Docker => "docker",
+        })
+    }
 }
 
 /// When an instance counts as healthy.

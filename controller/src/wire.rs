@@ -12,7 +12,9 @@ use rota_rollout::node::{Direction, Failure, Left, Measured, Report, StepName};
 use rota_rollout::{event::OnceResult, names::BadName};
 
 use crate::engine::records::{AppRecord, ReleaseRecord};
-use crate::manifest::{Body, Check, Driver, OnDrainTimeout, Port, Resolved, SmokeTest, Via};
+use crate::manifest::{
+    Body, Check, Driver, Limits, OnDrainTimeout, Port, Resolved, SmokeTest, Via,
+};
 
 pub use trace::trace;
 
@@ -212,6 +214,7 @@ pub fn release_spec(manifest: &Resolved, env: &str, release: &ReleaseRecord) -> 
         traffic: Some(traffic(manifest)),
         smoke: manifest.smoke.iter().map(smoke).collect(),
         hooks: Some(hooks(manifest)),
+        image: String::new(),
     }
 }
 
@@ -234,6 +237,19 @@ fn run(manifest: &Resolved) -> wire::Run {
         stop_signal: run.stop_signal.name().to_owned(),
         stop_timeout_ms: run.stop_timeout.0,
         no_port: run.port == Port::None,
+        limits: Some(limits(&run.limits)),
+        notify: run.notify,
+        socket: run.socket,
+    }
+}
+
+/// 0 on the wire is none; a limit of nothing cannot be written.
+fn limits(limits: &Limits) -> wire::Limits {
+    wire::Limits {
+        memory: limits.memory.unwrap_or(0),
+        cpu_percent: limits.cpu.unwrap_or(0),
+        tasks: limits.tasks.unwrap_or(0),
+        open_files: limits.open_files.unwrap_or(0),
     }
 }
 

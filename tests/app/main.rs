@@ -1,11 +1,15 @@
 //! The sample app: answers with its version, ends at once on SIGTERM, and can be told to be bad.
 //!
-//! `sample-app --port N [--broken-page | --never-healthy | --exit-at-once]`. Paths: `/healthz` (200), `/slow?ms=N`
-//! (answers after so long), `/big?mib=N&ms=T` (so many MiB, spread over so long), anything else: `v{ROTA_VERSION}`;
-//! with `--broken-page` these answer 500. A request to upgrade is granted; then every byte comes back.
+//! `sample-app --port N [--broken-page | --never-healthy | --exit-at-once | --polite]`. Paths: `/healthz` (200),
+//! `/slow?ms=N` (answers after so long), `/big?mib=N&ms=T` (so many MiB, spread over so long), anything else:
+//! `v{ROTA_VERSION}`; with `--broken-page` these answer 500. A request to upgrade is granted; then every byte comes
+//! back.
 //!
-//! It does nothing for whoever is in the middle of a request when it is told to end: what a client does not lose was
-//! saved by the drain.
+//! With `--polite` it takes the socket that it is given, if any, and answers what it has accepted before it ends.
+//! Without, it does nothing for whoever is in the middle of a request when it is told to end: what a client does not
+//! lose was saved by the drain.
+
+mod polite;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -34,7 +38,11 @@ fn main() -> ExitCode {
     };
     let at = args.iter().position(|arg| arg == "--port").map(|at| at + 1);
     let port = at.and_then(|at| args.get(at)?.parse().ok()).unwrap_or(0);
-    match serve(port, mood) {
+    let served = match told("--polite") {
+        true => polite::serve(port),
+        false => serve(port, mood),
+    };
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the sample app cannot serve: {error}");

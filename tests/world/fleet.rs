@@ -84,6 +84,9 @@ fn made(index: usize, policy: spec::OnDrainTimeout, hooks: bool, quality: Vec<Qu
             port: spec::Port::Auto,
             stop_signal: 15,
             stop_timeout: seconds(2),
+            notify: false,
+            socket: false,
+            limits: spec::Limits::default(),
         },
         health: spec::Health {
             check: spec::Check::Alive,

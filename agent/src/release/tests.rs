@@ -34,6 +34,9 @@ fn spec(version: &str, artifact: &[u8], format: Format) -> Spec {
             port: Port::None,
             stop_signal: 15,
             stop_timeout: second,
+            notify: false,
+            socket: false,
+            limits: crate::spec::Limits::default(),
         },
         health: Health {
             check: Check::Alive,

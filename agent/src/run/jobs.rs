@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Happened;
-use super::means::{Means, tail};
+use super::means::Means;
 use crate::health::{self, Change, Probe, Verdict, chain};
 use crate::hooks::{self, HOOK_TIMEOUT, Moment};
 use crate::order::Rollout;
 use crate::report::{Failed, Left, Measured, Step, What as Say};
 use crate::runtime::Running;
 use crate::smoke;
-use crate::spec::{Driver, Port, Spec, Via};
+use crate::spec::{Port, Spec, Via};
 use crate::traffic::drain::{Kernel, Mover};
 use crate::update::{Did, HookSet, Instance, Job};
 
@@ -86,6 +86,7 @@ pub(super) fn prepare(means: Means, rollout: Rollout, attempt: u32, spec: Spec) 
 /// Downloads what is missing, verifies the digest, unpacks. At once when the release is there.
 async fn fetch(means: &Means, spec: &Spec) -> Outcome {
     not_built(spec)?;
+    means.runtime.check(spec).await.map_err(|error| Trouble::of(&error))?;
     let _one_at_a_time = means.fetching.lock().await;
     if means.releases.is_installed(spec) {
         return Ok(Did::Ok);
@@ -141,13 +142,14 @@ impl Desk {
     }
 
     async fn alive(&self, spec: &Spec, instance: &Instance) -> Result<Running, Trouble> {
-        let gone = || {
-            let output = self.running.get(&instance.token).map(tail).unwrap_or_default();
-            let exit = self.running.get(&instance.token).and_then(Running::exit);
-            let how = exit.map_or("ended".to_owned(), |exit| exit.to_string());
-            Trouble { cause: format!("the app {how}"), output }
+        if let Some(running) = self.process(spec, instance).await? {
+            return Ok(running);
+        }
+        let Some(gone) = self.running.get(&instance.token) else {
+            return Err("the app ended".to_owned().into());
         };
-        self.process(spec, instance).await?.ok_or_else(gone)
+        let how = gone.exit().map_or("ended".to_owned(), |exit| exit.to_string());
+        Err(Trouble { cause: format!("the app {how}"), output: self.means.tail(gone).await })
     }
 
     async fn hooks(&self, spec: &Spec, which: HookSet, instance: Option<Instance>) -> Outcome {
@@ -197,7 +199,10 @@ impl Desk {
             Port::Auto => Some(self.means.ports.free().map_err(|error| Trouble::of(&error))?),
         };
         let start = crate::runtime::StartSpec { port, ..self.means.start_spec(spec, instance) };
-        let running = self.means.runtime.start(&start).await.map_err(of)?;
+        let running = self.means.runtime.start(&start).await.map_err(|error| {
+            let output = error.output().to_owned();
+            Trouble { cause: chain(&error), output }
+        })?;
         Ok(self.started(instance.token, running).await)
     }
 
@@ -236,7 +241,7 @@ impl Desk {
             Verdict::Unhealthy { cause, .. } => cause,
             Verdict::Exited { exit, .. } => format!("the app {exit}"),
         };
-        Err(Trouble { cause, output: tail(&running) })
+        Err(Trouble { cause, output: self.means.tail(&running).await })
     }
 
     async fn smoke(&self, spec: &Spec, instance: &Instance) -> Outcome {
@@ -247,7 +252,7 @@ impl Desk {
             Ok(output) => Ok(self.printed("smoke", output).await),
             Err(error) => {
                 let own = String::from_utf8_lossy(&error.output).into_owned();
-                let output = if own.is_empty() { tail(&running) } else { own };
+                let output = if own.is_empty() { self.means.tail(&running).await } else { own };
                 Err(Trouble { cause: chain(&error), output })
             }
         }
@@ -276,7 +281,7 @@ impl Desk {
             change = first_bad(&mut changes) => change,
             () = tokio::time::sleep(time) => return Ok(Did::Ok),
         };
-        Err(Trouble { cause, output: tail(&running) })
+        Err(Trouble { cause, output: self.means.tail(&running).await })
     }
 
     fn mover(&self) -> Mover<'_> {
@@ -286,10 +291,6 @@ impl Desk {
 
 /// What this version cannot do is refused while the old release still serves.
 fn not_built(spec: &Spec) -> Result<(), Trouble> {
-    if spec.run.driver != Driver::Exec {
-        let driver = spec.run.driver;
-        return Err(format!("[run] driver {driver:?} is not built into this agent yet").into());
-    }
     match spec.traffic.via {
         Via::Edge(_) | Via::None => Ok(()),
         Via::Endpoint | Via::Command => Err(not_here(spec).into()),

@@ -12,11 +12,9 @@ use super::Happened;
 use crate::config::Config;
 use crate::health::{self, Change, Probe};
 use crate::link::Link;
-use crate::logs;
 use crate::order::Edge;
 use crate::release::Releases;
-use crate::runtime::cgroup;
-use crate::runtime::exec::Exec;
+use crate::runtime::drivers::Drivers;
 use crate::runtime::ports::Ports;
 use crate::runtime::{Launcher, Running, Runtime, StartSpec};
 use crate::spec::{Check, Spec, Via};
@@ -54,14 +52,9 @@ impl Means {
         happened: mpsc::Sender<Happened>,
     ) -> Self {
         let launcher = Launcher::this_program();
-        let exec = Exec::new(&config.data, launcher.clone());
-        let exec = match cgroup::delegated() {
-            Some(group) => exec.with_cgroups(&group),
-            None => exec,
-        };
         Self {
             releases: Releases::new(&config.data),
-            runtime: Arc::new(exec),
+            runtime: Arc::new(Drivers::new(&config.data, launcher.clone())),
             launcher,
             ports: Arc::default(),
             edges,
@@ -164,12 +157,20 @@ impl Means {
         }
     }
 
+    /// The end of what an instance wrote since it started.
+    pub async fn tail(&self, running: &Running) -> String {
+        match self.runtime.output(running.instance()).await {
+            Ok(output) => output,
+            Err(error) => format!("(its output cannot be read: {})", health::chain(&error)),
+        }
+    }
+
     /// Tells the loop when a process ends, with the end of what it wrote.
     pub fn watch_exit(&self, app: &str, token: u64, running: &Running) {
         let (means, app, running) = (self.clone(), app.to_owned(), running.clone());
         tokio::spawn(async move {
             let exit = running.exited().await;
-            let output = tail(&running);
+            let output = means.tail(&running).await;
             means.tell(Happened::Exited { app, token, how: exit.to_string(), output }).await;
         });
     }
@@ -203,14 +204,5 @@ impl Means {
                 means.tell(Happened::Health { app, token, healthy }).await;
             }
         })
-    }
-}
-
-/// The end of what an instance wrote since it started.
-pub(crate) fn tail(running: &Running) -> String {
-    let instance = running.instance();
-    match logs::tail(&instance.log, logs::TAIL_BYTES, instance.log_since) {
-        Ok(output) => output,
-        Err(error) => format!("(its output cannot be read: {error})"),
     }
 }

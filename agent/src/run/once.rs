@@ -187,6 +187,7 @@ fn how(ended: &Ended, task: &Task) -> Once {
     match ended.exit {
         Some(Exit::Code(code)) => Once::Exited { code, output },
         Some(Exit::Signal(number)) => Once::Exited { code: 128 + number, output },
+        Some(Exit::OutOfMemory) => Once::Exited { code: 137, output },
         Some(Exit::Unknown) => Once::Unknown { output },
         None => {
             let cause = format!("it did not end within {:?} and was killed", task.timeout);

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::process::Member;
+use crate::spec::Limits;
+
+/// The kernel's own period for shares of a core, in microseconds.
+const CPU_PERIOD_US: u64 = 100_000;
 
 /// The control group of this process, when whoever manages groups has handed it over for groups of its own (systemd's
 /// `Delegate=yes`). Elsewhere sessions have to do.
@@ -46,6 +50,39 @@ pub(super) fn make(base: Option<&Path>, app: &str, instance: &str) -> Option<Pat
             None
         }
     }
+}
+
+/// The first limit that no group below `base` can set, and why.
+pub(super) fn cannot(base: Option<&Path>, limits: &Limits) -> Option<(&'static str, String)> {
+    let all = [
+        ("limits.memory", "memory", limits.memory.is_some()),
+        ("limits.cpu", "cpu", limits.cpu_percent.is_some()),
+        ("limits.tasks", "pids", limits.tasks.is_some()),
+    ];
+    let ready = base.and_then(|base| fs::read_to_string(base.join("cgroup.subtree_control")).ok());
+    let ready = ready.unwrap_or_default();
+    let has = |controller: &str| ready.split_whitespace().any(|it| it == controller);
+    let (key, controller, _) = all.into_iter().find(|(_, it, wanted)| *wanted && !has(it))?;
+    let why = format!(
+        "it has no control group with the controller {controller}; use driver = \"systemd\" or \
+         \"docker\", or remove the limit"
+    );
+    Some((key, why))
+}
+
+/// Sets the limits of one group, before anybody is in it.
+pub(super) fn limit(group: &Path, limits: &Limits) -> io::Result<()> {
+    let set = |name: &str, value: String| fs::write(group.join(name), value);
+    if let Some(bytes) = limits.memory {
+        set("memory.max", bytes.to_string())?;
+    }
+    if let Some(percent) = limits.cpu_percent {
+        set("cpu.max", format!("{} {CPU_PERIOD_US}", u64::from(percent) * CPU_PERIOD_US / 100))?;
+    }
+    if let Some(tasks) = limits.tasks {
+        set("pids.max", tasks.to_string())?;
+    }
+    Ok(())
 }
 
 /// The living processes of the group.

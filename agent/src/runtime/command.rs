@@ -75,7 +75,7 @@ pub async fn run_heard(
 ) -> Result<Ended, CommandError> {
     let deadline = Instant::now() + limit;
     let plan = Launcher::plan(start, argv, Output::Pipe)?;
-    let child = launcher.launch(&plan).await?;
+    let child = launcher.launch(&plan, None).await?;
     let pid = child.id().map(u32::cast_signed).unwrap_or_default();
     let mut guard = Guard { child, group: Pid::from_raw(pid) };
     let app = start.spec.app.clone();

@@ -1,34 +1,42 @@
 //! The driver `exec`: an instance is a process in a session of its own, and in a control group
 //! where there is one.
 
-use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::launch::{Launcher, Output};
+use super::listeners::Listeners;
+use super::places::Places;
 use super::stop::{Family, stop};
 use super::{
     Instance, LaunchError, ProcessId, Running, Runtime, RuntimeError, StartSpec, Stopped, cgroup,
 };
 use crate::logs;
-use crate::spec::Driver;
+use crate::spec::{Driver, Spec};
 
 /// Starts processes and finds them again.
 #[derive(Debug, Clone)]
 pub struct Exec {
-    root: PathBuf,
+    places: Places,
     launcher: Launcher,
     cgroups: Option<PathBuf>,
+    listeners: Arc<Listeners>,
 }
 
 impl Exec {
     /// Logs and notes go to `root/apps/APP`.
     pub fn new(root: &Path, launcher: Launcher) -> Exec {
-        Exec { root: root.into(), launcher, cgroups: None }
+        Exec { places: Places::new(root), launcher, cgroups: None, listeners: Arc::default() }
+    }
+
+    /// Shares listening sockets with the other drivers.
+    pub fn with_listeners(self, listeners: Arc<Listeners>) -> Exec {
+        Exec { listeners, ..self }
     }
 
     /// Gives each instance a control group below this folder, if it is a writable cgroup v2.
@@ -38,21 +46,13 @@ impl Exec {
 
     /// Where an instance's output is appended.
     pub fn log(&self, app: &str, instance: &str) -> PathBuf {
-        let name = if instance.is_empty() { "app" } else { instance };
-        self.root.join("apps").join(app).join("log").join(format!("{name}.log"))
-    }
-
-    fn record(&self, app: &str, instance: &str) -> PathBuf {
-        let name = if instance.is_empty() { "app" } else { instance };
-        self.root.join("apps").join(app).join("run").join(format!("{name}.json"))
+        self.places.log(app, instance)
     }
 
     async fn try_start(&self, start: &StartSpec) -> Result<Running, LaunchError> {
         let (app, name) = (&start.spec.app, &start.instance);
         let log = self.log(app, name);
-        let record = self.record(app, name);
-        make_folder(log.parent(), 0o755)?;
-        make_folder(record.parent(), 0o700)?;
+        self.places.make(app)?;
         let mut plan = Launcher::plan(start, &start.spec.run.command, Output::Log(log.clone()))?;
         let mut instance = Instance {
             app: app.clone(),
@@ -65,10 +65,22 @@ impl Exec {
             log_since: logs::length(&log),
             log,
             cgroup: cgroup::make(self.cgroups.as_deref(), app, name),
+            unit: None,
+            socket: start.spec.run.socket,
         };
+        if let Some(group) = &instance.cgroup {
+            cgroup::limit(group, &start.spec.run.limits).map_err(|cause| LaunchError::Disk {
+                deed: "write the limits into",
+                path: group.clone(),
+                cause,
+            })?;
+        }
         plan.cgroup = instance.cgroup.clone();
-        plan.record = Some((record, instance.clone()));
-        let child = match self.launcher.launch(&plan).await {
+        plan.record = Some((self.places.record(app, name), instance.clone()));
+        plan.open_files = start.spec.run.limits.open_files;
+        let socket = self.socket(start)?;
+        plan.socket = socket.is_some();
+        let child = match self.launcher.launch(&plan, socket).await {
             Ok(child) => child,
             Err(error) => {
                 instance.cgroup.as_deref().map_or(Ok(()), cgroup::remove).unwrap_or_else(|cause| {
@@ -95,17 +107,19 @@ impl Exec {
         Ok(Running::started(instance, process, child))
     }
 
-    fn forget(&self, instance: &Instance) -> Result<(), RuntimeError> {
-        let path = self.record(&instance.app, &instance.instance);
-        // Another instance may have been started under this name meanwhile.
-        if read_record(&path)?.is_some_and(|it| it.process == instance.process) {
-            std::fs::remove_file(&path).map_err(|cause| RuntimeError::Disk {
-                deed: "remove",
-                path,
-                cause,
-            })?;
+    /// The app's listening socket, if it wants one.
+    fn socket(&self, start: &StartSpec) -> Result<Option<OwnedFd>, LaunchError> {
+        let app = &start.spec.app;
+        match start.port.filter(|_| start.spec.run.socket) {
+            Some(port) => {
+                let socket = self.listeners.give(app, port);
+                socket.map(Some).map_err(|cause| LaunchError::Listen { port, cause })
+            }
+            None => {
+                self.listeners.close(app);
+                Ok(None)
+            }
         }
-        Ok(())
     }
 }
 
@@ -113,6 +127,19 @@ const PIDFD_FLAGS: rustix::process::PidfdFlags = rustix::process::PidfdFlags::NO
 
 #[async_trait]
 impl Runtime for Exec {
+    async fn check(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        let driver = Driver::Exec;
+        if spec.run.notify {
+            let why = "nobody listens for READY=1; use driver = \"systemd\"".to_owned();
+            return Err(RuntimeError::Cannot { key: "notify", driver, why });
+        }
+        let missing = cgroup::cannot(self.cgroups.as_deref(), &spec.run.limits);
+        match missing {
+            Some((key, why)) => Err(RuntimeError::Cannot { key, driver, why }),
+            None => Ok(()),
+        }
+    }
+
     async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError> {
         self.try_start(start).await.map_err(|cause| RuntimeError::Start {
             app: start.spec.app.clone(),
@@ -129,13 +156,16 @@ impl Runtime for Exec {
             cause,
         };
         match instance.process.open().map_err(failed)? {
-            Some(process) => Ok(Some(Running::adopted(instance.clone(), process).map_err(failed)?)),
+            Some(process) => {
+                self.listeners.adopt(instance, &process);
+                Ok(Some(Running::adopted(instance.clone(), process).map_err(failed)?))
+            }
             None => Ok(None),
         }
     }
 
     async fn find(&self, app: &str, instance: &str) -> Result<Option<Running>, RuntimeError> {
-        match read_record(&self.record(app, instance))? {
+        match self.places.read(app, instance)? {
             Some(instance) => self.adopt(&instance).await,
             None => Ok(None),
         }
@@ -148,33 +178,13 @@ impl Runtime for Exec {
         timeout: Duration,
     ) -> Result<Stopped, RuntimeError> {
         let stopped = stop(running, signal, timeout).await?;
-        self.forget(running.instance())?;
+        self.places.forget(running.instance())?;
         Ok(stopped)
     }
 
     async fn kill_leftovers(&self, instance: &Instance) -> Result<usize, RuntimeError> {
         let killed = Family::of(instance).kill().await?;
-        self.forget(instance)?;
+        self.places.forget(instance)?;
         Ok(killed)
     }
-}
-
-fn read_record(path: &Path) -> Result<Option<Instance>, RuntimeError> {
-    let failed = |cause| RuntimeError::Disk { deed: "read", path: path.into(), cause };
-    match std::fs::read(path) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(cause) => Err(failed(cause)),
-        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|cause| failed(cause.into())),
-    }
-}
-
-/// With this mode whatever the agent's umask is.
-fn make_folder(path: Option<&Path>, mode: u32) -> Result<(), LaunchError> {
-    let Some(path) = path else { return Ok(()) };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode)))
-        .map_err(|cause| LaunchError::Disk { deed: "make", path: path.into(), cause })
 }

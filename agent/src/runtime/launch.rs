@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,6 +22,9 @@ use crate::template::TemplateError;
 /// From the fork to the program's first instruction: half a millisecond, unless a file system
 /// hangs.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// The running program, even when its file was replaced by a newer one meanwhile.
+const OWN: &str = "/proc/self/exe";
+
 /// Bytes of the shim's complaint.
 const COMPLAINT_BYTES_MAX: u64 = 64 * 1024;
 
@@ -56,6 +60,22 @@ pub enum LaunchError {
     /// The shim hangs.
     #[error("`{program}` did not start within {LAUNCH_TIMEOUT:?}; does a file system hang?")]
     Timeout { program: String },
+    /// The app's socket cannot be made for it.
+    #[error("cannot listen on port {port} for it")]
+    Listen {
+        port: u16,
+        #[source]
+        cause: io::Error,
+    },
+    /// systemd could not be asked.
+    #[error(transparent)]
+    Bus(#[from] super::systemd::BusError),
+    /// systemd says why it did not run it.
+    #[error("systemd did not start {unit}: {complaint}")]
+    Unit { unit: String, complaint: String },
+    /// It never said that it is ready.
+    #[error("it did not say READY=1 within {within:?} (`notify = true`)")]
+    NotReady { within: Duration, output: String },
     /// The agent's own folders.
     #[error("cannot {deed} {path}")]
     Disk {
@@ -78,6 +98,10 @@ pub(super) struct Plan {
     pub cgroup: Option<PathBuf>,
     /// Where the instance is noted before it runs.
     pub record: Option<(PathBuf, Instance)>,
+    /// How many files each of its processes may have open.
+    pub open_files: Option<u32>,
+    /// Its listening socket is the shim's stderr.
+    pub socket: bool,
 }
 
 /// Where the program's output goes.
@@ -98,12 +122,22 @@ pub struct Launcher {
 impl Launcher {
     /// The running program, even when its file was replaced by a newer one meanwhile.
     pub fn this_program() -> Launcher {
-        Launcher { program: PathBuf::from("/proc/self/exe") }
+        Launcher { program: PathBuf::from(OWN) }
     }
 
     /// Another program that has the shim; for tests.
     pub fn program(program: &Path) -> Launcher {
         Launcher { program: program.into() }
+    }
+
+    /// Where that program lies, for others that start it.
+    pub(super) fn path(&self) -> PathBuf {
+        if self.program != Path::new(OWN) {
+            return self.program.clone();
+        }
+        // An upgrade of the package puts another file there.
+        let own = std::env::current_exe().unwrap_or_default();
+        own.to_string_lossy().trim_end_matches(" (deleted)").into()
     }
 
     /// The plan for running `argv` as the app's user in its folder and environment.
@@ -119,14 +153,28 @@ impl Launcher {
         let (user, ids) = user_of(start)?;
         let env = environment::of(start, &user)?;
         let folder = start.folder.clone();
-        Ok(Plan { argv, env, folder, user: ids, output, cgroup: None, record: None })
+        Ok(Plan {
+            argv,
+            env,
+            folder,
+            user: ids,
+            output,
+            cgroup: None,
+            record: None,
+            open_files: None,
+            socket: false,
+        })
     }
 
     /// Returns when the program has begun. The child is left alone when the handle is dropped.
-    pub(super) async fn launch(&self, plan: &Plan) -> Result<Child, LaunchError> {
+    pub(super) async fn launch(
+        &self,
+        plan: &Plan,
+        socket: Option<OwnedFd>,
+    ) -> Result<Child, LaunchError> {
         let program = plan.argv.first().ok_or(LaunchError::Empty)?;
         let failed = |deed| move |cause| LaunchError::Shim { deed, program: program.into(), cause };
-        let mut child = self.shim(&plan.output).spawn().map_err(failed("start"))?;
+        let mut child = self.shim(&plan.output, socket).spawn().map_err(failed("start"))?;
         let complaint = match timeout(LAUNCH_TIMEOUT, instruct(&mut child, plan)).await {
             Ok(complaint) => complaint.map_err(failed("instruct"))?,
             Err(_elapsed) => {
@@ -142,13 +190,14 @@ impl Launcher {
         Err(LaunchError::Refused { program: program.into(), complaint })
     }
 
-    fn shim(&self, output: &Output) -> Command {
+    fn shim(&self, output: &Output, socket: Option<OwnedFd>) -> Command {
         let mut command = Command::new(&self.program);
         command.arg0("rota-agent").arg(shim::SUBCOMMAND).env_clear();
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.stderr(match output {
-            Output::Log(_) => Stdio::null(),
-            Output::Pipe => Stdio::piped(),
+        command.stderr(match (output, socket) {
+            (Output::Log(_), Some(socket)) => Stdio::from(socket),
+            (Output::Log(_), None) => Stdio::null(),
+            (Output::Pipe, _) => Stdio::piped(),
         });
         command
     }
@@ -172,7 +221,7 @@ async fn instruct(child: &mut Child, plan: &Plan) -> io::Result<String> {
 }
 
 /// Who the app runs as, and what the shim must switch to.
-fn user_of(start: &StartSpec) -> Result<(User, Option<Ids>), LaunchError> {
+pub(super) fn user_of(start: &StartSpec) -> Result<(User, Option<Ids>), LaunchError> {
     let own = users::own()?;
     match &start.spec.run.user {
         None => Ok((own, None)),

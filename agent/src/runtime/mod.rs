@@ -1,18 +1,22 @@
 //! What runs apps: one trait, behind which a driver starts, finds again and stops an instance.
 //!
-//! An app is never the agent's child in a way that kills it: it has a session of its own, and an
-//! agent that restarts adopts it by its process's number and start time.
+//! An app is never the agent's child in a way that kills it: it has a session, a unit or a container
+//! of its own, and an agent that restarts adopts it by its process's number and start time.
 
 pub mod cgroup;
 pub mod command;
+pub mod drivers;
 mod environment;
 pub mod exec;
 pub mod launch;
+mod listeners;
+mod places;
 pub mod ports;
 pub mod process;
 mod running;
 pub mod shim;
 mod stop;
+pub mod systemd;
 pub mod users;
 
 use std::collections::BTreeMap;
@@ -30,6 +34,7 @@ pub use self::launch::{LaunchError, Launcher};
 pub use self::process::ProcessId;
 pub use self::running::{Exit, Running};
 
+use crate::logs;
 use crate::spec::{Driver, Spec};
 use crate::template::Values;
 
@@ -82,7 +87,7 @@ pub struct Instance {
     pub driver: Driver,
     /// Where it listens.
     pub port: Option<u16>,
-    /// Its first process, which leads its session.
+    /// Its first process; for `exec` it leads its session.
     pub process: ProcessId,
     /// Where its output goes.
     pub log: PathBuf,
@@ -90,6 +95,12 @@ pub struct Instance {
     pub log_since: u64,
     /// Its control group, where one could be made.
     pub cgroup: Option<PathBuf>,
+    /// Its unit, when systemd runs it.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// It was given its listening socket.
+    #[serde(default)]
+    pub socket: bool,
 }
 
 /// How an instance ended that was told to.
@@ -135,14 +146,52 @@ pub enum RuntimeError {
     /// A number that is no signal.
     #[error("{number} is no signal that can be sent")]
     Signal { number: i32 },
+    /// A driver that this version does not have.
+    #[error("[run] driver {driver} is not built into this agent yet")]
+    NotBuilt { driver: Driver },
+    /// A driver that is not there, or cannot run anything on this host.
+    #[error("[run] driver {driver} cannot be used on this node: {why}")]
+    Unusable { driver: Driver, why: String },
+    /// Nobody there to start units.
+    #[error("[run] driver systemd cannot be used on this node")]
+    NoSystemd(#[source] Box<systemd::BusError>),
+    /// What a driver cannot do here.
+    #[error("[run] {key} cannot be done by the driver {driver} on this node: {why}")]
+    Cannot { key: &'static str, driver: Driver, why: String },
+    /// systemd did not do it.
+    #[error("cannot {deed} {unit}")]
+    Unit {
+        deed: &'static str,
+        unit: String,
+        #[source]
+        cause: Box<systemd::BusError>,
+    },
+    /// Its output.
+    #[error(transparent)]
+    Log(#[from] logs::LogError),
     /// The runtime is shutting down.
     #[error("the work on {app} was given up: the agent is stopping")]
     Stopping { app: String },
 }
 
+impl RuntimeError {
+    /// What the app wrote before it failed to start.
+    pub fn output(&self) -> &str {
+        if let RuntimeError::Start { cause, .. } = self
+            && let LaunchError::NotReady { output, .. } = &**cause
+        {
+            return output;
+        }
+        ""
+    }
+}
+
 /// A driver: exec, systemd or docker.
 #[async_trait]
 pub trait Runtime: Send + Sync {
+    /// Whether it can run this release here; asked before anything is touched.
+    async fn check(&self, spec: &Spec) -> Result<(), RuntimeError>;
+
     /// Starts an instance; returns when its program runs, before it is healthy.
     async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError>;
 
@@ -165,4 +214,10 @@ pub trait Runtime: Send + Sync {
     /// Kills what an instance left behind that has ended by itself; says how many processes that
     /// were.
     async fn kill_leftovers(&self, instance: &Instance) -> Result<usize, RuntimeError>;
+
+    /// The end of what an instance wrote since it started, also when it has ended.
+    async fn output(&self, instance: &Instance) -> Result<String, RuntimeError> {
+        let Instance { log, log_since, .. } = instance;
+        Ok(logs::tail(log, logs::TAIL_BYTES, *log_since)?)
+    }
 }

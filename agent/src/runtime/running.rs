@@ -21,6 +21,8 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// By the kernel, because it needed more memory than it may have.
+    OutOfMemory,
     /// Only its parent is told how, and that was an earlier agent.
     Unknown,
 }
@@ -30,6 +32,7 @@ impl fmt::Display for Exit {
         match self {
             Exit::Code(code) => write!(f, "exited with code {code}"),
             Exit::Signal(number) => write!(f, "was ended by signal {number}"),
+            Exit::OutOfMemory => write!(f, "was killed because it ran out of memory"),
             Exit::Unknown => write!(f, "ended"),
         }
     }
@@ -50,33 +53,42 @@ impl From<std::process::ExitStatus> for Exit {
 #[derive(Debug, Clone)]
 pub struct Running {
     instance: Arc<Instance>,
-    process: Arc<OwnedFd>,
+    /// `None`: it had ended before it could be looked at.
+    process: Option<Arc<OwnedFd>>,
     ended: watch::Receiver<Option<Exit>>,
 }
 
 impl Running {
-    /// Watches a process that this agent started.
-    pub(super) fn started(instance: Instance, process: OwnedFd, mut child: Child) -> Running {
+    /// An instance whose end somebody else tells of. Without a process it has ended already.
+    pub(super) fn watched(
+        instance: Instance,
+        process: Option<OwnedFd>,
+        end: impl Future<Output = Exit> + Send + 'static,
+    ) -> Running {
         let (tell, ended) = watch::channel(None);
         tokio::spawn(async move {
-            let exit = child.wait().await.map_or(Exit::Unknown, Exit::from);
-            tell.send_replace(Some(exit));
+            tell.send_replace(Some(end.await));
         });
-        Running { instance: Arc::new(instance), process: Arc::new(process), ended }
+        Running { instance: Arc::new(instance), process: process.map(Arc::new), ended }
+    }
+
+    /// Watches a process that this agent started.
+    pub(super) fn started(instance: Instance, process: OwnedFd, mut child: Child) -> Running {
+        let end = async move { child.wait().await.map_or(Exit::Unknown, Exit::from) };
+        Running::watched(instance, Some(process), end)
     }
 
     /// Watches a process that an earlier agent started.
     pub(super) fn adopted(instance: Instance, process: OwnedFd) -> io::Result<Running> {
-        let (tell, ended) = watch::channel(None);
         let watched = process.try_clone()?;
-        tokio::spawn(async move {
+        let end = async move {
             match ended_of(watched).await {
                 Ok(()) => {}
                 Err(cause) => tracing::error!(%cause, "cannot watch a process; taken as ended"),
             }
-            tell.send_replace(Some(Exit::Unknown));
-        });
-        Ok(Running { instance: Arc::new(instance), process: Arc::new(process), ended })
+            Exit::Unknown
+        };
+        Ok(Running::watched(instance, Some(process), end))
     }
 
     /// What runs.
@@ -104,7 +116,8 @@ impl Running {
         let Some(signal) = Signal::from_named_raw(number) else {
             return Err(RuntimeError::Signal { number });
         };
-        send(&self.process, signal).map_err(|cause| RuntimeError::Process {
+        let Some(process) = &self.process else { return Ok(()) };
+        send(process, signal).map_err(|cause| RuntimeError::Process {
             deed: "signal",
             pid: self.instance.process.pid,
             app: self.instance.app.clone(),

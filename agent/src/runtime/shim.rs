@@ -5,19 +5,22 @@
 //! It reads its plan from stdin and complains on stdout, whose copy closes by itself when the app
 //! begins.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use rustix::fs::Mode;
-use rustix::process::{setsid, umask};
+use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use rustix::{fs::Gid, fs::Uid};
+
+mod listen;
 
 use super::ProcessId;
 use super::launch::{Output, Plan};
@@ -26,6 +29,9 @@ use crate::journal::replace;
 
 /// How the agent asks this program to be the shim.
 pub const SUBCOMMAND: &str = "exec-shim";
+
+/// Its second argument when it becomes an app that is given its listening socket.
+pub(super) const LISTEN: &str = "listen";
 
 /// Bytes of a plan: the kernel itself takes no more than 2 MiB of arguments and environment.
 const PLAN_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -38,6 +44,9 @@ pub fn run_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|it| it != SUBCOMMAND) {
         return None;
+    }
+    if arguments.next().is_some_and(|it| it == LISTEN) {
+        return Some(listen::become_app(arguments));
     }
     let complaint = match run() {
         Ok(never) => match never {},
@@ -64,9 +73,17 @@ fn run() -> Result<Never, Complaint> {
         .map_err(|cause| early(format!("the shim cannot read its plan: {cause}")))?;
     let plan: Plan = serde_json::from_slice(&text)
         .map_err(|cause| early(format!("the shim cannot understand its plan: {cause}")))?;
-    let pipe = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)
-        .map_err(|cause| early(format!("the shim cannot copy a descriptor: {cause}")))?;
-    match prepare(&plan).and_then(|()| become_app(&plan)) {
+    let copy = |of: BorrowedFd<'_>| {
+        rustix::io::fcntl_dupfd_cloexec(of, 3)
+            .map_err(|cause| early(format!("the shim cannot copy a descriptor: {cause}")))
+    };
+    let pipe = copy(io::stdout().as_fd())?;
+    let socket = if plan.socket { Some(copy(io::stderr().as_fd())?) } else { None };
+    let became = prepare(&plan).and_then(|()| match &socket {
+        Some(socket) => listen::become_listener(&plan, socket, &pipe),
+        None => become_app(&plan),
+    });
+    match became {
         Ok(never) => Ok(never),
         Err(text) => Err(Complaint { text, pipe: Some(pipe) }),
     }
@@ -104,6 +121,9 @@ fn prepare(plan: &Plan) -> Result<(), String> {
             .and_then(|json| replace(path, &json))
             .map_err(|cause| format!("cannot write {}: {cause}", path.display()))?;
     }
+    if let Some(files) = plan.open_files {
+        limit_open_files(files)?;
+    }
     // All descriptors that the agent's own parent left open, too; the pipe closes by the same mark.
     close_fds::set_fds_cloexec(3, &[]);
     if let Some(ids) = &plan.user {
@@ -118,12 +138,18 @@ fn become_app(plan: &Plan) -> Result<Never, String> {
         return Err("the command is empty".into());
     };
     let cause = Command::new(program).args(arguments).env_clear().envs(&plan.env).exec();
-    Err(explain(program, plan, &cause))
+    Err(explain(program, (&plan.folder, &plan.env), &cause))
 }
 
 fn own_id() -> io::Result<ProcessId> {
     ProcessId::of(std::process::id().cast_signed())?
         .ok_or_else(|| io::Error::other("this process is not in /proc"))
+}
+
+fn limit_open_files(files: u32) -> Result<(), String> {
+    let most = Some(u64::from(files));
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
+        .map_err(|cause| format!("cannot limit its open files to {files}: {cause}"))
 }
 
 fn join_cgroup(folder: &Path) {
@@ -156,7 +182,7 @@ fn redirect(plan: &Plan) -> Result<(), String> {
 }
 
 /// The log belongs to the app's user, so that the app can open `/dev/stdout` again.
-fn open_log(path: &Path, user: Option<&Ids>) -> io::Result<File> {
+pub(super) fn open_log(path: &Path, user: Option<&Ids>) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let log = options.append(true).create(true).mode(0o640).open(path)?;
     if let Some(ids) = user {
@@ -176,15 +202,19 @@ fn switch_user(ids: &Ids) -> Result<(), String> {
 }
 
 /// The kernel says `No such file` also of a script whose interpreter is missing.
-fn explain(program: &str, plan: &Plan, cause: &io::Error) -> String {
+pub(super) fn explain(
+    program: &str,
+    (folder, env): (&Path, &BTreeMap<String, String>),
+    cause: &io::Error,
+) -> String {
     if !program.contains('/') {
-        let path = plan.env.get("PATH").map_or("", String::as_str);
+        let path = env.get("PATH").map_or("", String::as_str);
         return match cause.kind() {
             io::ErrorKind::NotFound => format!("there is no such program in {path}"),
             _ => cause.to_string(),
         };
     }
-    let file: PathBuf = plan.folder.join(program);
+    let file: PathBuf = folder.join(program);
     let shown = file.display();
     match (std::fs::metadata(&file), cause.kind()) {
         (Err(_), io::ErrorKind::NotFound) => format!("there is no file {shown}"),

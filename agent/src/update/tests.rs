@@ -32,6 +32,9 @@ fn release(version: &str, smoke: bool, hooks: bool) -> Spec {
             port: spec::Port::Auto,
             stop_signal: 15,
             stop_timeout: Duration::from_secs(1),
+            notify: false,
+            socket: false,
+            limits: spec::Limits::default(),
         },
         health: spec::Health {
             check: spec::Check::Alive,

@@ -4,8 +4,8 @@ use rota_proto::agent as proto;
 
 use super::field::{At, BadField};
 use crate::spec::{
-    Check, Driver, Format, Health, Hooks, OnDrainTimeout, Port, Run, Smoke, SmokeTest, Spec,
-    Traffic, Via,
+    Check, Driver, Format, Health, Hooks, Limits, OnDrainTimeout, Port, Run, Smoke, SmokeTest,
+    Spec, Traffic, Via,
 };
 
 /// The most smoke tests of one release, and the most commands of one kind of hook.
@@ -80,7 +80,21 @@ fn run(at: &At, run: proto::Run, default: Driver) -> Result<Run, BadField> {
         port: port(&at.field("port"), run.port, run.no_port)?,
         stop_signal: signal(&at.field("stop_signal"), &run.stop_signal)?,
         stop_timeout: at.field("stop_timeout_ms").duration(run.stop_timeout_ms)?,
+        notify: run.notify,
+        socket: run.socket,
+        limits: limits(run.limits.unwrap_or_default()),
     })
+}
+
+/// 0 is none.
+fn limits(limits: proto::Limits) -> Limits {
+    let some = |number: u32| (number > 0).then_some(number);
+    Limits {
+        memory: (limits.memory > 0).then_some(limits.memory),
+        cpu_percent: some(limits.cpu_percent),
+        tasks: some(limits.tasks),
+        open_files: some(limits.open_files),
+    }
 }
 
 fn not_empty(text: String) -> Option<String> {

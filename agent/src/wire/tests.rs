@@ -25,6 +25,9 @@ fn release() -> proto::ReleaseSpec {
             stop_signal: "TERM".into(),
             stop_timeout_ms: 10_000,
             no_port: false,
+            limits: None,
+            notify: false,
+            socket: false,
         }),
         health: Some(proto::Health {
             check: Some(proto::health::Check::Http("/healthz".into())),
@@ -49,6 +52,7 @@ fn release() -> proto::ReleaseSpec {
             retries: 0,
         }],
         hooks: Some(proto::Hooks::default()),
+        image: String::new(),
     }
 }
 

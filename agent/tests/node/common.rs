@@ -10,7 +10,7 @@ use std::time::Duration;
 use rota_agent::runtime::exec::Exec;
 use rota_agent::runtime::{Instance, Launcher, Running, Runtime, RuntimeError, StartSpec};
 use rota_agent::spec::{
-    Check, Driver, Format, Health, Hooks, OnDrainTimeout, Port, Run, Spec, Traffic, Via,
+    Check, Driver, Format, Health, Hooks, Limits, OnDrainTimeout, Port, Run, Spec, Traffic, Via,
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -35,6 +35,9 @@ pub fn spec(script: &str) -> Spec {
             port: Port::None,
             stop_signal: 15,
             stop_timeout: SECOND,
+            notify: false,
+            socket: false,
+            limits: Limits::default(),
         },
         health: Health {
             check: Check::Alive,

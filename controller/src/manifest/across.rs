@@ -3,12 +3,14 @@
 use super::duration;
 use super::problem::Finding;
 use super::read::Reader;
-use super::tree::{Entry, Table};
+use super::tree::{Entry, Table, Value};
 
 /// Notes every pair that does not fit.
 pub(super) fn check(root: &Table, reader: &mut Reader) {
     start_first_needs_auto(root, reader);
     image_needs_docker(root, reader);
+    notify_needs_systemd(root, reader);
+    socket_needs(root, reader);
     deadline_beyond_healthy_for(root, reader);
     if root.get("run").is_some() && !reader.has_port {
         needs_port(root, reader);
@@ -61,6 +63,52 @@ fn image_needs_docker(root: &Table, reader: &mut Reader) {
             reader.note(Finding::value(image, format!("{needs} in [run]")).hint(hint));
         }
         None => {}
+    }
+}
+
+fn is_true(entry: &Entry) -> bool {
+    matches!(entry.value, Value::Boolean(true))
+}
+
+fn notify_needs_systemd(root: &Table, reader: &mut Reader) {
+    let Some(notify) = get(root, "run", "notify").filter(|entry| is_true(entry)) else { return };
+    let Some(driver) = get(root, "run", "driver") else { return };
+    if is_text(driver, "systemd") {
+        return;
+    }
+    let (at, also) = blame(notify, driver);
+    let message = "`notify = true` needs `driver = \"systemd\"`";
+    let hint = "only systemd listens for READY=1; elsewhere [health] says when the app is ready";
+    reader.note(Finding::value(at, message).also(also).hint(hint));
+}
+
+/// A socket that is handed over has one port, is no container's, and accepts also while nobody answers.
+fn socket_needs(root: &Table, reader: &mut Reader) {
+    let Some(socket) = get(root, "run", "socket").filter(|entry| is_true(entry)) else { return };
+    let fixed = "a socket that outlives the app has one port: write for example `port = 9000`";
+    match get(root, "run", "port") {
+        None => {
+            let message = "`socket = true` needs a `port`, and [run] has none";
+            reader.note(Finding::value(socket, message).hint(fixed));
+        }
+        Some(port) if is_text(port, "auto") => {
+            let (at, also) = blame(socket, port);
+            let message = "`socket = true` needs a fixed `port`, not \"auto\"";
+            reader.note(Finding::value(at, message).also(also).hint(fixed));
+        }
+        Some(_) => {}
+    }
+    if let Some(driver) = get(root, "run", "driver").filter(|driver| is_text(driver, "docker")) {
+        let (at, also) = blame(socket, driver);
+        let message = "`socket = true` does not go with `driver = \"docker\"`";
+        let hint = "a container cannot be given a socket; use exec or systemd";
+        reader.note(Finding::value(at, message).also(also).hint(hint));
+    }
+    if let Some(tcp) = get(root, "health", "tcp").filter(|entry| is_true(entry)) {
+        let (at, also) = blame(tcp, socket);
+        let message = "`tcp` says nothing about an app with `socket = true`";
+        let hint = "its socket accepts also when the app does not: use `http` or `command`";
+        reader.note(Finding::value(at, message).also(also).hint(hint));
     }
 }
 

@@ -4,12 +4,24 @@ use super::problem::Finding;
 use super::tree::{Entry, Table};
 
 /// The tables and their keys. `smoke` is a list of tables; `run.env` and `target.labels` have
-/// keys of the operator's own.
+/// keys of the operator's own, and `run.limits` is looked at where it is read.
 const TABLES: &[(&str, &[&str])] = &[
     ("artifact", &["path", "url", "sha256", "image"]),
     (
         "run",
-        &["driver", "command", "user", "env", "env_file", "port", "stop_signal", "stop_timeout"],
+        &[
+            "driver",
+            "command",
+            "user",
+            "env",
+            "env_file",
+            "port",
+            "stop_signal",
+            "stop_timeout",
+            "notify",
+            "socket",
+            "limits",
+        ],
     ),
     ("health", &["http", "tcp", "command", "interval", "timeout", "healthy_for", "deadline"]),
     ("traffic", &["via", "pool", "drain_timeout", "on_drain_timeout"]),

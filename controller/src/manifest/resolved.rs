@@ -97,6 +97,28 @@ pub struct Run {
     pub stop_signal: Signal,
     /// Then it is killed.
     pub stop_timeout: Span,
+    /// It says itself when it is ready: `READY=1` to `$NOTIFY_SOCKET`.
+    #[serde(default)]
+    pub notify: bool,
+    /// Its listening socket is made for it, and outlives it.
+    #[serde(default)]
+    pub socket: bool,
+    /// The most that it may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The most that an instance may use of its host; `None`: as much as there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Percent of one core.
+    pub cpu: Option<u32>,
+    /// Processes and threads.
+    pub tasks: Option<u32>,
+    /// Open files of each process.
+    pub open_files: Option<u32>,
 }
 
 /// What runs the process.

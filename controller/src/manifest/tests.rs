@@ -56,6 +56,9 @@ fn every_default() {
             port: Port::None,
             stop_signal: Signal::Term,
             stop_timeout: Span::seconds(10),
+            notify: false,
+            socket: false,
+            limits: Limits::default(),
         },
         health: Health {
             check: Check::Alive,
@@ -142,6 +145,14 @@ fn the_contract_as_documented() {
             port: Port::Fixed(9000),
             stop_signal: Signal::Term,
             stop_timeout: Span::seconds(10),
+            notify: false,
+            socket: false,
+            limits: Limits {
+                memory: Some(512 << 20),
+                cpu: Some(150),
+                tasks: Some(500),
+                open_files: Some(65536),
+            },
         },
         health: Health {
             check: Check::Http("/healthz".to_owned()),

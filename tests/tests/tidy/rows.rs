@@ -15,6 +15,7 @@ pub const WORDS: &[(Where, &str, &str)] = &[
 
 /// Tests that `cargo test` leaves out.
 pub const IGNORED: &[(&str, &str)] = &[
+    ("tests/runtimes/main.rs", "is started as a process of its own by other tests"),
     ("agent/tests/node/processes.rs", "an agent to be killed: another test starts it"),
     ("controller/tests/cli.rs", "shows the live screen to people; proves nothing"),
 ];

@@ -56,6 +56,9 @@ impl Desk {
             return Ok(nothing_in_flight()); // it has not listened anywhere yet, so nobody could join it
         }
         let leaving = match &spec.traffic.via {
+            // Nobody can be kept from connecting: who comes now is answered by whoever has the socket next, and the app
+            // answers whom it has accepted before it ends.
+            Via::None if spec.run.socket => return Ok(nothing_in_flight()),
             Via::None => Leaving::Kernel { port: instance.port },
             Via::Edge(_) => match self.means.member(spec, instance) {
                 Some((member, app)) => Leaving::Edges { member, app },

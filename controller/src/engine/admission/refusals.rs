@@ -57,14 +57,13 @@ fn not_built(resolved: &Resolved) -> Vec<String> {
         Via::Edge(_) | Via::None => None,
     };
     let driver = match resolved.run.driver {
-        Some(Driver::Systemd) => Some("systemd"),
         Some(Driver::Docker) => Some("docker"),
-        Some(Driver::Exec) | None => None,
+        Some(Driver::Exec | Driver::Systemd) | None => None,
     };
     let via = via
         .map(|via| format!("[traffic] via = \"{via}\" is not built yet: use \"edge\" or \"none\""));
     let driver = driver.map(|driver| {
-        format!("[run] driver = \"{driver}\" is not built yet: use \"exec\", or leave it out")
+        format!("[run] driver = \"{driver}\" is not built yet: use \"exec\" or \"systemd\"")
     });
     via.into_iter().chain(driver).collect()
 }

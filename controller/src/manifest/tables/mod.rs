@@ -3,6 +3,7 @@
 mod artifact;
 mod compatibility;
 mod health;
+mod limits;
 mod run;
 mod smoke;
 mod steps;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rota_rollout::names::Span;
 
-use super::missing_table;
+use super::{limits, missing_table};
 use crate::manifest::keys::nearest;
 use crate::manifest::problem::Finding;
 use crate::manifest::read::{Argv, Known, Reader};
@@ -42,6 +42,9 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Option<Run> {
             .get("stop_timeout")
             .and_then(|entry| reader.duration(entry, Span(1)))
             .unwrap_or(STOP_TIMEOUT),
+        notify: table.get("notify").and_then(|entry| reader.yes_or_no(entry)).unwrap_or(false),
+        socket: table.get("socket").and_then(|entry| reader.yes_or_no(entry)).unwrap_or(false),
+        limits: table.get("limits").map(|entry| limits::read(entry, reader)).unwrap_or_default(),
     })
 }
 

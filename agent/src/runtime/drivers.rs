@@ -1,0 +1,82 @@
+//! All drivers as one: a release says what runs it, and an instance what runs it already.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::exec::Exec;
+use super::listeners::Listeners;
+use super::places::Places;
+use super::systemd::Systemd;
+use super::{Instance, Launcher, Running, Runtime, RuntimeError, StartSpec, Stopped, cgroup};
+use crate::spec::{Driver, Spec};
+
+/// See the file's first lines.
+pub struct Drivers {
+    places: Places,
+    exec: Exec,
+    systemd: Systemd,
+}
+
+impl Drivers {
+    /// The drivers of an agent with this folder.
+    pub fn new(root: &Path, launcher: Launcher) -> Drivers {
+        let listeners = Arc::new(Listeners::default());
+        let systemd = Systemd::new(root, &launcher).with_listeners(Arc::clone(&listeners));
+        let exec = Exec::new(root, launcher).with_listeners(listeners);
+        let exec = match cgroup::delegated() {
+            Some(group) => exec.with_cgroups(&group),
+            None => exec,
+        };
+        Drivers { places: Places::new(root), exec, systemd }
+    }
+
+    fn of(&self, driver: Driver) -> Result<&dyn Runtime, RuntimeError> {
+        match driver {
+            Driver::Exec => Ok(&self.exec),
+            Driver::Systemd => Ok(&self.systemd),
+            Driver::Docker => Err(RuntimeError::NotBuilt { driver }),
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for Drivers {
+    async fn check(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        self.of(spec.run.driver)?.check(spec).await
+    }
+
+    async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError> {
+        self.of(start.spec.run.driver)?.start(start).await
+    }
+
+    async fn adopt(&self, instance: &Instance) -> Result<Option<Running>, RuntimeError> {
+        self.of(instance.driver)?.adopt(instance).await
+    }
+
+    async fn find(&self, app: &str, instance: &str) -> Result<Option<Running>, RuntimeError> {
+        match self.places.read(app, instance)? {
+            Some(known) => self.of(known.driver)?.find(app, instance).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn stop(
+        &self,
+        running: &Running,
+        signal: i32,
+        timeout: Duration,
+    ) -> Result<Stopped, RuntimeError> {
+        self.of(running.instance().driver)?.stop(running, signal, timeout).await
+    }
+
+    async fn kill_leftovers(&self, instance: &Instance) -> Result<usize, RuntimeError> {
+        self.of(instance.driver)?.kill_leftovers(instance).await
+    }
+
+    async fn output(&self, instance: &Instance) -> Result<String, RuntimeError> {
+        self.of(instance.driver)?.output(instance).await
+    }
+}

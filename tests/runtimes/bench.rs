@@ -1,0 +1,169 @@
+//! An agent's folder with one driver, and apps made of `sh`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rota_agent::runtime::drivers::Drivers;
+use rota_agent::runtime::{Launcher, Running, Runtime, StartSpec};
+use rota_agent::spec::{
+    Check, Driver, Format, Health, Hooks, Limits, OnDrainTimeout, Port, Run, Spec, Traffic, Via,
+};
+use rota_tests::Trouble;
+
+/// For what must happen, however busy the machine is.
+pub const LONG: Duration = Duration::from_secs(30);
+/// The time that an app has to end, where it will not.
+pub const SHORT: Duration = Duration::from_millis(300);
+
+/// One driver, in an agent's folder.
+pub struct Bench {
+    pub driver: Driver,
+    pub runtime: Drivers,
+    agent: PathBuf,
+    pub app: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    pub fn new(driver: Driver, agent: PathBuf, app: PathBuf) -> Result<Bench, Trouble> {
+        let folder = tempfile::tempdir()?;
+        // As the agent's folder is: the app's user must get through.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
+        let runtime = drivers(folder.path(), &agent);
+        Ok(Bench { driver, runtime, agent, app, folder })
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn agent(&self) -> &Path {
+        &self.agent
+    }
+
+    /// What the next agent has: the folder, and nothing in memory.
+    pub fn next_agent(&self) -> Drivers {
+        drivers(self.folder.path(), &self.agent)
+    }
+
+    /// A release whose program is this line of `sh`, ready to be started.
+    pub fn shell(&self, app: &str, script: &str) -> StartSpec {
+        start(self.folder.path(), self.driver, app, script)
+    }
+
+    pub async fn start(&self, start: &StartSpec) -> Running {
+        self.runtime.start(start).await.unwrap_or_else(|error| panic!("{}", chain(&error)))
+    }
+
+    /// Why it does not start.
+    pub async fn refusal(&self, start: &StartSpec) -> String {
+        match self.runtime.start(start).await {
+            Ok(running) => panic!("it started: {:?}", running.instance()),
+            Err(error) => chain(&error),
+        }
+    }
+
+    /// The output, once this is in it.
+    pub async fn wrote(&self, running: &Running, text: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let output = self.runtime.output(running.instance()).await.expect("is read");
+            if output.contains(text) {
+                return output;
+            }
+            assert!(begun.elapsed() < LONG, "never wrote {text:?}: {output:?}");
+            // The pace of looking at what another process does.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+pub fn drivers(folder: &Path, agent: &Path) -> Drivers {
+    Drivers::new(folder, Launcher::program(agent))
+}
+
+/// A release of this app in the agent's folder.
+pub fn start(root: &Path, driver: Driver, app: &str, script: &str) -> StartSpec {
+    let spec = spec(driver, app, script);
+    let folder = root.join("apps").join(app).join("releases").join(spec.folder());
+    fs::create_dir_all(&folder).expect("is made");
+    StartSpec {
+        spec,
+        instance: String::new(),
+        folder,
+        port: Some(9000),
+        host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        node: "web-01".into(),
+        labels: BTreeMap::from([("zone".into(), "a".into())]),
+    }
+}
+
+fn spec(driver: Driver, app: &str, script: &str) -> Spec {
+    Spec {
+        app: app.into(),
+        env: "prod".into(),
+        version: "1.2.0".into(),
+        digest: "ab".repeat(32),
+        size: 1,
+        format: Format::Tar,
+        run: Run {
+            driver,
+            command: vec!["sh".into(), "-c".into(), script.into()],
+            user: None,
+            env: BTreeMap::new(),
+            env_file: None,
+            port: Port::Fixed(9000),
+            stop_signal: 15,
+            stop_timeout: LONG,
+            notify: false,
+            socket: false,
+            limits: Limits::default(),
+        },
+        health: Health {
+            check: Check::Alive,
+            interval: Duration::from_millis(20),
+            timeout: LONG,
+            healthy_for: Duration::ZERO,
+            deadline: LONG,
+        },
+        traffic: Traffic {
+            via: Via::None,
+            drain_timeout: LONG,
+            on_drain_timeout: OnDrainTimeout::Cut,
+        },
+        smoke: Vec::new(),
+        hooks: Hooks::default(),
+    }
+}
+
+/// An error with all its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// How many processes of this host have this word in their command line.
+pub fn processes_with(word: &str) -> usize {
+    let all = fs::read_dir("/proc").expect("is read").flatten();
+    let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line.split(|byte| *byte == 0).any(|it| it == word.as_bytes())).count()
+}
+
+/// Waits until no process has this word in its command line.
+pub async fn all_gone(word: &str) {
+    let begun = Instant::now();
+    while processes_with(word) > 0 {
+        assert!(begun.elapsed() < LONG, "{word} still runs");
+        // The pace of looking at what another process does.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

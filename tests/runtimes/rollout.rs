@@ -1,0 +1,95 @@
+//! Whole rollouts with a driver: a real controller, an edge, a node, and an agent that is killed in between.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rota_tests::Trouble;
+use rota_tests::farm::{App, Farm, count};
+use rota_tests::processes::Programs;
+
+/// Two releases are rolled, a third one is restored; the agent dies in between and the app goes on.
+pub fn by_systemd(programs: Programs) -> Result<(), Trouble> {
+    let farm = Farm::of(programs, 1)?;
+    let unit = || -> Result<String, Trouble> {
+        let mut show = Command::new("systemctl");
+        show.args(["show", "--property=MainPID,ActiveState,Slice,MemoryMax,Type", "--value"]);
+        let shown = show.arg("rota-shop.service").output()?;
+        Ok(String::from_utf8(shown.stdout)?.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let run = "driver = \"systemd\"\nlimits = { memory = \"256MiB\" }";
+    let farm = roll(farm, run, &unit)?;
+    let state = unit()?;
+    assert!(state.contains("active") && state.contains("rota-apps.slice"), "{state}");
+    assert!(state.contains("268435456"), "its limit: {state}");
+    drop(farm);
+    // Without an agent systemd stops it as it was told at its start, and forgets it.
+    let stopped = Command::new("systemctl").args(["stop", "rota-shop.service"]).status()?;
+    assert!(stopped.success());
+    let left = Command::new("systemctl").args(["list-units", "--all", "rota-*"]).output()?;
+    let left = String::from_utf8_lossy(&left.stdout).into_owned();
+    assert!(!left.contains("rota-shop"), "{left}");
+    Ok(())
+}
+
+/// `is` says what runs the app: it must not change while there is no agent.
+pub fn roll(
+    mut farm: Farm,
+    run: &str,
+    is: &dyn Fn() -> Result<String, Trouble>,
+) -> Result<Farm, Trouble> {
+    deploy(&farm, run, "1.0.0", &[], 0)?;
+    assert_eq!(page(&farm)?, "v1.0.0\n");
+    let before = is()?;
+    farm.nodes[0].kill()?;
+    assert_eq!(page(&farm)?, "v1.0.0\n", "the app goes on");
+    farm.nodes[0] = farm.start_node(1)?;
+    farm.wait("/api/v1/nodes", |list| count(list, "state", "ready") == 1)?;
+    assert_eq!(is()?, before, "the next agent has found it, not started it");
+    deploy(&farm, run, "1.1.0", &[], 0)?;
+    assert_eq!(page(&farm)?, "v1.1.0\n");
+    assert_ne!(is()?, before);
+    let said = deploy(&farm, run, "1.2.0", &["--exit-at-once"], 3)?;
+    assert!(said.contains("exited with code 3"), "{said}");
+    let shown = farm.run(&["rollout", "status", "shop/prod"])?;
+    let shown = String::from_utf8(shown.stdout)?;
+    assert!(shown.contains("this release finds no database and gives up"), "{shown}");
+    assert_eq!(page(&farm)?, "v1.1.0\n", "it is back");
+    Ok(farm)
+}
+
+fn deploy(
+    farm: &Farm,
+    run: &str,
+    version: &str,
+    args: &[&str],
+    code: i32,
+) -> Result<String, Trouble> {
+    let manifest = manifest(farm, run, args)?;
+    let manifest = manifest.to_str().ok_or("no text")?;
+    let words = ["deploy", "-f", manifest, "--version", version, "--env", "prod", "--yes"];
+    let output = farm.run(&words)?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said)?;
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    Ok(said)
+}
+
+fn manifest(farm: &Farm, run: &str, args: &[&str]) -> Result<PathBuf, Trouble> {
+    let app = App { args, strategy: "monitor = \"0s\"", ..App::default() };
+    let path = farm.write_app(app)?;
+    let text = fs::read_to_string(&path)?.replace("[run]\n", &format!("[run]\n{run}\n"));
+    fs::write(&path, text)?;
+    Ok(path)
+}
+
+/// What clients get.
+fn page(farm: &Farm) -> Result<String, Trouble> {
+    let mut stream = TcpStream::connect(farm.pool()?)?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").ok_or("no answer")?.1.to_owned())
+}
