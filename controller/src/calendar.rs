@@ -63,7 +63,8 @@ pub fn ahead(from: Timestamp, to: Timestamp) -> String {
     match minutes {
         0 => "within a minute".to_owned(),
         1..=119 => format!("in {minutes} min"),
-        120..=2879 => format!("in {} h", minutes / 60),
+        120..=2879 if minutes % 60 == 0 => format!("in {} h", minutes / 60),
+        120..=2879 => format!("in {} h {} min", minutes / 60, minutes % 60),
         _ => format!("in {} d", minutes / 1440),
     }
 }

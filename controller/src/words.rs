@@ -164,16 +164,60 @@ pub fn clean(text: &str) -> String {
                 chars.by_ref().skip(1).find(|c| ('@'..='~').contains(c));
             }
             '\n' | '\t' => clean.push(' '),
-            c if c.is_control() => {}
+            c if is_unseen(c) => {}
             c => clean.push(c),
         }
     }
     clean.trim_end().to_owned()
 }
 
+/// Steers a terminal, or turns the text around it (as U+202E does), and is not seen itself.
+fn is_unseen(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}')
+        || matches!(c, '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
+}
+
+/// The longest reason that an operator may give, in characters: it stands in every list of what was done.
+const WHY_MAX: usize = 2_000;
+
+/// What an operator says with `-m`, if that can be kept and shown.
+pub fn why(text: &str) -> Result<String, String> {
+    let long = text.chars().count();
+    if long > WHY_MAX {
+        return Err(format!("it is {long} characters long, and at most {WHY_MAX} are kept"));
+    }
+    match text.chars().find(|c| is_unseen(*c) && !matches!(c, '\n' | '\r' | '\t')) {
+        Some(c) => {
+            let code = u32::from(c);
+            Err(format!("it holds U+{code:04X}, which is not seen and changes how the rest is"))
+        }
+        None => Ok(text.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasons_that_cannot_be_shown() {
+        for (text, right) in [
+            ("", Ok("")),
+            ("CVE-2026-1: \u{fc}ber\nall", Ok("CVE-2026-1: \u{fc}ber\nall")),
+            ("a\u{202e}b", Err("U+202E")),
+            ("a\u{1b}[31mb", Err("U+001B")),
+            (&"w".repeat(2_000), Ok(&"w".repeat(2_000))),
+            (&"w".repeat(2_001), Err("at most 2000")),
+        ] {
+            match (why(text), right) {
+                (Ok(kept), Ok(right)) => assert_eq!(kept, right),
+                (Err(why), Err(right)) => assert!(why.contains(right), "{why}"),
+                (got, right) => panic!("{got:?} instead of {right:?}"),
+            }
+        }
+        assert_eq!(clean("a\u{202e}b\u{2066}"), "ab");
+    }
 
     #[test]
     fn spans() {

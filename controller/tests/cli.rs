@@ -385,6 +385,8 @@ async fn mistakes_of_the_command_line() {
         ("login h:1 --token nonsense", "--token"),
         ("login h:1 --token t --context a.toml", "--context a.toml: `rota login` takes a name"),
         ("plan --env prod --version 1.0.0 --undo", "--undo"),
+        ("serve --data d --token rota-controller-x", "needs --join HOST:PORT"),
+        ("node drain web-01 -m \u{202e}x", "U+202E"),
         ("plan --env prod --version 1.0.0 --release 9.9.9", "--release"),
         ("plan --env prod --version 1.0.0 --undo --to-revision 1", "cannot be used with"),
         ("plan shop --env prod --release 1.0.0 --undo", "--undo"),

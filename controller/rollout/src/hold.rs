@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::{NodeName, Span};
 use crate::rollout::{Kind, Spec};
 use crate::shut::Closed;
+use crate::strategy::OnNodeFailure;
 
 /// Names are listed up to this many in a sentence; the rest is counted.
 const NAMES_SHOWN_MAX: usize = 5;
@@ -151,6 +152,12 @@ impl Hold {
                  `abort` ends the rollout; `rota rollout status {id}` shows the cause"
             ),
             Self::Approval { .. } => format!("`rota rollout promote {id}`"),
+            Self::Capacity { .. } if spec.strategy.on_node_failure == OnNodeFailure::Leave => {
+                format!(
+                    "those that failed here stay out: `rota rollout retry {id}` tries them again, \
+                     `rollback` or `abort` ends it; it goes on when the others serve again"
+                )
+            }
             Self::Capacity { .. } => {
                 "it goes on when they serve again: `rota status` shows why they do not".to_owned()
             }

@@ -129,7 +129,8 @@ fn view(rollout: &Rollout, record: &SpecRecord, evidence: &EvidenceRecord) -> Ro
             targets: rollout.nodes().len(), // those that joined it included
             cut: nodes.iter().map(|node| node.cut).sum(),
             failed_requests: evidence.failed,
-            requests: evidence.requests,
+            // One that was under way before the rollout and failed in it is one of its own.
+            requests: evidence.requests.max(evidence.failed),
             unheard_edges: evidence.unheard.iter().map(ToString::to_string).collect(),
             duration_ms: duration,
             longest_out_of_traffic_ms: nodes.iter().map(|n| n.out_of_traffic_ms).max().unwrap_or(0),

@@ -101,7 +101,7 @@ impl Until {
             Self::In(span) => i64::try_from(now.after(*span).0)
                 .ok()
                 .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-                .ok_or("that is too far in the future")?,
+                .ok_or("that is too far in the future: a time has a year of at most four digits")?,
         };
         Ok(format!("{moment:.3}"))
     }

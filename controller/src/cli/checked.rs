@@ -36,7 +36,7 @@ pub fn text(manifest: &Manifest) -> String {
 }
 
 fn write_line(text: &mut String, label: &str, value: &str) {
-    writeln!(text, "  {label:<12}{value}").expect("strings take everything");
+    writeln!(text, "  {label:<11} {value}").expect("strings take everything");
 }
 
 /// Every environment in full, as the types have it.

@@ -24,6 +24,7 @@ pub struct DrainArgs {
     name: NodeName,
     /// Why, for the events and the audit log
     #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+    #[arg(value_parser = words::why)]
     message: String,
     /// Although an app would have less capacity than its strategy promises
     #[arg(long)]

@@ -9,6 +9,7 @@ use super::desk::Desk;
 use super::outcome::{Exit, Failure};
 use super::window::{self, WindowCommand};
 use super::{render, talk};
+use crate::words;
 
 /// Look at environments, freeze and unfreeze them, say when updates may start
 #[derive(Debug, Subcommand)]
@@ -27,7 +28,7 @@ pub enum EnvCommand {
         #[arg(long, value_name = "TIME")]
         until: Option<Until>,
         /// Why, for everyone who waits
-        #[arg(short, long, value_name = "WHY")]
+        #[arg(short, long, value_name = "WHY", value_parser = words::why)]
         message: String,
     },
     /// Let updates start again

@@ -54,7 +54,7 @@ mod window;
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::serve_args::ServeArgs;
 use crate::words;
@@ -180,6 +180,10 @@ pub enum Command {
 /// Reads the command line. Help and the version are printed here, and so are mistakes.
 pub fn parse(line: Vec<OsString>) -> Result<Cli, Exit> {
     let error = match Cli::try_parse_from(&line) {
+        Ok(cli) if joins_nobody(&cli, &line) => {
+            let text = "--token of `rota serve` needs --join HOST:PORT, a running controller\n";
+            Cli::command().error(ErrorKind::MissingRequiredArgument, text)
+        }
         Ok(mut cli) => {
             // Not by clap: what it finds there it shows as if it had been typed, in every usage line.
             if cli.global.context.is_none() {
@@ -204,6 +208,13 @@ pub fn parse(line: Vec<OsString>) -> Result<Cli, Exit> {
             Err(Exit::Usage)
         }
     }
+}
+
+/// Was a controller given a token, but nobody to join by it?
+fn joins_nobody(cli: &Cli, line: &[OsString]) -> bool {
+    let is_token = |word: &str| word == "--token" || word.starts_with("--token=");
+    let typed = line.iter().filter_map(|word| word.to_str()).any(is_token);
+    matches!(&cli.command, Command::Serve(args) if args.join.is_none()) && typed
 }
 
 /// Is `-o json` on a command line that could not be parsed?

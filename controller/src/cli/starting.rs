@@ -11,12 +11,14 @@ use super::story::Since;
 use super::talk::{self, Format};
 use super::{args, follow};
 use crate::view::{RolloutView, StartedView};
+use crate::words;
 
 /// Why it is started, and how it is followed.
 #[derive(Debug, Clone, Args)]
 pub struct StartingArgs {
     /// Why, for the history
     #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+    #[arg(value_parser = words::why)]
     pub message: String,
     #[command(flatten)]
     pub glass: GlassArgs,

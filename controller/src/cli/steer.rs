@@ -8,6 +8,7 @@ use super::args::RolloutRef;
 use super::desk::Desk;
 use super::glass::GlassArgs;
 use super::outcome::{Exit, Failure};
+use crate::words;
 
 /// What most verbs are told.
 #[derive(Debug, Args)]
@@ -16,6 +17,7 @@ pub struct VerbArgs {
     pub id: RolloutRef,
     /// Why, for the audit log
     #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+    #[arg(value_parser = words::why)]
     pub message: String,
 }
 

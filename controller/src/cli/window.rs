@@ -34,6 +34,7 @@ pub enum WindowCommand {
         window: Window,
         /// Why, for everyone who waits
         #[arg(short, long, value_name = "WHY", default_value = "", hide_default_value = true)]
+        #[arg(value_parser = words::why)]
         message: String,
     },
     /// List the windows of an environment, and when each opens or closes next

@@ -140,7 +140,7 @@ pub fn eta(strategy: &Strategy, targets: usize, batches: &[usize], paces: &[Pace
         (1, true) => format!("about {}, as the last rollout here went", about(all)),
         (many, true) => format!("about {}, from {many} earlier rollouts here", about(all)),
     };
-    EtaView { ms: all.0, rollouts: paces.len(), at_least: paces.is_empty(), text }
+    EtaView { ms: all.0, rollouts: paces.len(), at_least: paces.is_empty() && moves, text }
 }
 
 #[cfg(test)]

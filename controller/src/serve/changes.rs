@@ -20,6 +20,7 @@ use crate::engine::records::CommandRecord;
 use crate::engine::{AgentKey, Answer, Ask, Asked, Drain};
 use crate::errors::{Sort, status};
 use crate::view::{ErrorView, NewTokenView};
+use crate::words;
 use asked::{act_of, bad_name, controller, env, invited, start_of};
 
 pub(super) use asked::digest;
@@ -48,7 +49,7 @@ pub(super) async fn start(
     let command = CommandRecord { argv: asked.run_command.clone(), timeout: Span::ZERO };
     let thing = if asked.kind() == Kind::Run { command.line() } else { asked.release.clone() };
     let target = format!("{}/{} {thing}", asked.app, asked.env).trim_end().to_owned();
-    let message = asked.message.clone();
+    let message = why(&asked.message)?;
     let what = with_flag(deed(&asked), asked.break_glass);
     if asked.break_glass {
         service.access.permit(caller, Action::BreakGlass, Some(&asked.env), &target).await?;
@@ -85,7 +86,9 @@ pub(super) async fn apply(
     change: Change,
 ) -> Result<Response<Document>, Status> {
     let missing = || status(Sort::Usage.error("the change says nothing", ""));
-    match change.change.ok_or_else(missing)? {
+    let wanted = change.change.ok_or_else(missing)?;
+    why(reason(&wanted))?;
+    match wanted {
         Wanted::Rollout(verb) => rollout(service, caller, verb).await,
         Wanted::Node(verb) => node(service, caller, verb).await,
         Wanted::Env(verb) => {
@@ -144,6 +147,26 @@ pub(super) async fn apply(
             write_down(service, caller, Done { what: &what, target, message: "" }, &answer).await;
             document(answer)
         }
+    }
+}
+
+/// A reason that can be kept and shown.
+fn why(message: &str) -> Result<String, Status> {
+    let kept = words::why(message);
+    kept.map_err(|why| {
+        status(Sort::Usage.error(format!("the message (-m) is not kept: {why}"), ""))
+    })
+}
+
+fn reason(wanted: &Wanted) -> &str {
+    match wanted {
+        Wanted::Rollout(verb) => &verb.message,
+        Wanted::Node(verb) => &verb.message,
+        Wanted::Env(verb) => &verb.message,
+        Wanted::CreateToken(_)
+        | Wanted::RemoveToken(_)
+        | Wanted::RemoveRelease(_)
+        | Wanted::Controller(_) => "",
     }
 }
 

@@ -24,6 +24,10 @@ pub fn plan(plan: &PlanView, page: &Page) -> String {
         text.push('\n');
     };
     line(format!("at least {} of {} in traffic", plan.least_in_traffic, plan.targets));
+    if plan.least_in_traffic == 0 && plan.from.is_some() && plan.targets > 1 && batches > 0 {
+        let warning = page.ink.paint(Tone::Warn, "warning:");
+        line(format!("{warning} for a while none serves; `max_unavailable` keeps some in traffic"));
+    }
     if let Some(eta) = &plan.eta {
         let takes = match (eta.at_least, eta.ms) {
             (true, 0) => "how long it takes is ",

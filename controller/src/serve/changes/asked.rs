@@ -223,7 +223,8 @@ fn until(text: &str) -> Result<Timestamp, ErrorView> {
     let time: jiff::Timestamp = text.parse().map_err(|error| bad(format!("{error}")))?;
     let millis = u64::try_from(time.as_millisecond()).map_err(|_| bad("it is long past".into()))?;
     if millis <= now().0 {
-        return Err(bad("it is past already".to_owned()));
+        let hint = "say a later one, or how long from now: 2h";
+        return Err(Sort::Usage.error(format!("`{text}` is past already"), hint));
     }
     Ok(Timestamp(millis))
 }
