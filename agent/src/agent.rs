@@ -85,6 +85,17 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Is it the fault of what this agent was told, and not of what it found?
+    pub fn is_mistake(&self) -> bool {
+        let Self::Enrol(error) = self else { return false };
+        matches!(
+            error,
+            EnrolError::NoToken { .. } | EnrolError::Token(_) | EnrolError::SomebodyElse { .. }
+        )
+    }
+}
+
 impl Agent {
     /// Starts everything around the run loop. Joins first, if it has to.
     pub async fn start(config: Config) -> Result<Self, StartError> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use rota_agent::agent::Agent;
+use rota_agent::agent::{Agent, StartError};
 use rota_agent::cli::{
     Cli, Command, KnownShell, LocalArgs, LogFormat, Output, ProxyArgs, RunArgs, wants_json,
 };
@@ -146,7 +146,11 @@ fn agent(args: RunArgs) -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&chain(&*error), 1),
+        Err(error) => {
+            let start = error.downcast_ref::<StartError>();
+            let code = if start.is_some_and(StartError::is_mistake) { USAGE } else { 1 };
+            fail(&chain(&*error), code)
+        }
     }
 }
 

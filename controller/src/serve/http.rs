@@ -49,7 +49,20 @@ fn router(api: Api, metrics: Arc<Metrics>, local: bool) -> Router {
     } else {
         open.route("/", get(elsewhere)).route("/api/v1/{*path}", get(elsewhere))
     };
-    all.with_state(Shared { api, metrics })
+    all.method_not_allowed_fallback(read_only).fallback(nowhere).with_state(Shared { api, metrics })
+}
+
+async fn read_only() -> Response {
+    let view = Sort::Usage.error("documents are only read here: use GET", "`rota` changes things");
+    (StatusCode::METHOD_NOT_ALLOWED, error(view)).into_response()
+}
+
+async fn nowhere() -> Response {
+    error(Sort::NotFound.error(
+        "there is no such document",
+        "for example /api/v1/status, /api/v1/rollouts, /api/v1/rollouts/APP/ENV, /api/v1/nodes, \
+         /api/v1/pools, /api/v1/envs, /api/v1/events",
+    ))
 }
 
 async fn elsewhere() -> Response {
