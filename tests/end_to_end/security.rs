@@ -258,7 +258,7 @@ fn a_removed_node_is_out_for_good() {
     farm.nodes[1].kill().unwrap();
     farm.nodes[1] = farm.start_node(2).unwrap();
     farm.wait("/metrics", |_| farm.nodes[1].log().contains("revoked")).unwrap();
-    let nodes = run(&farm, &["node", "ls", "-o", "json"], 0);
+    let nodes = run(&farm, &["node", "ls"], 0);
     assert!(!nodes.contains("web-02"), "{nodes}");
     let pool = farm.wait("/api/v1/pools/shop", |pool| members(pool) > 0).unwrap();
     assert_eq!(members(&pool), 1, "it did not come back by the edge: {pool}");
