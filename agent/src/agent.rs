@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Balancer as BalancerConfig, Config};
 use crate::enrol::{self, EnrolError};
+use crate::journal::JournalError;
 use crate::link::{self, Event, Link};
 use crate::local::{self, Facts, Request};
 use crate::own::Own;
@@ -22,6 +23,7 @@ use crate::spec::Driver;
 use crate::traffic::Balancer;
 use crate::traffic::client::Edges;
 use crate::traffic::edge::{Edge, Pools, listen};
+use crate::traffic::haproxy::Haproxy;
 use crate::traffic::proxy::{Proxy, ProxyError};
 use crate::wire;
 
@@ -49,7 +51,7 @@ pub struct Agent {
     /// Where the `Traffic` service listens, on edges.
     pub traffic: Option<SocketAddr>,
     /// The pools served here, and where clients reach them.
-    pub pools: Vec<(String, Option<SocketAddr>)>,
+    pub pools: Vec<proto::EdgePool>,
     /// Held while this agent lives.
     _lock: File,
     /// Held while this agent may give units their names, where systemd is.
@@ -76,6 +78,9 @@ pub enum StartError {
     /// A pool.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// What was wanted of its members.
+    #[error("cannot read what is wanted of a pool's members")]
+    Book(#[from] JournalError),
     /// The `Traffic` service.
     #[error("cannot listen on {address} for nodes (--traffic-listen)")]
     Listen {
@@ -110,8 +115,8 @@ impl Agent {
             }
         };
         let own = Arc::new(enrol::identity(&config).await?);
-        let pools = start_pools(&config)?;
-        let listens = reached(&pools).await;
+        let pools = start_pools(&config).await?;
+        let listens = reached(&config, &pools).await;
         let traffic = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (driver, units) = default_driver();
         let setup = link::Setup { driver, ..setup(&config, traffic, &listens) };
@@ -146,8 +151,8 @@ impl Agent {
         if let Some(traffic) = self.traffic {
             line += &format!(" traffic={traffic}");
         }
-        for (pool, listen) in &self.pools {
-            let listen = listen.map_or("starting".to_owned(), |listen| listen.to_string());
+        for proto::EdgePool { pool, listen, .. } in &self.pools {
+            let listen = if listen.is_empty() { "starting" } else { listen };
             line += &format!(" {pool}={listen}");
         }
         line + &format!(" controllers={}", self.config.controllers.join(","))
@@ -168,23 +173,28 @@ fn lock(data: &Path) -> Result<File, StartError> {
     }
 }
 
-fn start_pools(config: &Config) -> Result<Pools, StartError> {
+async fn start_pools(config: &Config) -> Result<Pools, StartError> {
     let mut pools = Pools::new();
     for edge in &config.edges {
-        let balancer: Arc<dyn Balancer> = match edge.balancer {
-            BalancerConfig::Proxy { listen } => Proxy::start(&config.data, &edge.pool, listen)?,
+        let balancer: Arc<dyn Balancer> = match &edge.balancer {
+            BalancerConfig::Proxy { listen } => Proxy::start(&config.data, &edge.pool, *listen)?,
+            BalancerConfig::Haproxy(settings) => {
+                Haproxy::start(&config.data, &edge.pool, settings).await?
+            }
         };
         pools.insert(edge.pool.clone(), balancer);
     }
     Ok(pools)
 }
 
-/// Where clients reach each pool, once its balancer answers.
-async fn reached(pools: &Pools) -> Vec<(String, Option<SocketAddr>)> {
-    let mut listens = Vec::new();
-    for (pool, balancer) in pools {
+/// What serves each pool, and where clients reach it, once its balancer answers.
+async fn reached(config: &Config, pools: &Pools) -> Vec<proto::EdgePool> {
+    let mut reached = Vec::new();
+    for edge in &config.edges {
+        let pool = edge.pool.clone();
+        let Some(balancer) = pools.get(&pool) else { continue };
         let mut view = balancer.view();
-        let ready = timeout(POOL_TIMEOUT, view.wait_for(|view| view.listen.is_some())).await;
+        let ready = timeout(POOL_TIMEOUT, view.wait_for(|view| view.answers)).await;
         let listen = match ready {
             Ok(Ok(view)) => view.listen,
             Ok(Err(_)) | Err(_) => {
@@ -192,21 +202,16 @@ async fn reached(pools: &Pools) -> Vec<(String, Option<SocketAddr>)> {
                 None
             }
         };
-        listens.push((pool.clone(), listen));
+        let listen = match &edge.balancer {
+            BalancerConfig::Proxy { .. } => listen.map(|it| it.to_string()).unwrap_or_default(),
+            BalancerConfig::Haproxy(settings) => settings.to_string(),
+        };
+        reached.push(proto::EdgePool { pool, driver: edge.balancer.driver().to_owned(), listen });
     }
-    listens
+    reached
 }
 
-fn setup(
-    config: &Config,
-    traffic: Option<SocketAddr>,
-    listens: &[(String, Option<SocketAddr>)],
-) -> link::Setup {
-    let pool = |(pool, listen): &(String, Option<SocketAddr>)| proto::EdgePool {
-        pool: pool.clone(),
-        driver: "proxy".to_owned(),
-        listen: listen.map(|listen| listen.to_string()).unwrap_or_default(),
-    };
+fn setup(config: &Config, traffic: Option<SocketAddr>, listens: &[proto::EdgePool]) -> link::Setup {
     link::Setup {
         data: config.data.clone(),
         seeds: config.controllers.clone(),
@@ -218,7 +223,7 @@ fn setup(
         traffic_address: traffic
             .map(|traffic| advertised(traffic, config.address.as_deref()))
             .unwrap_or_default(),
-        edges: listens.iter().map(pool).collect(),
+        edges: listens.to_vec(),
         driver: Driver::Exec,
     }
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use crate::cli::{LogFormat, RunArgs, Volume};
 use crate::names::{LABEL_RULE, is_label, is_label_key};
+use crate::traffic::haproxy;
 
 pub use file::FileError;
 
@@ -55,6 +56,18 @@ pub struct EdgePool {
 pub enum Balancer {
     /// The built-in proxy, which clients reach here.
     Proxy { listen: SocketAddr },
+    /// HAProxy, through its admin sockets.
+    Haproxy(haproxy::Settings),
+}
+
+impl Balancer {
+    /// What it is called on the command line and in lists.
+    pub fn driver(&self) -> &'static str {
+        match self {
+            Self::Proxy { .. } => "proxy",
+            Self::Haproxy(_) => "haproxy",
+        }
+    }
 }
 
 /// How and how much is logged; known before anything else is checked.
@@ -258,13 +271,35 @@ fn edge(text: &str) -> Result<EdgePool, ConfigError> {
             let listen = listening("edge", text, place)?;
             Ok(EdgePool { pool: pool.to_owned(), balancer: Balancer::Proxy { listen } })
         }
-        "haproxy" => not_built("HAProxy"),
+        "haproxy" => {
+            let balancer = Balancer::Haproxy(haproxy(text, pool, place)?);
+            Ok(EdgePool { pool: pool.to_owned(), balancer })
+        }
         "nginx" => not_built("nginx"),
         other => {
             let rule = format!("`{other}` is no load balancer that Rota knows: use proxy");
             Err(ConfigError::invalid("edge", text, rule))
         }
     }
+}
+
+/// `SOCKET[+SOCKET…][#BACKEND]`; the backend is called like the pool unless it says otherwise.
+fn haproxy(text: &str, pool: &str, place: &str) -> Result<haproxy::Settings, ConfigError> {
+    let (sockets, backend) = place.split_once('#').unwrap_or((place, pool));
+    let sockets: Vec<PathBuf> = sockets.split('+').map(PathBuf::from).collect();
+    if let Some(socket) = sockets.iter().find(|socket| !socket.is_absolute()) {
+        let rule = format!(
+            "`{}` is not the path of an admin socket, such as /run/haproxy/admin.sock",
+            socket.display()
+        );
+        return Err(ConfigError::invalid("edge", text, rule));
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if backend.is_empty() || !backend.chars().all(is_name) {
+        let rule = format!("`{backend}` is not the name of a backend");
+        return Err(ConfigError::invalid("edge", text, rule));
+    }
+    Ok(haproxy::Settings { sockets, backend: backend.to_owned() })
 }
 
 fn refuse_doubles(edges: &[EdgePool]) -> Result<(), ConfigError> {

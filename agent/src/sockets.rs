@@ -39,9 +39,36 @@ const PARTS_MAX: usize = 65_536;
 pub fn established(port: u16) -> Result<Vec<Peer>, SocketsError> {
     let mut peers = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        dump(family, port, &mut peers).map_err(|cause| SocketsError { port, cause })?;
+        dump(family, End::Local(port), &mut peers).map_err(|cause| SocketsError { port, cause })?;
     }
     Ok(peers)
+}
+
+/// How many established connections this host has to a remote port.
+pub fn connected_to(address: SocketAddr) -> Result<u64, SocketsError> {
+    let port = address.port();
+    let failed = |cause| SocketsError { port, cause };
+    let mut peers = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        dump(family, End::Remote(port), &mut peers).map_err(failed)?;
+    }
+    Ok(peers.iter().filter(|peer| peer.remote == address).count() as u64)
+}
+
+/// Which connections are asked for: by the port of one of their ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Local(u16),
+    Remote(u16),
+}
+
+impl End {
+    fn is_of(self, peer: &Peer) -> bool {
+        match self {
+            Self::Local(port) => peer.local.port() == port,
+            Self::Remote(port) => peer.remote.port() == port,
+        }
+    }
 }
 
 const AF_INET: u8 = 2;
@@ -59,18 +86,18 @@ const REQUEST: usize = 56;
 /// `struct inet_diag_msg`.
 const MESSAGE: usize = 72;
 
-fn dump(family: u8, port: u16, peers: &mut Vec<Peer>) -> io::Result<()> {
+fn dump(family: u8, end: End, peers: &mut Vec<Peer>) -> io::Result<()> {
     let kernel = socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
         SocketFlags::CLOEXEC,
         Some(netlink::SOCK_DIAG),
     )?;
-    send(&kernel, &request(family, port), SendFlags::empty())?;
+    send(&kernel, &request(family, end), SendFlags::empty())?;
     let mut part = vec![0; PART_BYTES];
     for _ in 0..PARTS_MAX {
         let read = receive(&kernel, &mut part)?;
-        if read_part(&part[..read], port, peers)? {
+        if read_part(&part[..read], end, peers)? {
             return Ok(());
         }
     }
@@ -86,7 +113,7 @@ fn receive(kernel: &OwnedFd, part: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn request(family: u8, port: u16) -> [u8; HEADER + REQUEST] {
+fn request(family: u8, end: End) -> [u8; HEADER + REQUEST] {
     let mut bytes = [0; HEADER + REQUEST];
     bytes[0..4].copy_from_slice(&((HEADER + REQUEST) as u32).to_ne_bytes());
     bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -94,12 +121,15 @@ fn request(family: u8, port: u16) -> [u8; HEADER + REQUEST] {
     bytes[16] = family;
     bytes[17] = IPPROTO_TCP;
     bytes[20..24].copy_from_slice(&(1u32 << TCP_ESTABLISHED).to_ne_bytes());
-    bytes[24..26].copy_from_slice(&port.to_be_bytes());
+    match end {
+        End::Local(port) => bytes[24..26].copy_from_slice(&port.to_be_bytes()),
+        End::Remote(port) => bytes[26..28].copy_from_slice(&port.to_be_bytes()),
+    }
     bytes
 }
 
 /// Reads the messages of one part; `true` when the kernel has said all.
-fn read_part(mut part: &[u8], port: u16, peers: &mut Vec<Peer>) -> io::Result<bool> {
+fn read_part(mut part: &[u8], end: End, peers: &mut Vec<Peer>) -> io::Result<bool> {
     while part.len() >= HEADER {
         let length = u32::from_ne_bytes([part[0], part[1], part[2], part[3]]) as usize;
         let kind = u16::from_ne_bytes([part[4], part[5]]);
@@ -110,7 +140,7 @@ fn read_part(mut part: &[u8], port: u16, peers: &mut Vec<Peer>) -> io::Result<bo
         match kind {
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => return Err(kernel_error(body)),
-            SOCK_DIAG_BY_FAMILY => peers.extend(peer(body).filter(|it| it.local.port() == port)),
+            SOCK_DIAG_BY_FAMILY => peers.extend(peer(body).filter(|it| end.is_of(it))),
             _ => {}
         }
         part = part.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -205,6 +235,6 @@ mod tests {
     fn a_torn_answer_is_an_error() {
         let mut part = vec![0; HEADER];
         part[0] = 200;
-        assert!(read_part(&part, 1, &mut Vec::new()).is_err());
+        assert!(read_part(&part, End::Local(1), &mut Vec::new()).is_err());
     }
 }

@@ -9,9 +9,11 @@
 //! What is wanted of a member is a state. The node repeats it in every new session, the edge's
 //! balancer reads back what is, and only what was read back counts.
 
+pub mod book;
 pub mod client;
 pub mod drain;
 pub mod edge;
+pub mod haproxy;
 pub mod proxy;
 
 use std::collections::BTreeMap;
@@ -156,7 +158,9 @@ pub struct Change {
 /// A pool as read back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// Where clients reach it; `None` while the balancer does not answer.
+    /// The balancer answers; while it does not, the rest is what it said last.
+    pub answers: bool,
+    /// Where clients reach it, where that is ours to say.
     pub listen: Option<SocketAddr>,
     /// Requests since the balancer started.
     pub requests: u64,

@@ -353,7 +353,7 @@ impl Session {
             let Some(balancer) = self.edge.pools.get(pool) else { continue };
             let view = Arc::clone(&balancer.view().borrow());
             // Before its first intent is in force, or while nobody can say how it is: nothing.
-            if member.seq == 0 || view.listen.is_none() {
+            if member.seq == 0 || !view.answers {
                 continue;
             }
             let key = Key { node: node.to_owned(), instance: instance.clone() };

@@ -105,7 +105,7 @@ impl Proxy {
     async fn lose(&self) {
         *self.client.lock().await = None;
         self.view.send_modify(|view| {
-            let silent = View { listen: None, ..View::clone(view) };
+            let silent = View { answers: false, ..View::clone(view) };
             *view = Arc::new(silent);
         });
     }
@@ -160,6 +160,7 @@ impl Proxy {
     fn show(&self, stats: &Stats, members: Vec<rota_proxy::MemberState>) {
         let members: BTreeMap<Key, Member> = members.into_iter().map(member).collect();
         let now = View {
+            answers: true,
             listen: Some(stats.listen),
             requests: stats.requests,
             failed: stats.failed,
