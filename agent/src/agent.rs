@@ -24,6 +24,7 @@ use crate::traffic::Balancer;
 use crate::traffic::client::Edges;
 use crate::traffic::edge::{Edge, Pools, listen};
 use crate::traffic::haproxy::Haproxy;
+use crate::traffic::nginx::Nginx;
 use crate::traffic::proxy::{Proxy, ProxyError};
 use crate::wire;
 
@@ -181,6 +182,9 @@ async fn start_pools(config: &Config) -> Result<Pools, StartError> {
             BalancerConfig::Haproxy(settings) => {
                 Haproxy::start(&config.data, &edge.pool, settings).await?
             }
+            BalancerConfig::Nginx(settings) => {
+                Nginx::start(&config.data, &edge.pool, settings).await?
+            }
         };
         pools.insert(edge.pool.clone(), balancer);
     }
@@ -205,6 +209,7 @@ async fn reached(config: &Config, pools: &Pools) -> Vec<proto::EdgePool> {
         let listen = match &edge.balancer {
             BalancerConfig::Proxy { .. } => listen.map(|it| it.to_string()).unwrap_or_default(),
             BalancerConfig::Haproxy(settings) => settings.to_string(),
+            BalancerConfig::Nginx(settings) => settings.to_string(),
         };
         reached.push(proto::EdgePool { pool, driver: edge.balancer.driver().to_owned(), listen });
     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::cli::{LogFormat, RunArgs, Volume};
 use crate::names::{LABEL_RULE, is_label, is_label_key};
-use crate::traffic::haproxy;
+use crate::traffic::{haproxy, nginx};
 
 pub use file::FileError;
 
@@ -58,6 +58,8 @@ pub enum Balancer {
     Proxy { listen: SocketAddr },
     /// HAProxy, through its admin sockets.
     Haproxy(haproxy::Settings),
+    /// nginx, through a file that it includes.
+    Nginx(nginx::Settings),
 }
 
 impl Balancer {
@@ -66,6 +68,7 @@ impl Balancer {
         match self {
             Self::Proxy { .. } => "proxy",
             Self::Haproxy(_) => "haproxy",
+            Self::Nginx(_) => "nginx",
         }
     }
 }
@@ -91,12 +94,6 @@ pub enum ConfigError {
     /// Said wrongly.
     #[error("`--{flag} {value}`: {rule}")]
     Invalid { flag: &'static str, value: String, rule: String },
-    /// Known, and not there yet.
-    #[error(
-        "`--edge {value}`: {driver} is not built yet; use the built-in proxy: \
-         --edge {pool}=proxy@0.0.0.0:8080"
-    )]
-    NotBuilt { value: String, driver: &'static str, pool: String },
 }
 
 impl ConfigError {
@@ -255,17 +252,14 @@ fn edge(text: &str) -> Result<EdgePool, ConfigError> {
         Some((pool, driver, place))
     });
     let Some((pool, driver, place)) = parts else {
-        let rule = "write POOL=proxy@HOST:PORT, for example shop=proxy@0.0.0.0:8080";
+        let rule = "write POOL=proxy@HOST:PORT (for example shop=proxy@0.0.0.0:8080), \
+                    POOL=haproxy@SOCKET#BACKEND or POOL=nginx@FILE";
         return Err(ConfigError::invalid("edge", text, rule));
     };
     if !is_label(pool) {
         let rule = format!("`{pool}` is not the name of a pool: {LABEL_RULE}");
         return Err(ConfigError::invalid("edge", text, rule));
     }
-    let not_built = |driver| {
-        let (value, pool) = (text.to_owned(), pool.to_owned());
-        Err(ConfigError::NotBuilt { value, driver, pool })
-    };
     match driver {
         "proxy" => {
             let listen = listening("edge", text, place)?;
@@ -275,9 +269,13 @@ fn edge(text: &str) -> Result<EdgePool, ConfigError> {
             let balancer = Balancer::Haproxy(haproxy(text, pool, place)?);
             Ok(EdgePool { pool: pool.to_owned(), balancer })
         }
-        "nginx" => not_built("nginx"),
+        "nginx" => {
+            let balancer = Balancer::Nginx(nginx(text, place)?);
+            Ok(EdgePool { pool: pool.to_owned(), balancer })
+        }
         other => {
-            let rule = format!("`{other}` is no load balancer that Rota knows: use proxy");
+            let rule =
+                format!("`{other}` is no load balancer that Rota knows: proxy, haproxy or nginx");
             Err(ConfigError::invalid("edge", text, rule))
         }
     }
@@ -300,6 +298,19 @@ fn haproxy(text: &str, pool: &str, place: &str) -> Result<haproxy::Settings, Con
         return Err(ConfigError::invalid("edge", text, rule));
     }
     Ok(haproxy::Settings { sockets, backend: backend.to_owned() })
+}
+
+/// `FILE[#PID_FILE]`.
+fn nginx(text: &str, place: &str) -> Result<nginx::Settings, ConfigError> {
+    let (upstream, pid_file) = place.split_once('#').unwrap_or((place, nginx::PID_FILE));
+    let settings =
+        nginx::Settings { upstream: PathBuf::from(upstream), pid_file: PathBuf::from(pid_file) };
+    if settings.upstream.is_absolute() && settings.pid_file.is_absolute() {
+        return Ok(settings);
+    }
+    let rule = "write the whole path of a file that an `upstream` includes, such as \
+                nginx@/etc/nginx/conf.d/shop.upstream";
+    Err(ConfigError::invalid("edge", text, rule))
 }
 
 fn refuse_doubles(edges: &[EdgePool]) -> Result<(), ConfigError> {

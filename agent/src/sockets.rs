@@ -44,15 +44,49 @@ pub fn established(port: u16) -> Result<Vec<Peer>, SocketsError> {
     Ok(peers)
 }
 
-/// How many established connections this host has to a remote port.
-pub fn connected_to(address: SocketAddr) -> Result<u64, SocketsError> {
+/// The connections that this host has to an address.
+pub fn connected_to(address: SocketAddr) -> Result<Vec<Peer>, SocketsError> {
     let port = address.port();
     let failed = |cause| SocketsError { port, cause };
     let mut peers = Vec::new();
     for family in [AF_INET, AF_INET6] {
         dump(family, End::Remote(port), &mut peers).map_err(failed)?;
     }
-    Ok(peers.iter().filter(|peer| peer.remote == address).count() as u64)
+    peers.retain(|peer| peer.remote == address);
+    Ok(peers)
+}
+
+/// Ends a connection of this host, as if the other end had broken it off. One that is gone is fine.
+pub fn close(peer: &Peer) -> Result<(), SocketsError> {
+    let failed = |cause| SocketsError { port: peer.remote.port(), cause };
+    match destroy(peer) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(failed),
+    }
+}
+
+fn destroy(peer: &Peer) -> io::Result<()> {
+    let kernel = ask_kernel()?;
+    let family = if peer.local.is_ipv4() { AF_INET } else { AF_INET6 };
+    let mut bytes = request(family, End::Local(peer.local.port()));
+    bytes[4..6].copy_from_slice(&SOCK_DESTROY.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&NLM_F_REQUEST_ACK.to_ne_bytes());
+    bytes[26..28].copy_from_slice(&peer.remote.port().to_be_bytes());
+    for (at, ip) in [(28, peer.local.ip()), (44, peer.remote.ip())] {
+        match ip {
+            IpAddr::V4(ip) => bytes[at..at + 4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => bytes[at..at + 16].copy_from_slice(&ip.octets()),
+        }
+    }
+    bytes[64..72].fill(0xff); // no cookie: whichever socket has these ends
+    send(&kernel, &bytes, SendFlags::empty())?;
+    let mut part = vec![0; PART_BYTES];
+    let read = receive(&kernel, &mut part)?;
+    match part[..read].get(HEADER..HEADER + 4) {
+        Some([0, 0, 0, 0]) => Ok(()),
+        Some(code) => Err(kernel_error(code)),
+        None => Err(io::Error::other("the kernel's answer is too short")),
+    }
 }
 
 /// Which connections are asked for: by the port of one of their ends.
@@ -74,7 +108,9 @@ impl End {
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
+const NLM_F_REQUEST_ACK: u16 = 0x5;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const TCP_ESTABLISHED: u32 = 1;
@@ -87,12 +123,7 @@ const REQUEST: usize = 56;
 const MESSAGE: usize = 72;
 
 fn dump(family: u8, end: End, peers: &mut Vec<Peer>) -> io::Result<()> {
-    let kernel = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )?;
+    let kernel = ask_kernel()?;
     send(&kernel, &request(family, end), SendFlags::empty())?;
     let mut part = vec![0; PART_BYTES];
     for _ in 0..PARTS_MAX {
@@ -102,6 +133,11 @@ fn dump(family: u8, end: End, peers: &mut Vec<Peer>) -> io::Result<()> {
         }
     }
     Err(io::Error::other("the answer does not end"))
+}
+
+fn ask_kernel() -> io::Result<OwnedFd> {
+    let protocol = Some(netlink::SOCK_DIAG);
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?)
 }
 
 fn receive(kernel: &OwnedFd, part: &mut [u8]) -> io::Result<usize> {

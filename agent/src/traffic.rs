@@ -14,6 +14,7 @@ pub mod client;
 pub mod drain;
 pub mod edge;
 pub mod haproxy;
+pub mod nginx;
 pub mod proxy;
 
 use std::collections::BTreeMap;

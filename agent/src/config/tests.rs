@@ -121,12 +121,16 @@ fn what_is_wrong_is_named_with_its_flag() {
         (|a| a.edge = vec!["s=proxy@x".into()], "`--edge s=proxy@x`: `x` is not an IP address"),
         (|a| a.edge = vec!["s=envoy@x".into()], "`--edge s=envoy@x`: `envoy` is no load balancer"),
         (
-            |a| a.edge = vec!["shop=haproxy@/run/haproxy/admin.sock#be".into()],
-            "`--edge shop=haproxy@/run/haproxy/admin.sock#be`: HAProxy is not built yet",
+            |a| a.edge = vec!["shop=haproxy@admin.sock#be".into()],
+            "`--edge shop=haproxy@admin.sock#be`: `admin.sock` is not the path of an admin socket",
         ),
         (
-            |a| a.edge = vec!["shop=nginx@/etc/nginx/conf.d/shop.upstream".into()],
-            "`--edge shop=nginx@/etc/nginx/conf.d/shop.upstream`: nginx is not built yet",
+            |a| a.edge = vec!["shop=haproxy@/run/a.sock#b c".into()],
+            "`--edge shop=haproxy@/run/a.sock#b c`: `b c` is not the name of a backend",
+        ),
+        (
+            |a| a.edge = vec!["shop=nginx@shop.upstream".into()],
+            "`--edge shop=nginx@shop.upstream`: write the whole path of a file",
         ),
         (
             |a| a.edge = vec!["s=proxy@[::]:1".into(), "s=proxy@[::]:2".into()],

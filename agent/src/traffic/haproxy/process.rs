@@ -245,7 +245,7 @@ impl Process {
 
 /// Connections to a member that the process which answers does not hold.
 fn held_by_others(address: SocketAddr, server: Option<&Server>) -> Result<u64, SocketsError> {
-    let all = sockets::connected_to(address)?;
+    let all = sockets::connected_to(address)?.len() as u64;
     let own = server.map_or(0, |server| server.in_flight + server.idle);
     Ok(all.saturating_sub(own))
 }
