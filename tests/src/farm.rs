@@ -28,6 +28,7 @@ pub struct Farm {
     /// The nodes' agents.
     pub nodes: Vec<Process>,
     token: String,
+    balancer: String,
 }
 
 /// What is written into an app's manifest beside what they all have.
@@ -51,6 +52,11 @@ impl Farm {
 
     /// The same with these programs.
     pub fn of(programs: Programs, nodes: usize) -> Result<Self, Trouble> {
+        Self::behind(programs, "proxy@127.0.0.1:0", nodes)
+    }
+
+    /// The same behind this load balancer, as `--edge` has it.
+    pub fn behind(programs: Programs, balancer: &str, nodes: usize) -> Result<Self, Trouble> {
         let dir = tempfile::tempdir()?;
         let at = |name: &str| dir.path().join(name);
         let controller = serve(&programs, dir.path(), "127.0.0.1:0")?;
@@ -67,8 +73,9 @@ impl Farm {
         let edge_token = rota(&["token", "create", "--for", "edge"])?;
         let uses = nodes.max(1).to_string();
         let token = rota(&["token", "create", "--for", "agent", "--uses", &uses])?;
-        let edge = edge(&programs, dir.path(), &address, &edge_token)?;
-        let mut farm = Self { dir, programs, controller, edge, nodes: Vec::new(), token };
+        let edge = edge(&programs, dir.path(), (balancer, &address), &edge_token)?;
+        let balancer = balancer.to_owned();
+        let mut farm = Self { dir, programs, controller, edge, nodes: Vec::new(), token, balancer };
         for number in 1..=nodes {
             let node = farm.start_node(number)?;
             farm.nodes.push(node);
@@ -92,7 +99,7 @@ impl Farm {
     /// Starts the edge's agent again.
     pub fn start_edge(&self) -> Result<Process, Trouble> {
         let address = self.controller.told("grpc").ok_or("no gRPC address")?;
-        edge(&self.programs, self.dir.path(), address, "")
+        edge(&self.programs, self.dir.path(), (&self.balancer, address), "")
     }
 
     /// Starts the controller again, at the same addresses.
@@ -217,11 +224,12 @@ fn serve(programs: &Programs, dir: &Path, listen: &str) -> Result<Process, Troub
 fn edge(
     programs: &Programs,
     dir: &Path,
-    controller: &str,
+    (balancer, controller): (&str, &str),
     token: &str,
 ) -> Result<Process, Trouble> {
     let mut command = Command::new(&programs.agent);
-    command.args(["run", "--name", "lb-01", "--env", ENV, "--edge", "shop=proxy@127.0.0.1:0"]);
+    let pool = format!("shop={balancer}");
+    command.args(["run", "--name", "lb-01", "--env", ENV, "--edge", &pool]);
     command.args(["--traffic-listen", "127.0.0.1:0", "--controller", controller]);
     if !token.is_empty() {
         command.args(["--token", token]);

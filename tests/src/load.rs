@@ -13,6 +13,9 @@ const PACE: Duration = Duration::from_millis(4);
 /// An answer that takes longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How it shows that not a byte of an answer came.
+const CLOSED_IDLE: std::io::ErrorKind = std::io::ErrorKind::ConnectionReset;
+
 /// What one client asks for, again and again.
 #[derive(Debug, Clone, Copy)]
 pub struct Client {
@@ -45,12 +48,23 @@ impl Load {
         Self::of(edge, (0..clients).map(client))
     }
 
+    /// Starts so many clients that open a kept connection anew when the other end closed it while it was idle, as
+    /// browsers do (RFC 9112, 9.3.1): load balancers that are not ours close them when they reload.
+    pub fn reopening(edge: SocketAddr, clients: usize) -> Self {
+        let client = |number: usize| Client { path: "/", keep_alive: number.is_multiple_of(2) };
+        Self::begin(edge, (0..clients).map(client), true)
+    }
+
     /// Starts these clients.
     pub fn of(edge: SocketAddr, clients: impl IntoIterator<Item = Client>) -> Self {
+        Self::begin(edge, clients, false)
+    }
+
+    fn begin(edge: SocketAddr, clients: impl IntoIterator<Item = Client>, reopens: bool) -> Self {
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
         let start = |client: Client| {
             let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
-            std::thread::spawn(move || run(edge, client, &stop, &counts))
+            std::thread::spawn(move || run(edge, (client, reopens), &stop, &counts))
         };
         let clients = clients.into_iter().map(start).collect();
         Self { stop, counts, clients }
@@ -76,12 +90,16 @@ impl Load {
     }
 }
 
-fn run(edge: SocketAddr, client: Client, stop: &AtomicBool, counts: &Counts) {
+fn run(edge: SocketAddr, (client, reopens): (Client, bool), stop: &AtomicBool, counts: &Counts) {
     let mut kept: Option<BufReader<TcpStream>> = None;
+    let anew = || connect(edge).and_then(|connection| ask(connection, client));
     while !stop.load(Ordering::Relaxed) {
         let answered = match kept.take() {
-            Some(connection) => ask(connection, client),
-            None => connect(edge).and_then(|connection| ask(connection, client)),
+            Some(connection) => match ask(connection, client) {
+                Err(error) if reopens && error.kind() == CLOSED_IDLE => anew(),
+                answered => answered,
+            },
+            None => anew(),
         };
         match answered {
             Ok((200, connection)) => {
@@ -138,7 +156,11 @@ fn ask(
     let end = if client.keep_alive { "keep-alive" } else { "close" };
     let path = client.path;
     let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: {end}\r\n\r\n");
-    connection.get_mut().write_all(request.as_bytes())?;
+    let closed = |error: std::io::Error| std::io::Error::new(CLOSED_IDLE, error);
+    connection.get_mut().write_all(request.as_bytes()).map_err(closed)?;
+    if connection.fill_buf().map_err(closed)?.is_empty() {
+        return Err(std::io::Error::new(CLOSED_IDLE, "not an answer: \"\""));
+    }
     let (status, length) = read_head(&mut connection)?;
     let got = std::io::copy(&mut connection.by_ref().take(length), &mut std::io::sink())?;
     if got < length {

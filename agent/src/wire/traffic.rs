@@ -138,6 +138,7 @@ pub fn pool_state(pool: &str, view: &View) -> fleet::PoolState {
         failed: view.failed,
         cut: view.cut,
         members: view.members.iter().map(member).collect(),
+        silent: !view.answers,
     }
 }
 

@@ -95,7 +95,12 @@ pub fn edges(state: &State, reader: Reader<'_>) -> Vec<EdgeView> {
     seen.map(|(name, agent)| EdgeView {
         name: name.to_string(),
         env: agent.record.env.clone(),
-        state: if agent.online { "ready" } else { "offline" }.to_owned(),
+        state: match agent.pools.iter().any(|pool| pool.silent) {
+            _ if !agent.online => "offline",
+            true => "silent",
+            false => "ready",
+        }
+        .to_owned(),
         pools: agent
             .record
             .pools

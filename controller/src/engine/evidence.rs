@@ -72,6 +72,7 @@ impl Turn<'_> {
         for id in complete {
             self.close_evidence(&id);
         }
+        self.edges_moved();
     }
 
     /// The edges of a rollout's pool are asked what they have counted by now: those that are not known to be away. One

@@ -270,11 +270,13 @@ impl State {
         there.map(|(name, _)| name.clone()).collect()
     }
 
-    /// The edges of one pool that cannot be asked now, be it for a moment.
+    /// The edges of one pool that cannot be asked now, be it for a moment: they are not connected, or their load
+    /// balancer does not answer them.
     pub fn edges_away(&self, env: &EnvName, pool: &str) -> Vec<NodeName> {
         let there = self.edges().filter(|(_, edge)| {
             let serves = edge.record.pools.iter().any(|it| it.pool == pool);
-            edge.record.env == env.as_str() && serves && edge.session.is_none()
+            let silent = edge.pools.iter().any(|it| it.pool == pool && it.silent);
+            edge.record.env == env.as_str() && serves && (edge.session.is_none() || silent)
         });
         there.map(|(name, _)| name.clone()).collect()
     }

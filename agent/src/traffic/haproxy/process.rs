@@ -209,15 +209,16 @@ impl Process {
             failed: self.before.1 + reading.failed,
             ..Standing::default()
         };
+        let reloads = is_replaced(reading.pid);
         for (key, wanted) in members {
             let server = wanted.servers.get(name).and_then(|it| reading.servers.get(&it.name));
             let mut observed = plan::observed(wanted, server);
             let mut in_flight = server.map_or(0, |server| server.in_flight);
             if wanted.want != Want::In && !self.old.is_empty() {
                 in_flight += held_by_others(wanted.address, server)?;
-                if in_flight > 0 && observed == Observed::Out {
-                    observed = Observed::Draining;
-                }
+            }
+            if observed == Observed::Out && (in_flight > 0 || reloads) {
+                observed = Observed::Draining;
             }
             standing.members.insert(key.clone(), (observed, in_flight));
         }
@@ -241,6 +242,19 @@ impl Process {
             Err(error) => tracing::warn!("cannot write {}: {error}", path.display()),
         }
     }
+}
+
+/// Is a reload under way that replaces this process? The new one may have read a state from before the last change, and
+/// would believe for a moment that a member is in. HAProxy's master says whom it replaces: it executes itself with
+/// `-sf PID` before it reads anything.
+fn is_replaced(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let Some(master) = status.lines().find_map(|line| line.strip_prefix("PPid:")) else {
+        return false;
+    };
+    let words = std::fs::read(format!("/proc/{}/cmdline", master.trim())).unwrap_or_default();
+    let pid = pid.to_string();
+    words.split(|byte| *byte == 0).any(|word| word == pid.as_bytes())
 }
 
 /// Connections to a member that the process which answers does not hold.
