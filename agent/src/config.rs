@@ -1,5 +1,6 @@
 //! What the agent was told: flags over environment over agent.toml, checked once.
 
+mod balancers;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -10,8 +11,9 @@ use std::path::PathBuf;
 
 use crate::cli::{LogFormat, RunArgs, Volume};
 use crate::names::{LABEL_RULE, is_label, is_label_key};
-use crate::traffic::{haproxy, nginx};
 
+pub use balancers::{Haproxy, Nginx};
+use balancers::{haproxy, nginx};
 pub use file::FileError;
 
 /// Where nodes reach an edge's `Traffic` service unless told otherwise (INTERFACE 5).
@@ -57,9 +59,9 @@ pub enum Balancer {
     /// The built-in proxy, which clients reach here.
     Proxy { listen: SocketAddr },
     /// HAProxy, through its admin sockets.
-    Haproxy(haproxy::Settings),
+    Haproxy(Haproxy),
     /// nginx, through a file that it includes.
-    Nginx(nginx::Settings),
+    Nginx(Nginx),
 }
 
 impl Balancer {
@@ -279,38 +281,6 @@ fn edge(text: &str) -> Result<EdgePool, ConfigError> {
             Err(ConfigError::invalid("edge", text, rule))
         }
     }
-}
-
-/// `SOCKET[+SOCKET…][#BACKEND]`; the backend is called like the pool unless it says otherwise.
-fn haproxy(text: &str, pool: &str, place: &str) -> Result<haproxy::Settings, ConfigError> {
-    let (sockets, backend) = place.split_once('#').unwrap_or((place, pool));
-    let sockets: Vec<PathBuf> = sockets.split('+').map(PathBuf::from).collect();
-    if let Some(socket) = sockets.iter().find(|socket| !socket.is_absolute()) {
-        let rule = format!(
-            "`{}` is not the path of an admin socket, such as /run/haproxy/admin.sock",
-            socket.display()
-        );
-        return Err(ConfigError::invalid("edge", text, rule));
-    }
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
-    if backend.is_empty() || !backend.chars().all(is_name) {
-        let rule = format!("`{backend}` is not the name of a backend");
-        return Err(ConfigError::invalid("edge", text, rule));
-    }
-    Ok(haproxy::Settings { sockets, backend: backend.to_owned() })
-}
-
-/// `FILE[#PID_FILE]`.
-fn nginx(text: &str, place: &str) -> Result<nginx::Settings, ConfigError> {
-    let (upstream, pid_file) = place.split_once('#').unwrap_or((place, nginx::PID_FILE));
-    let settings =
-        nginx::Settings { upstream: PathBuf::from(upstream), pid_file: PathBuf::from(pid_file) };
-    if settings.upstream.is_absolute() && settings.pid_file.is_absolute() {
-        return Ok(settings);
-    }
-    let rule = "write the whole path of a file that an `upstream` includes, such as \
-                nginx@/etc/nginx/conf.d/shop.upstream";
-    Err(ConfigError::invalid("edge", text, rule))
 }
 
 fn refuse_doubles(edges: &[EdgePool]) -> Result<(), ConfigError> {

@@ -11,7 +11,6 @@ mod reading;
 mod socket;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use tracing::{info, warn};
 
 use super::book::{Book, Wanted};
 use super::{Balancer, BalancerError, Change, Key, Member, Observed, View, Want};
+pub use crate::config::Haproxy as Settings;
 use crate::health::chain;
 use crate::journal::JournalError;
 use process::{Process, Standing, Trouble};
@@ -34,26 +34,6 @@ const LOOK_OUT: Duration = Duration::from_millis(100);
 
 /// The first looks while requests in flight finish, or a server comes up.
 const LOOK_MOVING: Duration = Duration::from_millis(5);
-
-/// Where HAProxy is, and which of its backends serves the pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// The admin sockets, one for each process.
-    pub sockets: Vec<PathBuf>,
-    /// The backend's name.
-    pub backend: String,
-}
-
-impl fmt::Display for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for socket in &self.sockets {
-            write!(f, "{separator}{}", socket.display())?;
-            separator = "+";
-        }
-        write!(f, "#{}", self.backend)
-    }
-}
 
 /// The HAProxy of one pool.
 #[derive(Debug)]

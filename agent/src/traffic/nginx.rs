@@ -1,5 +1,5 @@
-//! nginx (open source) as a pool's balancer: a file of `server` lines that the operator includes in an `upstream`, and a
-//! reload for each change.
+//! nginx (open source) as a pool's balancer: a file of `server` lines that the operator includes in an `upstream`, and
+//! a reload for each change.
 //!
 //! The file is what is wanted, so a restart of nginx changes nothing. A change is in force when nginx has tested the
 //! whole configuration, and every worker that ran before the reload has stopped taking requests. Such workers finish
@@ -8,7 +8,6 @@
 mod master;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tracing::{info, warn};
 
 use super::book::{Book, Wanted};
 use super::{Balancer, BalancerError, Change, Key, Member, Observed, View, Want};
+pub use crate::config::Nginx as Settings;
 use crate::health::chain;
 use crate::journal::{self, JournalError};
 use crate::sockets::{self, SocketsError};
@@ -31,28 +31,6 @@ const LOOK_MOVING: Duration = Duration::from_millis(5);
 
 /// The longest of these.
 const LOOK_MOVING_MAX: Duration = Duration::from_millis(100);
-
-/// Where nginx runs by default, as Debian and nginx.org build it.
-pub const PID_FILE: &str = "/run/nginx.pid";
-
-/// Which file is ours, and which nginx reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// The file that an `upstream` includes.
-    pub upstream: PathBuf,
-    /// Where nginx's master notes its number.
-    pub pid_file: PathBuf,
-}
-
-impl fmt::Display for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.upstream.display())?;
-        if self.pid_file != Path::new(PID_FILE) {
-            write!(f, "#{}", self.pid_file.display())?;
-        }
-        Ok(())
-    }
-}
 
 /// The nginx of one pool.
 #[derive(Debug)]

@@ -166,8 +166,8 @@ impl Hold {
             }
             Self::Busy { .. } => "it goes on when that rollout is done with them".to_owned(),
             Self::Edges { edges } => format!(
-                "it goes on when the agent there and its load balancer answer again; an edge that is gone for good: \
-                 `rota node rm {}`",
+                "it goes on when the agent there and its load balancer answer again; an edge \
+                 that is gone for good: `rota node rm {}`",
                 edges.first().map_or("EDGE", NodeName::as_str)
             ),
             Self::Frozen { .. } => format!(

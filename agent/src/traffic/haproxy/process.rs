@@ -155,7 +155,8 @@ impl Process {
         self.id = reading.id;
         let Reading { pid, requests, failed, .. } = reading;
         if let Some(last) = self.last.filter(|last| last.pid != pid) {
-            info!(socket = %self.socket.display(), old = last.pid, new = pid, "HAProxy was reloaded");
+            let socket = self.socket.display();
+            info!(%socket, old = last.pid, new = pid, "HAProxy was reloaded");
             self.before = (self.before.0 + last.requests, self.before.1 + last.failed);
             self.old.push(last.pid);
         }
