@@ -12,6 +12,7 @@ mod failures;
 mod leftovers;
 mod messages;
 mod nodes;
+mod once;
 mod operators;
 mod plan;
 mod run;
