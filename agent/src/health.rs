@@ -277,8 +277,9 @@ async fn check_tcp(probe: Probe<'_>, limit: Duration) -> Result<(), Failure> {
 }
 
 async fn check_command(probe: Probe<'_>, argv: &[String], limit: Duration) -> Result<(), Failure> {
-    let Probe { launcher, start, .. } = probe;
-    let ended = command::run(launcher, start, argv, limit).await.map_err(Failure::NotRun)?;
+    let Probe { launcher, start, running } = probe;
+    let ended = command::run_inside(launcher, (start, running.instance()), argv, limit).await;
+    let ended = ended.map_err(Failure::NotRun)?;
     if ended.is_success() {
         return Ok(());
     }

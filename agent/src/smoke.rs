@@ -138,8 +138,9 @@ async fn try_once(probe: Probe<'_>, test: &Smoke, output: &mut Vec<u8>) -> Resul
             expected.check(path, &answer)
         }
         SmokeTest::Command(argv) => {
-            let Probe { launcher, start, .. } = probe;
-            let ended = command::run(launcher, start, argv, test.timeout).await;
+            let Probe { launcher, start, running } = probe;
+            let at = (start, running.instance());
+            let ended = command::run_inside(launcher, at, argv, test.timeout).await;
             let ended = ended.map_err(|cause| Failure::Command(Box::new(cause)))?;
             let success = ended.is_success();
             *output = ended.output;

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// The file in a release's folder that names its image, for apps in containers.
+pub const IMAGE_FILE: &str = "image";
+
 /// One release of one app, with everything a node needs to run it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -31,6 +34,9 @@ pub struct Spec {
     pub smoke: Vec<Smoke>,
     /// The operator's scripts.
     pub hooks: Hooks,
+    /// The image and its digest, where it comes from a registry.
+    #[serde(default)]
+    pub image: Option<String>,
 }
 
 impl Spec {

@@ -101,7 +101,6 @@ fn what_cannot_be_carried_out_is_refused_before_anything_is_drained() {
     deploy(&farm, "1.0.0", FAST, 0);
     let via = |word| format!("[traffic]\nvia = \"{word}\"\npool = \"shop\"");
     refused(&farm, ("[traffic]\npool = \"shop\"", &via("endpoint")), "via = \"endpoint\"");
-    refused(&farm, ("[run]", "[run]\ndriver = \"docker\""), "driver = \"docker\"");
     refused(&farm, ("pool = \"shop\"", "pool = \"other\""), "no edge serves pool other");
     refused(&farm, ("\"web\"", "\"nobody\""), "no node matches the target");
     let manifest = farm.write_app(FAST).unwrap();

@@ -5,12 +5,15 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rota_agent::runtime::docker::Docker;
 use rota_agent::runtime::drivers::Drivers;
 use rota_agent::runtime::{Launcher, Running, Runtime, StartSpec};
 use rota_agent::spec::{
-    Check, Driver, Format, Health, Hooks, Limits, OnDrainTimeout, Port, Run, Spec, Traffic, Via,
+    Check, Driver, Format, Health, Hooks, IMAGE_FILE, Limits, OnDrainTimeout, Port, Run, Spec,
+    Traffic, Via,
 };
 use rota_tests::Trouble;
 
@@ -25,6 +28,8 @@ pub struct Bench {
     pub runtime: Drivers,
     agent: PathBuf,
     pub app: PathBuf,
+    /// What containers are made of.
+    pub image: String,
     folder: tempfile::TempDir,
 }
 
@@ -34,7 +39,13 @@ impl Bench {
         // As the agent's folder is: the app's user must get through.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
         let runtime = drivers(folder.path(), &agent);
-        Ok(Bench { driver, runtime, agent, app, folder })
+        Ok(Bench { driver, runtime, agent, app, image: String::new(), folder })
+    }
+
+    /// The same, with an image.
+    pub fn with_image(mut self, image: &str) -> Bench {
+        image.clone_into(&mut self.image);
+        self
     }
 
     pub fn folder(&self) -> &Path {
@@ -45,6 +56,11 @@ impl Bench {
         &self.agent
     }
 
+    /// Runs the app's commands.
+    pub fn launcher(&self) -> Launcher {
+        Launcher::program(&self.agent).with_docker(Docker::new(self.folder.path()))
+    }
+
     /// What the next agent has: the folder, and nothing in memory.
     pub fn next_agent(&self) -> Drivers {
         drivers(self.folder.path(), &self.agent)
@@ -52,7 +68,7 @@ impl Bench {
 
     /// A release whose program is this line of `sh`, ready to be started.
     pub fn shell(&self, app: &str, script: &str) -> StartSpec {
-        start(self.folder.path(), self.driver, app, script)
+        start(self.folder.path(), (self.driver, &self.image), app, script)
     }
 
     pub async fn start(&self, start: &StartSpec) -> Running {
@@ -82,15 +98,34 @@ impl Bench {
     }
 }
 
+impl Drop for Bench {
+    /// Containers outlive whoever started them.
+    fn drop(&mut self) {
+        if self.driver == Driver::Docker {
+            let label = format!("label=rota.agent={}", self.folder.path().display());
+            let list = Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
+            let ids = list.map(|list| String::from_utf8_lossy(&list.stdout).into_owned());
+            for id in ids.unwrap_or_default().split_whitespace() {
+                if Command::new("docker").args(["rm", "-f", id]).output().is_err() {
+                    eprintln!("container {id} is not removed");
+                }
+            }
+        }
+    }
+}
+
 pub fn drivers(folder: &Path, agent: &Path) -> Drivers {
     Drivers::new(folder, Launcher::program(agent))
 }
 
 /// A release of this app in the agent's folder.
-pub fn start(root: &Path, driver: Driver, app: &str, script: &str) -> StartSpec {
+pub fn start(root: &Path, (driver, image): (Driver, &str), app: &str, script: &str) -> StartSpec {
     let spec = spec(driver, app, script);
     let folder = root.join("apps").join(app).join("releases").join(spec.folder());
     fs::create_dir_all(&folder).expect("is made");
+    if driver == Driver::Docker {
+        fs::write(folder.join(IMAGE_FILE), image).expect("is written");
+    }
     StartSpec {
         spec,
         instance: String::new(),
@@ -137,6 +172,7 @@ fn spec(driver: Driver, app: &str, script: &str) -> Spec {
         },
         smoke: Vec::new(),
         hooks: Hooks::default(),
+        image: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod host;
+mod image;
 mod rollout;
 mod suite;
 
@@ -9,6 +10,7 @@ use rota_agent::spec::Driver;
 
 use bench::Bench;
 use host::Host;
+use image::Image;
 use rota_tests::Trouble;
 use rota_tests::processes::Programs;
 
@@ -34,6 +36,21 @@ fn systemd_conforms() -> Result<(), Trouble> {
     };
     host.run_part("suite")?;
     host.run_part("rollouts")
+}
+
+#[test]
+fn docker_conforms() -> Result<(), Trouble> {
+    let programs = Programs::build()?;
+    let image = match Image::make("rota-tests/shell", &[]) {
+        Ok(image) => image,
+        Err(why) => {
+            eprintln!("SKIPPED: no container can be started here: {why}");
+            return Ok(());
+        }
+    };
+    let bench = Bench::new(Driver::Docker, programs.agent.clone(), programs.app.clone())?;
+    suite::run(&bench.with_image(&image.name));
+    rollout::by_docker(programs)
 }
 
 /// What other tests start as a process of its own: in a host with systemd, or to be killed.

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::image::Image;
 use rota_tests::Trouble;
 use rota_tests::farm::{App, Farm, count};
 use rota_tests::processes::Programs;
@@ -31,6 +32,31 @@ pub fn by_systemd(programs: Programs) -> Result<(), Trouble> {
     let left = Command::new("systemctl").args(["list-units", "--all", "rota-*"]).output()?;
     let left = String::from_utf8_lossy(&left.stdout).into_owned();
     assert!(!left.contains("rota-shop"), "{left}");
+    Ok(())
+}
+
+/// The same with an image that comes as the artifact; what comes is gone when nothing returns to it.
+pub fn by_docker(programs: Programs) -> Result<(), Trouble> {
+    let image = Image::make("rota-tests/app", &[&programs.app])?;
+    let farm = Farm::of(programs, 1)?;
+    let tar = farm.path("image.tar");
+    image.save(&tar)?;
+    drop(image);
+    let container = || -> Result<String, Trouble> {
+        let inspect = ["inspect", "--format={{.Id}} {{.Config.Labels}}", "rota-shop"];
+        Ok(String::from_utf8(Command::new("docker").args(inspect).output()?.stdout)?)
+    };
+    let farm = roll(farm, "driver = \"docker\"", &container)?;
+    let is = container()?;
+    assert!(is.contains("rota.app:shop") && is.contains("rota.version:1.1.0"), "{is}");
+    drop(farm);
+    let all = Command::new("docker").args(["images", "-q", "rota/shop"]).output()?;
+    let all = String::from_utf8(all.stdout)?;
+    let removed = Command::new("docker").args(["rm", "-f", "rota-shop"]).output()?;
+    assert!(removed.status.success());
+    for id in all.split_whitespace() {
+        Command::new("docker").args(["rmi", "-f", id]).output()?;
+    }
     Ok(())
 }
 
@@ -80,7 +106,11 @@ fn deploy(
 fn manifest(farm: &Farm, run: &str, args: &[&str]) -> Result<PathBuf, Trouble> {
     let app = App { args, strategy: "monitor = \"0s\"", ..App::default() };
     let path = farm.write_app(app)?;
-    let text = fs::read_to_string(&path)?.replace("[run]\n", &format!("[run]\n{run}\n"));
+    let mut text = fs::read_to_string(&path)?.replace("[run]\n", &format!("[run]\n{run}\n"));
+    if run.contains("docker") {
+        text = text.replace("path = \"dist\"", "path = \"../image.tar\"");
+        text = text.replace("\"./sample-app\"", "\"/sample-app\"");
+    }
     fs::write(&path, text)?;
     Ok(path)
 }

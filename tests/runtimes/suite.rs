@@ -41,6 +41,7 @@ pub fn run(bench: &Bench) {
         rows::limits_hold_or_are_refused,
         rows::secrets_are_not_shown,
         rows::an_app_says_when_it_is_ready,
+        rows::commands_run_beside_an_app_and_at_it,
         sockets::a_restart_refuses_no_connection,
     ] {
         let begun = std::time::Instant::now();
@@ -61,7 +62,8 @@ pub fn agent_that_is_killed() -> Result<(), Trouble> {
     };
     let folder = Path::new(&folder);
     let script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done";
-    let start = bench::start(folder, driver, "outlives", script);
+    let image = std::env::var("ROTA_TEST_IMAGE").unwrap_or_default();
+    let start = bench::start(folder, (driver, &image), "outlives", script);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         bench::drivers(folder, Path::new(&agent)).start(&start).await?;

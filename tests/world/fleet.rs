@@ -106,6 +106,7 @@ fn made(index: usize, policy: spec::OnDrainTimeout, hooks: bool, quality: Vec<Qu
             timeout: seconds(1),
             retries: 0,
         }],
+        image: None,
         hooks: spec::Hooks {
             before_drain: script.clone(),
             before_start: script.clone(),

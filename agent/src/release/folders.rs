@@ -10,7 +10,7 @@ use super::error::{ReleaseError, at};
 use super::unpack::{self, UnpackError};
 use super::{Installed, Marker, Releases};
 use crate::journal::{replace, sync_folder};
-use crate::spec::Spec;
+use crate::spec::{IMAGE_FILE, Spec};
 
 /// What a crash may leave begins with this and is removed at the next start.
 const TEMPORARY: &str = ".tmp-";
@@ -39,6 +39,32 @@ impl Releases {
         let artifact = self.artifact(&spec.digest);
         std::fs::remove_file(&artifact).map_err(at("remove", &artifact))?;
         Ok(Installed { folder, spec: spec.clone() })
+    }
+
+    /// A release whose image is somewhere else: its folder only names it.
+    pub(super) fn install_image_now(
+        &self,
+        spec: &Spec,
+        image: &str,
+    ) -> Result<Installed, ReleaseError> {
+        let folder = self.folder(spec);
+        let app = self.app_folder(&spec.app);
+        let releases = app.join("releases");
+        for path in [&self.root.join("apps"), &app, &releases] {
+            make_open_folder(path).map_err(at("make", path))?;
+        }
+        let new = Temporary::within(&releases)?;
+        let file = new.path.join(IMAGE_FILE);
+        std::fs::write(&file, image).map_err(at("write", &file))?;
+        self.put_in_place(spec, new, &folder)?;
+        write_marker(&folder, spec)?;
+        let artifact = self.artifact(&spec.digest);
+        match std::fs::remove_file(&artifact) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(at("remove", &artifact)(cause))
+            }
+            Ok(()) | Err(_) => Ok(Installed { folder, spec: spec.clone() }),
+        }
     }
 
     fn unpack_artifact(&self, spec: &Spec, into: &Path) -> Result<(), ReleaseError> {

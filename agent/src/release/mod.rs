@@ -106,6 +106,21 @@ impl Releases {
         self.blocking(move |releases| releases.install_now(&spec)).await
     }
 
+    /// Where the fetched artifact is.
+    pub fn fetched(&self, spec: &Spec) -> PathBuf {
+        self.artifact(&spec.digest)
+    }
+
+    /// Installs a release that is a container image, which was brought here already.
+    pub async fn install_image(
+        &self,
+        spec: &Spec,
+        image: String,
+    ) -> Result<Installed, ReleaseError> {
+        let spec = spec.clone();
+        self.blocking(move |releases| releases.install_image_now(&spec, &image)).await
+    }
+
     /// Makes this release the app's current one, by one atomic rename; durable when this returns.
     pub async fn point_current(&self, spec: &Spec) -> Result<Installed, ReleaseError> {
         let spec = spec.clone();

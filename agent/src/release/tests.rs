@@ -52,6 +52,7 @@ fn spec(version: &str, artifact: &[u8], format: Format) -> Spec {
         },
         smoke: Vec::new(),
         hooks: Hooks::default(),
+        image: None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::order::Rollout;
 use crate::report::{Failed, Left, Measured, Step, What as Say};
 use crate::runtime::Running;
 use crate::smoke;
-use crate::spec::{Port, Spec, Via};
+use crate::spec::{Driver, Port, Spec, Via};
 use crate::traffic::drain::{Kernel, Mover};
 use crate::update::{Did, HookSet, Instance, Job};
 
@@ -88,19 +88,41 @@ async fn fetch(means: &Means, spec: &Spec) -> Outcome {
     not_built(spec)?;
     means.runtime.check(spec).await.map_err(|error| Trouble::of(&error))?;
     let _one_at_a_time = means.fetching.lock().await;
-    if means.releases.is_installed(spec) {
+    let docker = means.launcher.docker().filter(|_| spec.run.driver == Driver::Docker);
+    let is_here = match docker {
+        // Somebody may have removed its image meanwhile.
+        Some(docker) => docker.has(&means.releases.folder(spec)).await,
+        None => true,
+    };
+    if means.releases.is_installed(spec) && is_here {
         return Ok(Did::Ok);
     }
     let of = |error: crate::release::ReleaseError| Trouble::of(&error);
-    means.releases.check_space(spec).map_err(of)?;
-    if !means.releases.is_fetched(spec) {
-        let mut partial = means.releases.partial(spec).await.map_err(of)?;
-        let fetched = means.link.fetch(&spec.digest, &mut partial).await;
-        fetched.map_err(|error| Trouble::of(&error))?;
-        partial.finish().await.map_err(of)?;
+    if spec.image.is_none() {
+        download(means, spec).await?;
     }
-    means.releases.install(spec).await.map_err(of)?;
+    match docker {
+        Some(docker) => {
+            let image = docker.bring(spec, &means.releases.fetched(spec)).await;
+            let image = image.map_err(|error| Trouble::of(&error))?;
+            means.releases.install_image(spec, image).await.map_err(of)?;
+        }
+        None => drop(means.releases.install(spec).await.map_err(of)?),
+    }
     Ok(Did::Ok)
+}
+
+async fn download(means: &Means, spec: &Spec) -> Result<(), Trouble> {
+    let of = |error: crate::release::ReleaseError| Trouble::of(&error);
+    means.releases.check_space(spec).map_err(of)?;
+    if means.releases.is_fetched(spec) {
+        return Ok(());
+    }
+    let mut partial = means.releases.partial(spec).await.map_err(of)?;
+    let fetched = means.link.fetch(&spec.digest, &mut partial).await;
+    fetched.map_err(|error| Trouble::of(&error))?;
+    partial.finish().await.map_err(of)?;
+    Ok(())
 }
 
 /// One job, and everything it needs.

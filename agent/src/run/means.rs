@@ -14,6 +14,7 @@ use crate::health::{self, Change, Probe};
 use crate::link::Link;
 use crate::order::Edge;
 use crate::release::Releases;
+use crate::runtime::docker::Docker;
 use crate::runtime::drivers::Drivers;
 use crate::runtime::ports::Ports;
 use crate::runtime::{Launcher, Running, Runtime, StartSpec};
@@ -51,7 +52,7 @@ impl Means {
         edges: Edges,
         happened: mpsc::Sender<Happened>,
     ) -> Self {
-        let launcher = Launcher::this_program();
+        let launcher = Launcher::this_program().with_docker(Docker::new(&config.data));
         Self {
             releases: Releases::new(&config.data),
             runtime: Arc::new(Drivers::new(&config.data, launcher.clone())),

@@ -18,11 +18,18 @@ impl Loop {
         let downloads: Vec<String> =
             self.slots.values().flat_map(Slot::in_use).map(|spec| spec.digest.clone()).collect();
         let (releases, app) = (self.means.releases.clone(), app.to_owned());
+        let docker = self.means.launcher.docker().cloned();
         tokio::spawn(async move {
             match releases.prune(&app, &keep).await {
                 Ok(gone) if gone.is_empty() => {}
                 Ok(gone) => info!(app, ?gone, "removed releases that nothing returns to"),
                 Err(error) => warn!(app, %error, "cannot remove old releases"),
+            }
+            if let (Some(docker), Ok(kept)) = (docker, releases.installed(&app).await) {
+                let kept: Vec<String> = kept.iter().map(|it| it.spec.folder()).collect();
+                if let Err(error) = docker.prune(&app, &kept).await {
+                    warn!(app, %error, "cannot remove old images");
+                }
             }
             if let Err(error) = releases.prune_cache(&downloads).await {
                 warn!(%error, "cannot remove old downloads");

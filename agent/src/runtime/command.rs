@@ -16,8 +16,9 @@ use super::launch::{LaunchError, Launcher, Output};
 use super::process::ProcessId;
 use super::running::Exit;
 use super::stop::Family;
-use super::{RuntimeError, StartSpec};
+use super::{Instance, RuntimeError, StartSpec};
 use crate::logs::TAIL_BYTES;
+use crate::spec::Driver;
 
 /// How long the pipe is read after everything that the command forked is dead; there can be no more
 /// than it holds.
@@ -65,6 +66,19 @@ pub async fn run(
     run_heard(launcher, start, argv, limit, &|_| ()).await
 }
 
+/// The same, for a command that looks at an instance: in its container, if it has one.
+pub async fn run_inside(
+    launcher: &Launcher,
+    (start, instance): (&StartSpec, &Instance),
+    argv: &[String],
+    limit: Duration,
+) -> Result<Ended, CommandError> {
+    match launcher.docker().filter(|_| instance.container.is_some()) {
+        Some(docker) => Ok(Box::pin(docker.run_inside(instance, start, (argv, limit))).await?),
+        None => run(launcher, start, argv, limit).await,
+    }
+}
+
 /// The same, for somebody who listens.
 pub async fn run_heard(
     launcher: &Launcher,
@@ -73,6 +87,11 @@ pub async fn run_heard(
     limit: Duration,
     hear: Hear<'_>,
 ) -> Result<Ended, CommandError> {
+    if start.spec.run.driver == Driver::Docker
+        && let Some(docker) = launcher.docker()
+    {
+        return Ok(Box::pin(docker.run(start, argv, limit, hear)).await?);
+    }
     let deadline = Instant::now() + limit;
     let plan = Launcher::plan(start, argv, Output::Pipe)?;
     let child = launcher.launch(&plan, None).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::docker::Docker;
 use super::exec::Exec;
 use super::listeners::Listeners;
 use super::places::Places;
@@ -18,11 +19,13 @@ pub struct Drivers {
     places: Places,
     exec: Exec,
     systemd: Systemd,
+    docker: Docker,
 }
 
 impl Drivers {
     /// The drivers of an agent with this folder.
     pub fn new(root: &Path, launcher: Launcher) -> Drivers {
+        let docker = launcher.docker().cloned().unwrap_or_else(|| Docker::new(root));
         let listeners = Arc::new(Listeners::default());
         let systemd = Systemd::new(root, &launcher).with_listeners(Arc::clone(&listeners));
         let exec = Exec::new(root, launcher).with_listeners(listeners);
@@ -30,14 +33,14 @@ impl Drivers {
             Some(group) => exec.with_cgroups(&group),
             None => exec,
         };
-        Drivers { places: Places::new(root), exec, systemd }
+        Drivers { places: Places::new(root), exec, systemd, docker }
     }
 
-    fn of(&self, driver: Driver) -> Result<&dyn Runtime, RuntimeError> {
+    fn of(&self, driver: Driver) -> &dyn Runtime {
         match driver {
-            Driver::Exec => Ok(&self.exec),
-            Driver::Systemd => Ok(&self.systemd),
-            Driver::Docker => Err(RuntimeError::NotBuilt { driver }),
+            Driver::Exec => &self.exec,
+            Driver::Systemd => &self.systemd,
+            Driver::Docker => &self.docker,
         }
     }
 }
@@ -45,20 +48,20 @@ impl Drivers {
 #[async_trait]
 impl Runtime for Drivers {
     async fn check(&self, spec: &Spec) -> Result<(), RuntimeError> {
-        self.of(spec.run.driver)?.check(spec).await
+        self.of(spec.run.driver).check(spec).await
     }
 
     async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError> {
-        self.of(start.spec.run.driver)?.start(start).await
+        self.of(start.spec.run.driver).start(start).await
     }
 
     async fn adopt(&self, instance: &Instance) -> Result<Option<Running>, RuntimeError> {
-        self.of(instance.driver)?.adopt(instance).await
+        self.of(instance.driver).adopt(instance).await
     }
 
     async fn find(&self, app: &str, instance: &str) -> Result<Option<Running>, RuntimeError> {
         match self.places.read(app, instance)? {
-            Some(known) => self.of(known.driver)?.find(app, instance).await,
+            Some(known) => self.of(known.driver).find(app, instance).await,
             None => Ok(None),
         }
     }
@@ -69,14 +72,14 @@ impl Runtime for Drivers {
         signal: i32,
         timeout: Duration,
     ) -> Result<Stopped, RuntimeError> {
-        self.of(running.instance().driver)?.stop(running, signal, timeout).await
+        self.of(running.instance().driver).stop(running, signal, timeout).await
     }
 
     async fn kill_leftovers(&self, instance: &Instance) -> Result<usize, RuntimeError> {
-        self.of(instance.driver)?.kill_leftovers(instance).await
+        self.of(instance.driver).kill_leftovers(instance).await
     }
 
     async fn output(&self, instance: &Instance) -> Result<String, RuntimeError> {
-        self.of(instance.driver)?.output(instance).await
+        self.of(instance.driver).output(instance).await
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn of(
     user: &User,
 ) -> Result<BTreeMap<String, String>, EnvironmentError> {
     let mut all = BTreeMap::new();
-    let mut set = |name: &str, value: String| all.insert(name.to_owned(), value);
+    let mut set = |name: &str, value: String| drop(all.insert(name.to_owned(), value));
     set("PATH", PATH.into());
     set("HOME", user.home.clone());
     set("USER", user.name.clone());
@@ -60,6 +60,14 @@ pub(super) fn of(
             set(name, value);
         }
     }
+    all.extend(told(start)?);
+    Ok(all)
+}
+
+/// What the manifest says of it, and what Rota tells.
+pub(super) fn told(start: &StartSpec) -> Result<BTreeMap<String, String>, EnvironmentError> {
+    let mut all = BTreeMap::new();
+    let mut set = |name: &str, value: String| drop(all.insert(name.to_owned(), value));
     if let Some(file) = &start.spec.run.env_file {
         for (name, value) in from_file(file)? {
             set(&name, value);

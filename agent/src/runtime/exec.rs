@@ -66,6 +66,7 @@ impl Exec {
             log,
             cgroup: cgroup::make(self.cgroups.as_deref(), app, name),
             unit: None,
+            container: None,
             socket: start.spec.run.socket,
         };
         if let Some(group) = &instance.cgroup {

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use super::docker::Docker;
 use super::environment::EnvironmentError;
 use super::shim;
 use super::users::{Ids, User, UserError};
@@ -73,6 +74,12 @@ pub enum LaunchError {
     /// systemd says why it did not run it.
     #[error("systemd did not start {unit}: {complaint}")]
     Unit { unit: String, complaint: String },
+    /// dockerd could not be asked.
+    #[error(transparent)]
+    Docker(#[from] super::docker::DockerError),
+    /// dockerd says why it did not run it.
+    #[error("docker did not start {name}: {complaint}")]
+    Container { name: String, complaint: String },
     /// It never said that it is ready.
     #[error("it did not say READY=1 within {within:?} (`notify = true`)")]
     NotReady { within: Duration, output: String },
@@ -117,17 +124,28 @@ pub(super) enum Output {
 #[derive(Debug, Clone)]
 pub struct Launcher {
     program: PathBuf,
+    docker: Option<Docker>,
 }
 
 impl Launcher {
     /// The running program, even when its file was replaced by a newer one meanwhile.
     pub fn this_program() -> Launcher {
-        Launcher { program: PathBuf::from(OWN) }
+        Launcher { program: PathBuf::from(OWN), docker: None }
     }
 
     /// Another program that has the shim; for tests.
     pub fn program(program: &Path) -> Launcher {
-        Launcher { program: program.into() }
+        Launcher { program: program.into(), docker: None }
+    }
+
+    /// Runs the commands of apps in containers with this.
+    pub fn with_docker(self, docker: Docker) -> Launcher {
+        Launcher { docker: Some(docker), ..self }
+    }
+
+    /// What runs the commands of apps in containers.
+    pub(crate) fn docker(&self) -> Option<&Docker> {
+        self.docker.as_ref()
     }
 
     /// Where that program lies, for others that start it.

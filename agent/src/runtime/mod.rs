@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod command;
+pub mod docker;
 pub mod drivers;
 mod environment;
 pub mod exec;
@@ -98,6 +99,9 @@ pub struct Instance {
     /// Its unit, when systemd runs it.
     #[serde(default)]
     pub unit: Option<String>,
+    /// Its container, when docker runs it.
+    #[serde(default)]
+    pub container: Option<String>,
     /// It was given its listening socket.
     #[serde(default)]
     pub socket: bool,
@@ -146,15 +150,23 @@ pub enum RuntimeError {
     /// A number that is no signal.
     #[error("{number} is no signal that can be sent")]
     Signal { number: i32 },
-    /// A driver that this version does not have.
-    #[error("[run] driver {driver} is not built into this agent yet")]
-    NotBuilt { driver: Driver },
     /// A driver that is not there, or cannot run anything on this host.
     #[error("[run] driver {driver} cannot be used on this node: {why}")]
     Unusable { driver: Driver, why: String },
     /// Nobody there to start units.
     #[error("[run] driver systemd cannot be used on this node")]
     NoSystemd(#[source] Box<systemd::BusError>),
+    /// Nobody there to start containers.
+    #[error("[run] driver docker cannot be used on this node")]
+    NoDocker(#[source] docker::DockerError),
+    /// dockerd did not do it.
+    #[error("cannot {deed} container {container}")]
+    Container {
+        deed: &'static str,
+        container: String,
+        #[source]
+        cause: docker::DockerError,
+    },
     /// What a driver cannot do here.
     #[error("[run] {key} cannot be done by the driver {driver} on this node: {why}")]
     Cannot { key: &'static str, driver: Driver, why: String },

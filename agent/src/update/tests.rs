@@ -49,6 +49,7 @@ fn release(version: &str, smoke: bool, hooks: bool) -> Spec {
             on_drain_timeout: spec::OnDrainTimeout::Cut,
         },
         smoke: if smoke { vec![test] } else { Vec::new() },
+        image: None,
         hooks: spec::Hooks {
             before_drain: script.clone(),
             before_start: script.clone(),

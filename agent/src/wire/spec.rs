@@ -18,7 +18,8 @@ const RETRIES_MAX: u32 = 100;
 const REGEX_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn spec(at: &At, spec: proto::ReleaseSpec, default: Driver) -> Result<Spec, BadField> {
-    if spec.size == 0 {
+    let image = image(&at.field("image"), &spec)?;
+    if spec.size == 0 && image.is_none() {
         return Err(at.field("size").bad("is 0: an artifact has at least one byte"));
     }
     let at_run = at.field("run");
@@ -31,13 +32,29 @@ pub(super) fn spec(at: &At, spec: proto::ReleaseSpec, default: Driver) -> Result
         version: at.field("version").version(spec.version)?,
         digest: at.field("digest").digest(spec.digest)?,
         size: spec.size,
-        format: format(&at.field("format"), &spec.format)?,
+        // What comes from a registry has none.
+        format: match image {
+            Some(_) => Format::Tar,
+            None => format(&at.field("format"), &spec.format)?,
+        },
         smoke: smokes(&at.field("smoke"), spec.smoke, run.port)?,
         hooks: hooks(&at.field("hooks"), spec.hooks.unwrap_or_default())?,
         run,
         health,
         traffic,
+        image,
     })
+}
+
+/// An image names its digest, so that every node runs the same; the release's digest is that one.
+fn image(at: &At, spec: &proto::ReleaseSpec) -> Result<Option<String>, BadField> {
+    if spec.image.is_empty() {
+        return Ok(None);
+    }
+    if !spec.image.ends_with(&format!("@sha256:{}", spec.digest)) {
+        return Err(at.bad(format!("is {:?}, and the digest is {}", spec.image, spec.digest)));
+    }
+    Ok(Some(spec.image.clone()))
 }
 
 fn format(at: &At, text: &str) -> Result<Format, BadField> {

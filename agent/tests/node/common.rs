@@ -53,6 +53,7 @@ pub fn spec(script: &str) -> Spec {
         },
         smoke: Vec::new(),
         hooks: Hooks::default(),
+        image: None,
     }
 }
 

@@ -93,6 +93,7 @@ impl Systemd {
             log: log.clone(),
             cgroup: None,
             unit: Some(unit.clone()),
+            container: None,
             socket: start.spec.run.socket,
         };
         // First the note: an agent that dies now is followed by one that finds the unit.

@@ -5,7 +5,7 @@ use rota_rollout::strategy::StartOrder;
 
 use super::Start;
 use crate::engine::State;
-use crate::manifest::{Driver, Manifest, Port, Resolved, Via};
+use crate::manifest::{Manifest, Port, Resolved, Via};
 
 /// Everything that speaks against it.
 pub(super) fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String> {
@@ -56,16 +56,9 @@ fn not_built(resolved: &Resolved) -> Vec<String> {
         Via::Command => Some("command"),
         Via::Edge(_) | Via::None => None,
     };
-    let driver = match resolved.run.driver {
-        Some(Driver::Docker) => Some("docker"),
-        Some(Driver::Exec | Driver::Systemd) | None => None,
-    };
-    let via = via
-        .map(|via| format!("[traffic] via = \"{via}\" is not built yet: use \"edge\" or \"none\""));
-    let driver = driver.map(|driver| {
-        format!("[run] driver = \"{driver}\" is not built yet: use \"exec\" or \"systemd\"")
-    });
-    via.into_iter().chain(driver).collect()
+    via.map(|via| format!("[traffic] via = \"{via}\" is not built yet: use \"edge\" or \"none\""))
+        .into_iter()
+        .collect()
 }
 
 fn pool_refusals(state: &State, start: &Start, pool: &str) -> Vec<String> {
