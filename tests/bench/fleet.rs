@@ -27,8 +27,9 @@ const SPARE_DESCRIPTORS: u64 = 200;
 
 /// Runs the bench.
 pub fn run(args: &[String]) -> Result<(), Trouble> {
-    let flags = Flags::read(args, &["agents", "runs", "rota"])?;
+    let flags = Flags::read(args, &["agents", "runs", "asked", "rota"])?;
     let (agents, runs) = (flags.number("agents", 1000)?, flags.number("runs", 3)?);
+    let asked = flags.number("asked", 100)?;
     println!("fleet: {}", machine()?);
     allow_descriptors(agents)?;
     let mut programs = Programs::build()?;
@@ -39,7 +40,7 @@ pub fn run(args: &[String]) -> Result<(), Trouble> {
     }
     let farm = Farm::of(programs, 0)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let done = runtime.block_on(Fleet::bench(farm, agents, runs));
+    let done = runtime.block_on(Fleet::bench(farm, agents, runs, asked));
     runtime.shutdown_background();
     done
 }
@@ -60,21 +61,24 @@ struct Fleet {
     crowd: Arc<Crowd>,
     agents: usize,
     table: Table,
+    /// Those that are printed below it.
+    tables: Vec<Table>,
 }
 
 impl Fleet {
-    async fn bench(farm: Farm, agents: usize, runs: usize) -> Result<(), Trouble> {
+    async fn bench(farm: Farm, agents: usize, runs: usize, asked: usize) -> Result<(), Trouble> {
         let title = format!("One controller, {agents} agents");
         let table = Table::new(&title, &["", "", "min", "median", "max"]);
-        let mut fleet = Self { farm, crowd: Crowd::new(), agents, table };
+        let mut fleet = Self { farm, crowd: Crowd::new(), agents, table, tables: Vec::new() };
         fleet.connect().await?;
         fleet.rest()?;
         fleet.roll(runs).await?;
         fleet.memory("after the rollouts")?;
-        fleet.answers().await?;
+        fleet.answers(asked).await?;
         fleet.come_back(false).await?;
         fleet.come_back(true).await?;
         fleet.table.print();
+        fleet.tables.iter().for_each(Table::print);
         for (error, count) in fleet.crowd.errors() {
             println!("\nsessions that ended or did not begin: {count} with `{error}`");
         }

@@ -30,6 +30,19 @@ impl Samples {
         }
     }
 
+    /// The one below which so many of a hundred lie; not a number without any.
+    fn percentile(&self, percent: usize) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+        sorted.get(at).copied().unwrap_or(f64::NAN)
+    }
+
+    /// For times to answer: median, the 99th of a hundred, and the worst.
+    pub fn tail(&self) -> [String; 3] {
+        [self.percentile(50), self.percentile(99), self.percentile(100)].map(number)
+    }
+
     /// The three numbers that a row shows.
     pub fn shown(&self) -> [String; 3] {
         let least = self.0.iter().copied().fold(f64::NAN, f64::min);

@@ -15,6 +15,7 @@ mod nodes;
 mod once;
 mod operators;
 mod plan;
+mod retention;
 mod run;
 mod security;
 mod steering;

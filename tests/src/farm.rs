@@ -29,6 +29,8 @@ pub struct Farm {
     pub nodes: Vec<Process>,
     token: String,
     balancer: String,
+    /// More arguments of `rota serve`.
+    serving: Vec<String>,
 }
 
 /// What is written into an app's manifest beside what they all have.
@@ -44,6 +46,19 @@ pub struct App<'a> {
     pub strategy: &'a str,
 }
 
+/// What a fleet is made of.
+struct Layout<'a> {
+    nodes: usize,
+    balancer: &'a str,
+    serving: &'a [&'a str],
+}
+
+impl Default for Layout<'_> {
+    fn default() -> Self {
+        Self { nodes: 1, balancer: "proxy@127.0.0.1:0", serving: &[] }
+    }
+}
+
 impl Farm {
     /// One controller, one edge, so many nodes; all on free ports.
     pub fn start(nodes: usize) -> Result<Self, Trouble> {
@@ -52,14 +67,25 @@ impl Farm {
 
     /// The same with these programs.
     pub fn of(programs: Programs, nodes: usize) -> Result<Self, Trouble> {
-        Self::behind(programs, "proxy@127.0.0.1:0", nodes)
+        Self::laid_out(programs, Layout { nodes, ..Layout::default() })
     }
 
     /// The same behind this load balancer, as `--edge` has it.
     pub fn behind(programs: Programs, balancer: &str, nodes: usize) -> Result<Self, Trouble> {
+        Self::laid_out(programs, Layout { nodes, balancer, ..Layout::default() })
+    }
+
+    /// The same with more arguments of `rota serve`.
+    pub fn serving(programs: Programs, nodes: usize, serving: &[&str]) -> Result<Self, Trouble> {
+        Self::laid_out(programs, Layout { nodes, serving, ..Layout::default() })
+    }
+
+    fn laid_out(programs: Programs, layout: Layout<'_>) -> Result<Self, Trouble> {
+        let Layout { nodes, balancer, serving } = layout;
         let dir = tempfile::tempdir()?;
         let at = |name: &str| dir.path().join(name);
-        let controller = serve(&programs, dir.path(), "127.0.0.1:0")?;
+        let serving: Vec<String> = serving.iter().map(|&arg| arg.to_owned()).collect();
+        let controller = serve(&programs, dir.path(), "127.0.0.1:0", &serving)?;
         let address = controller.told("grpc").ok_or("no gRPC address")?.to_owned();
         let rota = |args: &[&str]| -> Result<String, Trouble> {
             let mut command = Command::new(&programs.rota);
@@ -74,8 +100,9 @@ impl Farm {
         let uses = nodes.max(1).to_string();
         let token = rota(&["token", "create", "--for", "agent", "--uses", &uses])?;
         let edge = edge(&programs, dir.path(), (balancer, &address), &edge_token)?;
-        let balancer = balancer.to_owned();
-        let mut farm = Self { dir, programs, controller, edge, nodes: Vec::new(), token, balancer };
+        let (none, balancer) = (Vec::new(), balancer.to_owned());
+        let mut farm =
+            Self { dir, programs, controller, edge, nodes: none, token, balancer, serving };
         for number in 1..=nodes {
             let node = farm.start_node(number)?;
             farm.nodes.push(node);
@@ -105,7 +132,7 @@ impl Farm {
     /// Starts the controller again, at the same addresses.
     pub fn restart_controller(&mut self) -> Result<(), Trouble> {
         let address = self.controller.told("grpc").ok_or("no gRPC address")?.to_owned();
-        self.controller = serve(&self.programs, self.dir.path(), &address)?;
+        self.controller = serve(&self.programs, self.dir.path(), &address, &self.serving)?;
         Ok(())
     }
 
@@ -214,10 +241,15 @@ roles = ["web"]
     }
 }
 
-fn serve(programs: &Programs, dir: &Path, listen: &str) -> Result<Process, Trouble> {
+fn serve(
+    programs: &Programs,
+    dir: &Path,
+    listen: &str,
+    more: &[String],
+) -> Result<Process, Trouble> {
     let mut command = Command::new(&programs.rota);
     command.args(["serve", "--listen", listen, "--http", "127.0.0.1:0", "--data"]);
-    command.arg(dir.join("controller"));
+    command.arg(dir.join("controller")).args(more);
     Process::start(command, &dir.join("controller.log"))
 }
 

@@ -39,7 +39,17 @@ pub fn nodes_and_removed(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
 /// Every node that the reader sees.
 pub fn nodes(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
     let seen = state.nodes().filter(|(_, agent)| reader.sees(&agent.record.env));
-    seen.map(|(name, agent)| NodeView {
+    seen.map(|(name, agent)| view(state, name, agent)).collect()
+}
+
+/// One node, if the reader sees it.
+pub fn node(state: &State, name: &NodeName, reader: Reader<'_>) -> Option<NodeView> {
+    let agent = state.node(name).filter(|agent| reader.sees(&agent.record.env))?;
+    Some(view(state, name, agent))
+}
+
+fn view(state: &State, name: &NodeName, agent: &Agent) -> NodeView {
+    NodeView {
         name: name.to_string(),
         env: agent.record.env.clone(),
         roles: agent.record.roles.clone(),
@@ -48,8 +58,7 @@ pub fn nodes(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
         version: agent.record.version.clone(),
         apps: apps(state, name, agent),
         last_seen: Some(last_seen(agent)),
-    })
-    .collect()
+    }
 }
 
 /// The state of a node, in the words of the public contract.
@@ -62,7 +71,7 @@ pub fn node_state(agent: &Agent) -> &'static str {
 }
 
 fn last_seen(agent: &Agent) -> String {
-    rfc3339(agent.heard.max(agent.record.last_seen))
+    rfc3339(agent.heard().max(agent.record.last_seen))
 }
 
 fn apps(state: &State, name: &NodeName, agent: &Agent) -> Vec<AppView> {

@@ -11,15 +11,15 @@ pub mod traces;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rota_rollout::names::{AppName, EnvName, NodeName, Revision, RolloutId, Version};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::access::{Access, Action, Caller};
 use crate::artifact::Format;
 use crate::artifact::store::ArtifactStore;
-use crate::engine::{self, Handle};
+use crate::engine::{self, Handle, State};
 use crate::errors::Sort;
 use crate::store::Store;
 use crate::view::{ErrorView, RolloutView};
@@ -80,8 +80,23 @@ fn asked<'a>(query: &'a str, key: &str) -> Option<&'a str> {
     pairs.find(|(of, _)| *of == key).map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-fn json(value: impl Serialize) -> Result<Value, ErrorView> {
-    serde_json::to_value(value).map_err(|error| Sort::Internal.error(error.to_string(), ""))
+/// One document, written out.
+#[derive(Debug)]
+pub struct Page {
+    /// Its text.
+    pub json: String,
+    /// It will never be another one: a rollout that is over.
+    pub last: bool,
+    /// How long it took to make, without waiting until what it shows was durable.
+    pub took: Duration,
+}
+
+/// Writes a document out: straight into its text, and never while the state is held, for one of a large fleet takes
+/// long.
+fn json(value: impl Serialize) -> Result<Page, ErrorView> {
+    let json = serde_json::to_string(&value);
+    let json = json.map_err(|error| Sort::Internal.error(error.to_string(), ""))?;
+    Ok(Page { json, last: false, took: Duration::ZERO })
 }
 
 fn name<T: std::str::FromStr<Err = rota_rollout::names::BadName>>(
@@ -93,32 +108,38 @@ fn name<T: std::str::FromStr<Err = rota_rollout::names::BadName>>(
 
 impl Api {
     /// One document, of what is durable.
-    pub async fn read(&self, path: &str, reader: Reader<'_>) -> Result<Value, ErrorView> {
+    pub async fn read(&self, path: &str, reader: Reader<'_>) -> Result<Page, ErrorView> {
         loop {
-            let mark = self.engine.mark();
+            let (mark, began) = (self.engine.mark(), Instant::now());
             let seen = self.look(path, reader).await;
+            let took = began.elapsed();
             if self.engine.is_durable(mark).await {
-                return seen;
+                return seen.map(|page| Page { took, ..page });
             }
         }
     }
 
+    /// What is to be seen of the state, which is held no longer than that takes.
+    fn see<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.engine.read())
+    }
+
     /// One document, of what may become durable a moment later.
-    async fn look(&self, path: &str, reader: Reader<'_>) -> Result<Value, ErrorView> {
+    async fn look(&self, path: &str, reader: Reader<'_>) -> Result<Page, ErrorView> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match parts.as_slice() {
-            ["status"] => json(glance::status(&self.engine.read(), reader)),
-            ["nodes"] => json(fleet::nodes_and_removed(&self.engine.read(), reader)),
+            ["status"] => json(self.see(|state| glance::status(state, reader))),
+            ["nodes"] => json(self.see(|state| fleet::nodes_and_removed(state, reader))),
             ["nodes", node] => self.node(&name(node)?, reader),
-            ["edges"] => json(fleet::edges(&self.engine.read(), reader)),
-            ["pools"] => json(fleet::pools(&self.engine.read(), reader)),
+            ["edges"] => json(self.see(|state| fleet::edges(state, reader))),
+            ["pools"] => json(self.see(|state| fleet::pools(state, reader))),
             ["pools", pool] => self.pool(pool, reader),
-            ["releases"] => json(fleet::releases(&self.engine.read(), None)),
+            ["releases"] => json(self.see(|state| fleet::releases(state, None))),
             ["releases", app] => {
                 let app = name(app)?;
                 self.known(&app)?;
-                json(fleet::releases(&self.engine.read(), Some(&app)))
+                json(self.see(|state| fleet::releases(state, Some(&app))))
             }
             ["releases", app, version] => self.release(&name(app)?, &name(version)?),
             ["releases", app, version, "files"] => self.files(&name(app)?, &name(version)?).await,
@@ -142,15 +163,15 @@ impl Api {
             ["history", app, env] => self.history(&name(app)?, &name(env)?, reader).await,
             ["drains", node] => {
                 let node = name(node)?;
-                match drains::drain(&self.engine.read(), &node, reader) {
+                match self.see(|state| drains::drain(state, &node, reader)) {
                     Some(view) => json(view),
                     None => Err(Sort::NotFound
                         .error(format!("there is no node {node}"), "`rota node ls` lists them")),
                 }
             }
-            ["controllers"] => json(fleet::controllers(&self.engine.read())),
-            ["envs"] => json(envs::envs(&self.engine.read(), reader)),
-            ["events"] => json(fleet::events(&self.engine.read(), query, reader)),
+            ["controllers"] => json(self.see(fleet::controllers)),
+            ["envs"] => json(self.see(|state| envs::envs(state, reader))),
+            ["events"] => json(self.see(|state| fleet::events(state, query, reader))),
             ["tokens"] => {
                 reader.may(Action::Tokens)?;
                 json(self.access.tokens().await?)
@@ -163,11 +184,8 @@ impl Api {
         }
     }
 
-    fn node(&self, node: &NodeName, reader: Reader<'_>) -> Result<Value, ErrorView> {
-        let found = fleet::nodes(&self.engine.read(), reader)
-            .into_iter()
-            .find(|view| view.name == node.as_str());
-        match found {
+    fn node(&self, node: &NodeName, reader: Reader<'_>) -> Result<Page, ErrorView> {
+        match self.see(|state| fleet::node(state, node, reader)) {
             Some(view) => json(view),
             None => Err(Sort::NotFound
                 .error(format!("there is no node {node}"), "`rota node ls` lists them")),
@@ -179,10 +197,10 @@ impl Api {
         &self,
         (app, env, revision): (&str, &str, &str),
         reader: Reader<'_>,
-    ) -> Result<Value, ErrorView> {
+    ) -> Result<Page, ErrorView> {
         let id: RolloutId = name(&format!("{app}/{env}/{revision}"))?;
         if !reader.sees(env) {
-            return json(Vec::<Value>::new());
+            return json([(); 0]);
         }
         json(traces::events(self.store.as_ref(), &id).await?)
     }
@@ -193,7 +211,7 @@ impl Api {
         (app, env, revision): (&str, &str, &str),
         node: Option<&NodeName>,
         reader: Reader<'_>,
-    ) -> Result<Value, ErrorView> {
+    ) -> Result<Page, ErrorView> {
         let missing =
             || Sort::NotFound.error(format!("there is no rollout {app}/{env}/{revision}"), "");
         if !reader.sees(env) {
@@ -203,17 +221,16 @@ impl Api {
         json(traces::traces(self.store.as_ref(), &id, node).await?)
     }
 
-    fn pool(&self, pool: &str, reader: Reader<'_>) -> Result<Value, ErrorView> {
-        let found =
-            fleet::pools(&self.engine.read(), reader).into_iter().find(|view| view.pool == pool);
-        match found {
+    fn pool(&self, pool: &str, reader: Reader<'_>) -> Result<Page, ErrorView> {
+        let pools = self.see(|state| fleet::pools(state, reader));
+        match pools.into_iter().find(|view| view.pool == pool) {
             Some(view) => json(view),
             None => Err(Sort::NotFound
                 .error(format!("there is no pool {pool}"), "`rota pool ls` lists them")),
         }
     }
 
-    fn release(&self, app: &AppName, version: &Version) -> Result<Value, ErrorView> {
+    fn release(&self, app: &AppName, version: &Version) -> Result<Page, ErrorView> {
         let state = self.engine.read();
         match state.releases.get(&(app.clone(), version.clone())) {
             Some(release) => json(fleet::release_details(&state, release)),
@@ -225,7 +242,7 @@ impl Api {
     }
 
     /// What is in a release, file by file.
-    async fn files(&self, app: &AppName, version: &Version) -> Result<Value, ErrorView> {
+    async fn files(&self, app: &AppName, version: &Version) -> Result<Page, ErrorView> {
         let (digest, format) = {
             let state = self.engine.read();
             let key = (app.clone(), version.clone());
@@ -254,7 +271,7 @@ impl Api {
         env: EnvName,
         revision: Option<Revision>,
         reader: Reader<'_>,
-    ) -> Result<Value, ErrorView> {
+    ) -> Result<Page, ErrorView> {
         let missing = |what: String| {
             let hint = format!("`rota rollout history {app} --env {env}` lists them");
             Sort::NotFound.error(what, hint)
@@ -273,7 +290,7 @@ impl Api {
         let revision = revision.or_else(newest).ok_or_else(none)?;
         let id = RolloutId { app: app.clone(), env: env.clone(), revision };
         match self.found(id.clone()).await? {
-            Some(view) => json(view),
+            Some(view) => Ok(Page { last: view.finished_at.is_some(), ..json(view)? }),
             None if self.is_summed_up(&id) => {
                 Err(missing(format!("of rollout {id} only its line in the history is kept")))
             }
@@ -313,7 +330,7 @@ impl Api {
 
     /// The newest rollouts of every app in every environment that `app=` and `env=` of the query leave: those that
     /// run first, then by their start. The nodes are listed of the newest of each only.
-    async fn rollouts(&self, query: &str, reader: Reader<'_>) -> Result<Value, ErrorView> {
+    async fn rollouts(&self, query: &str, reader: Reader<'_>) -> Result<Page, ErrorView> {
         let (only_app, only_env) = (asked(query, "app"), asked(query, "env"));
         let newest: Vec<(AppName, EnvName, u64)> = {
             let state = self.engine.read();
@@ -330,6 +347,12 @@ impl Api {
             for revision in (1..=newest).rev().take(ROLLOUTS_LISTED_MAX) {
                 let id =
                     RolloutId { app: app.clone(), env: env.clone(), revision: Revision(revision) };
+                if revision != newest
+                    && let Some(view) = rollouts::summary(self.store.as_ref(), &id).await?
+                {
+                    views.push(view);
+                    continue;
+                }
                 let Some(view) = self.found(id).await? else { continue };
                 let whole = revision == newest || view.finished_at.is_none();
                 views.push(if whole { view } else { rollouts::summed_up(view) });
@@ -345,10 +368,10 @@ impl Api {
         app: &AppName,
         env: &EnvName,
         reader: Reader<'_>,
-    ) -> Result<Value, ErrorView> {
+    ) -> Result<Page, ErrorView> {
         self.known(app)?;
         if !reader.sees(env.as_str()) {
-            return json(Vec::<Value>::new());
+            return json([(); 0]);
         }
         json(engine::history(self.store.as_ref(), app, env).await?)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rota_rollout::names::{NodeName, Timestamp};
+use rota_rollout::names::{NodeName, RolloutId, Timestamp};
 use rota_rollout::node::{Cause, Left, Node, Phase, Skip, StepName};
 use rota_rollout::rollout::{Kind, Outcome, Stage};
 use rota_rollout::{Hold, Rollout};
@@ -10,9 +10,10 @@ use rota_rollout::{Hold, Rollout};
 use super::traces;
 use crate::access::{now, rfc3339};
 use crate::calendar::ahead;
-use crate::engine::records::{CommandRecord, EvidenceRecord, SpecRecord};
+use crate::engine::records::{CommandRecord, EvidenceRecord, SpecRecord, keys};
 use crate::engine::windows::instant;
 use crate::engine::{Active, Ended, State, pace};
+use crate::store::{Record, Store, StoreError};
 use crate::view::{
     BatchView, Evidence, HistoryEntry, HoldView, NodeProgress, RolloutView, evidence_line,
 };
@@ -54,13 +55,21 @@ fn not_yet_over(view: &mut RolloutView, rollout: &Rollout) {
 }
 
 /// A rollout whose evidence is whole.
-pub fn closed(active: &Active) -> RolloutView {
-    view(&active.rollout, &active.record, &active.evidence)
+pub fn closed(controller: &str, active: &Active) -> RolloutView {
+    let view = view(&active.rollout, &active.record, &active.evidence);
+    RolloutView { controller: controller.to_owned(), term: active.term, ..view }
 }
 
 /// The same in a list of many: without its nodes, of which there may be thousands.
 pub fn summed_up(view: RolloutView) -> RolloutView {
     RolloutView { nodes: Vec::new(), batches: Vec::new(), ..view }
+}
+
+/// A rollout that is over, as lists show it. `None`: it runs, or an older controller ended it.
+pub async fn summary(store: &dyn Store, id: &RolloutId) -> Result<Option<RolloutView>, StoreError> {
+    let entry = store.get(&keys::summary(id)).await?;
+    // One that another version wrote in another way is made anew from the rollout itself.
+    Ok(entry.and_then(|entry| RolloutView::decode(&entry).ok()))
 }
 
 /// A rollout that is over.
@@ -224,7 +233,7 @@ fn batches(rollout: &Rollout) -> Vec<BatchView> {
 }
 
 fn progress(rollout: &Rollout, name: &NodeName, node: &Node) -> NodeProgress {
-    let (state, step) = state_of(&node.phase);
+    let (state, step) = (state_of(&node.phase), step_of(&node.phase));
     let (mut error, mut output, mut left) = (None, None, None);
     match &node.phase {
         Phase::Failed { cause, left: as_what } => {
@@ -289,17 +298,30 @@ fn left_as(left: Left) -> &'static str {
     }
 }
 
-fn state_of(phase: &Phase) -> (&'static str, Option<StepName>) {
+/// The state of a node, in the words of the public contract.
+pub fn state_of(phase: &Phase) -> &'static str {
     match phase {
-        Phase::Waiting | Phase::Ready => ("pending", None),
-        Phase::Preparing { .. } => ("pending", Some(StepName::Fetch)),
-        Phase::Updating { step, .. } => ("updating", *step),
-        Phase::Monitoring { .. } => ("updating", Some(StepName::Monitor)),
-        Phase::Done => ("done", None),
-        Phase::Failed { left: Left::Restored, .. } => ("restored", None),
-        Phase::Failed { .. } => ("failed", None),
-        Phase::Skipped { .. } => ("skipped", None),
-        Phase::RolledBack => ("rolled_back", None),
+        Phase::Waiting | Phase::Ready | Phase::Preparing { .. } => "pending",
+        Phase::Updating { .. } | Phase::Monitoring { .. } => "updating",
+        Phase::Done => "done",
+        Phase::Failed { left: Left::Restored, .. } => "restored",
+        Phase::Failed { .. } => "failed",
+        Phase::Skipped { .. } => "skipped",
+        Phase::RolledBack => "rolled_back",
+    }
+}
+
+fn step_of(phase: &Phase) -> Option<StepName> {
+    match phase {
+        Phase::Preparing { .. } => Some(StepName::Fetch),
+        Phase::Updating { step, .. } => *step,
+        Phase::Monitoring { .. } => Some(StepName::Monitor),
+        Phase::Waiting
+        | Phase::Ready
+        | Phase::Done
+        | Phase::Failed { .. }
+        | Phase::Skipped { .. }
+        | Phase::RolledBack => None,
     }
 }
 

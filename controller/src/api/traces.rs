@@ -5,13 +5,16 @@ use std::collections::VecDeque;
 use rota_rollout::names::{NodeName, RolloutId, Span};
 use rota_rollout::strategy::{Mode, OnFailure, StartOrder, Strategy};
 
-use crate::engine::records::keys;
+use crate::engine::records::{EvidenceRecord, SpecRecord, keys};
 use crate::engine::trace::{Printed, TraceRecord};
 use crate::store::{Record, Store, StoreError, scan_all};
 use crate::view::{EventView, PointView, PrintedView, StepTimeView, TraceView};
 
 /// Events of one rollout that are listed: a rollout of a thousand nodes has some ten thousand.
 const EVENTS_MAX: usize = 20_000;
+
+/// Events that are read of the store at once.
+const EVENTS_PAGE: usize = 1_000;
 
 /// Of one node, or of all: by name, each in the order of its attempts.
 pub async fn traces(
@@ -64,20 +67,43 @@ pub fn strategy(strategy: &Strategy) -> String {
     parts.join("; ")
 }
 
-/// The events of one rollout, oldest first; of very many the newest.
+/// The events of one rollout, oldest first; of very many the newest. Only the part of the log is read in which they
+/// lie.
 pub async fn events(store: &dyn Store, id: &RolloutId) -> Result<Vec<EventView>, StoreError> {
+    let (first, last) = part_of_the_log(store, id).await?;
     let id = id.to_string();
     let mut own = VecDeque::new();
-    for entry in scan_all(store, keys::EVENTS).await?.0 {
-        let event = EventView::decode(&entry)?;
-        if event.rollout.as_deref() == Some(id.as_str()) {
-            own.push_back(event);
-            if own.len() > EVENTS_MAX {
-                own.pop_front();
+    let mut after = keys::event(first.saturating_sub(1));
+    loop {
+        let (page, _) = store.scan(keys::EVENTS, &after, EVENTS_PAGE).await?;
+        for entry in &page {
+            let event = EventView::decode(entry)?;
+            if event.seq > last {
+                return Ok(own.into());
+            }
+            if event.rollout.as_deref() == Some(id.as_str()) {
+                own.push_back(event);
+                if own.len() > EVENTS_MAX {
+                    own.pop_front();
+                }
             }
         }
+        match page.last() {
+            Some(entry) if page.len() == EVENTS_PAGE => after.clone_from(&entry.key),
+            Some(_) | None => return Ok(own.into()),
+        }
     }
-    Ok(own.into())
+}
+
+/// From which event to which the log tells of a rollout; all of it where that was not kept, or it still runs.
+async fn part_of_the_log(store: &dyn Store, id: &RolloutId) -> Result<(u64, u64), StoreError> {
+    let prefix = keys::rollout(id);
+    let spec = store.get(&format!("{prefix}spec")).await?;
+    let first = spec.map(|entry| SpecRecord::decode(&entry)).transpose()?;
+    let evidence = store.get(&format!("{prefix}evidence")).await?;
+    let last = evidence.map(|entry| EvidenceRecord::decode(&entry)).transpose()?;
+    let last = last.map_or(0, |evidence| evidence.last_event);
+    Ok((first.map_or(0, |spec| spec.first_event), if last == 0 { u64::MAX } else { last }))
 }
 
 fn of_record(node: &str, trace: TraceRecord) -> TraceView {

@@ -10,7 +10,6 @@ mod tests;
 mod text;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use super::args::RolloutRef;
 use super::desk::Desk;
@@ -53,20 +52,28 @@ struct Dossier {
 pub async fn run(desk: &Desk, args: InspectArgs) -> Result<Exit, Failure> {
     let mut client = desk.client()?;
     let json = client.read(&format!("rollouts/{}", args.id)).await?;
-    let mut document: Value = talk::parse(&json)?;
     let view: RolloutView = talk::parse(&json)?;
     let traces = client.read(&format!("rollouts/{}/traces", view.id)).await?;
-    let events = client.read(&format!("rollouts/{}/events", view.id)).await?;
-    if args.format == As::Text && desk.talk.format == Format::Json {
-        document["traces"] = talk::parse(&traces)?;
-        document["events"] = talk::parse(&events)?;
-        desk.talk.data(&talk::pretty(&document.to_string())?)?;
+    let mut dossier = Dossier { view, traces: talk::parse(&traces)?, events: Vec::new() };
+    let as_json = desk.talk.format == Format::Json;
+    if args.format == As::Text && !as_json {
+        // It shows no events, of which a large fleet has tens of thousands.
+        desk.talk.screen(&text::text(&dossier, &desk.talk.page()))?;
         return Ok(Exit::Done);
     }
-    let dossier = Dossier { view, traces: talk::parse(&traces)?, events: talk::parse(&events)? };
+    let events = client.read(&format!("rollouts/{}/events", dossier.view.id)).await?;
     match args.format {
-        As::Html => desk.talk.data(&page::page(&dossier, talk::now()))?,
-        As::Text => desk.talk.screen(&text::text(&dossier, &desk.talk.page()))?,
+        As::Html => {
+            dossier.events = talk::parse(&events)?;
+            desk.talk.data(&page::page(&dossier, talk::now()))?;
+        }
+        As::Text => {
+            // Spliced, not parsed: a large fleet's traces and events are megabytes.
+            let view = json.trim_end();
+            let view = view.strip_suffix('}').unwrap_or(view);
+            let whole = format!("{view},\"traces\":{traces},\"events\":{events}}}");
+            desk.talk.data(&talk::pretty(&whole)?)?;
+        }
     }
     Ok(Exit::Done)
 }

@@ -122,8 +122,15 @@ impl Turn<'_> {
         let by_itself = start.by_itself;
         // What was limited to some nodes, or moves none, is not widened.
         let grows = start.only.is_none() && matches!(start.kind, Kind::Deploy | Kind::Undo);
-        let takes_in = grows.then(|| resolved.target.clone());
-        let record = SpecRecord { spec: spec.clone(), release, pool, by_itself, command, takes_in };
+        let record = SpecRecord {
+            spec: spec.clone(),
+            release,
+            pool,
+            by_itself,
+            command,
+            takes_in: grows.then(|| resolved.target.clone()),
+            first_event: self.state.next_event,
+        };
         let nodes = plan.nodes(&targets);
         let owner = OwnerRecord { controller: self.state.name.clone(), term: 1 };
         let prefix = keys::rollout(id);
@@ -139,22 +146,7 @@ impl Turn<'_> {
         for result in results {
             self.written(result);
         }
-        let mut text = match (&record.command, spec.kind) {
-            (Some(command), _) => format!("run of `{}` started by {}", command.line(), spec.who),
-            (None, Kind::Undo) => format!("return to {} started by {}", spec.to, spec.who),
-            (None, Kind::Restart) => format!("restart of {} started by {}", spec.to, spec.who),
-            (None, Kind::Deploy | Kind::Run) => {
-                format!("rollout to {} started by {}", spec.to, spec.who)
-            }
-        };
-        if let Some(why) = &start.break_glass {
-            text.push_str(&format!("; the glass is broken: {why}"));
-        }
-        self.event_of(id, text);
-        for why in fences.refusals {
-            let text = format!("{} breaks the fence: {} ({why})", spec.who, spec.message);
-            self.event_of(id, text);
-        }
+        let told = beginning(&record, start, &fences.refusals);
         let active = Active {
             rollout: Rollout::new(spec, head, nodes),
             record,
@@ -169,6 +161,9 @@ impl Turn<'_> {
         };
         self.batch.admitted.push(id.clone());
         self.state.rollouts.insert(id.clone(), active);
+        for text in told {
+            self.event_of(id, None, text);
+        }
         self.ask_to_count(id);
     }
 }
@@ -179,6 +174,25 @@ impl Turn<'_> {
         let fleet = self.state.fleets.get(&(id.app.clone(), id.env.clone()));
         fleet.is_some_and(|fleet| fleet.once_ran.contains(&release.release()))
     }
+}
+
+/// What the event log says of a rollout's beginning.
+fn beginning(record: &SpecRecord, start: &Start, broken: &[impl std::fmt::Display]) -> Vec<String> {
+    let spec = &record.spec;
+    let mut text = match (&record.command, spec.kind) {
+        (Some(command), _) => format!("run of `{}` started by {}", command.line(), spec.who),
+        (None, Kind::Undo) => format!("return to {} started by {}", spec.to, spec.who),
+        (None, Kind::Restart) => format!("restart of {} started by {}", spec.to, spec.who),
+        (None, Kind::Deploy | Kind::Run) => {
+            format!("rollout to {} started by {}", spec.to, spec.who)
+        }
+    };
+    if let Some(why) = &start.break_glass {
+        text.push_str(&format!("; the glass is broken: {why}"));
+    }
+    let broken =
+        broken.iter().map(|why| format!("{} breaks the fence: {} ({why})", spec.who, spec.message));
+    std::iter::once(text).chain(broken).collect()
 }
 
 /// Whoever breaks a fence says why.

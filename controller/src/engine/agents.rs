@@ -1,12 +1,12 @@
 //! What agents say, and what it means for rollouts: who is here, what runs there, what was reported.
 
-use rota_proto::agent::{Happening, Inventory, Report, Standing, ToAgent, Welcome, to_agent};
+use rota_proto::agent::{Happening, Inventory, Report, Standing, Welcome, to_agent};
 use rota_rollout::event::OnceResult;
 use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId};
 use rota_rollout::{Event, What};
 
 use super::records::{AgentRecord, EdgePoolRecord, keys};
-use super::state::{Agent, AgentKey, OFFLINE_AFTER_MS, RETURN_GRACE_MS, Session};
+use super::state::{Agent, AgentKey, OFFLINE_AFTER_MS, RETURN_GRACE_MS, Session, ToSession};
 use super::trace::TraceRecord;
 use super::{Hello, Turn, message};
 use crate::wire::{self, Said};
@@ -27,7 +27,7 @@ const PROTOCOL: u32 = 1;
 impl Turn<'_> {
     /// A session begins: who it is, what runs there, what it should do again.
     pub(super) fn hello(&mut self, hello: Hello) {
-        let Hello { key, session, peer, hello, out } = hello;
+        let Hello { key, session, peer, hello, out, beat } = hello;
         if hello.protocol != PROTOCOL {
             let reason = format!(
                 "this controller speaks protocol {PROTOCOL}, the agent {}: upgrade the older one",
@@ -58,7 +58,7 @@ impl Turn<'_> {
         }
         let agent = Agent {
             record,
-            session: Some(Session { id: session, out }),
+            session: Some(Session { id: session, out, beat }),
             heard: self.at,
             online: true,
             pools: old.map(|agent| agent.pools).unwrap_or_default(),
@@ -213,16 +213,17 @@ impl Turn<'_> {
             .state
             .agents
             .iter()
-            .filter(|(_, agent)| agent.online && at.since(agent.heard).0 > OFFLINE_AFTER_MS)
+            .filter(|(_, agent)| agent.online && at.since(agent.heard()).0 > OFFLINE_AFTER_MS)
             // Who has not come back since this controller started gets the time to do so.
             .filter(|(_, agent)| {
-                agent.session.is_some() || at.0 > grace || agent.heard.0 > self.started.0
+                agent.session.is_some() || at.0 > grace || agent.heard().0 > self.started.0
             })
             .map(|(key, _)| key.clone())
             .collect();
         for key in silent {
             let Some(agent) = self.state.agents.get_mut(&key) else { continue };
             agent.online = false;
+            agent.heard = agent.heard();
             agent.session = None;
             agent.record.last_seen = agent.heard;
             agent.record.offline = true;
@@ -295,10 +296,10 @@ pub(super) fn store_key(key: &AgentKey) -> String {
     }
 }
 
-fn refuse(out: &tokio::sync::mpsc::Sender<ToAgent>, reason: String) {
+fn refuse(out: &ToSession, reason: String) {
     tracing::warn!(reason, "an agent is refused");
     let goodbye = to_agent::Message::Goodbye(rota_proto::agent::Goodbye { reason });
-    if out.try_send(message(goodbye)).is_err() {
+    if out.try_send(Box::new(message(goodbye))).is_err() {
         tracing::debug!("the refused agent is gone already");
     }
 }

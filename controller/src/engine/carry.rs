@@ -27,11 +27,14 @@ pub(crate) struct NewEvent {
     pub rollout: Option<String>,
     pub node: Option<String>,
     pub text: String,
+    pub in_traffic: Option<usize>,
+    pub state: Option<&'static str>,
 }
 
 impl NewEvent {
     pub fn new(kind: &'static str, text: String) -> Self {
-        Self { kind, app: None, env: None, rollout: None, node: None, text }
+        let (app, env, rollout, node) = (None, None, None, None);
+        Self { kind, app, env, rollout, node, text, in_traffic: None, state: None }
     }
 }
 
@@ -107,14 +110,7 @@ impl Turn<'_> {
         let Step { changes, orders, notes } = step;
         let moved = self.apply(id, changes);
         for note in notes {
-            let node = note.node.map(|node| node.to_string());
-            let event = NewEvent { node, ..NewEvent::new("rollout", note.text) };
-            self.event(NewEvent {
-                app: Some(id.app.to_string()),
-                env: Some(id.env.to_string()),
-                rollout: Some(id.to_string()),
-                ..event
-            });
+            self.event_of(id, note.node.as_ref(), note.text);
         }
         self.carry(id, orders);
         for node in moved {

@@ -10,10 +10,11 @@ use rota_proto::agent::{Count, EdgeState, PoolState, to_agent};
 use rota_rollout::names::{NodeName, RolloutId, Span, Timestamp};
 
 use super::State;
-use super::carry::NewEvent;
 use super::records::{Counted, EvidenceRecord, keys};
 use super::state::{Active, AgentKey};
 use super::{Turn, message};
+use crate::api::rollouts::{closed, summed_up};
+use crate::view::evidence_line;
 
 /// So long the end of a rollout waits for its edges' last word. They answer within milliseconds, on a busy host within
 /// some hundreds, and are back within seconds after a controller restarted; one that does not answer is an older
@@ -131,20 +132,19 @@ impl Turn<'_> {
         let unheard = active.last_words.take().map(|awaited| awaited.edges);
         active.evidence.unheard = unheard.unwrap_or_default();
         active.evidence.counted.clear();
+        active.evidence.last_event = self.state.next_event;
         let written = self.batch.put(format!("{}evidence", keys::rollout(id)), &active.evidence);
-        let view = crate::api::rollouts::closed(active);
+        let view = closed(&self.state.name, active);
+        let line = evidence_line(&view, self.at);
+        let kept = self.batch.put(keys::summary(id), &summed_up(view));
         self.written(written);
+        self.written(kept);
         if let Some(fleet) = self.state.fleets.get_mut(&(id.app.clone(), id.env.clone())) {
             fleet.open.remove(&id.revision);
             let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
             self.written(written);
         }
-        self.event(NewEvent {
-            app: Some(id.app.to_string()),
-            env: Some(id.env.to_string()),
-            rollout: Some(id.to_string()),
-            ..NewEvent::new("rollout", crate::view::evidence_line(&view, self.at))
-        });
+        self.event_of(id, None, line);
     }
 }
 

@@ -25,7 +25,7 @@ impl Turn<'_> {
         match (fence, why) {
             (None, _) => {}
             (Some(fence), Some(why)) => {
-                self.event_of(id, format!("{who} breaks the fence: {why} ({fence})"));
+                self.event_of(id, None, format!("{who} breaks the fence: {why} ({fence})"));
             }
             (Some(fence), None) => {
                 let hint = format!(

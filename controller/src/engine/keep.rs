@@ -139,7 +139,7 @@ async fn sum_up(store: &dyn Store, id: &RolloutId) -> Result<(), StoreError> {
     let (nodes, rest): (Vec<String>, Vec<String>) =
         all.partition(|key| key[prefix.len()..].starts_with("nodes/"));
     let traces = scan_all(store, &keys::traces(id)).await?.0.into_iter().map(|entry| entry.key);
-    let nodes: Vec<String> = traces.chain(nodes).collect();
+    let nodes: Vec<String> = traces.chain([keys::summary(id)]).chain(nodes).collect();
     for keys in nodes.chunks(OPS_MAX).chain([rest.as_slice()]) {
         let ops = keys.iter().cloned().map(Op::Delete).collect();
         store.commit(Txn { compares: Vec::new(), ops }).await?;

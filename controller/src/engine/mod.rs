@@ -46,7 +46,7 @@ pub use meter::Measure;
 pub use nodes::Drain;
 pub use own::Service;
 pub use run::RunAsked;
-pub use state::{Active, Agent, AgentKey, State};
+pub use state::{Active, Agent, AgentKey, Heartbeat, State, ToSession};
 pub(crate) use turn::Turn;
 pub(crate) use verbs::applied;
 pub use verbs::{Ask, Asked};
@@ -94,7 +94,9 @@ pub struct Hello {
     /// What it says of itself.
     pub hello: rota_proto::agent::Hello,
     /// To the agent.
-    pub out: mpsc::Sender<ToAgent>,
+    pub out: ToSession,
+    /// Its heartbeats.
+    pub beat: Heartbeat,
 }
 
 /// The engine.
@@ -336,7 +338,7 @@ impl Engine {
 fn send(state: &mut State, key: &AgentKey, message: ToAgent) {
     let Some(agent) = state.agents.get_mut(key) else { return };
     let Some(session) = &agent.session else { return };
-    if let Err(error) = session.out.try_send(message) {
+    if let Err(error) = session.out.try_send(Box::new(message)) {
         tracing::warn!(?key, %error, "an agent does not read: its session ends");
         agent.session = None;
     }

@@ -188,7 +188,8 @@ impl Turn<'_> {
         };
         if let Some(session) = agent.session {
             let goodbye = Goodbye { reason: "this agent was removed and revoked".to_owned() };
-            if session.out.try_send(message(to_agent::Message::Goodbye(goodbye))).is_err() {
+            let goodbye = message(to_agent::Message::Goodbye(goodbye));
+            if session.out.try_send(Box::new(goodbye)).is_err() {
                 tracing::debug!("the removed agent is gone already");
             }
         }

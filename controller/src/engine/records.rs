@@ -242,6 +242,9 @@ pub struct SpecRecord {
     /// Which nodes join it when they come while it runs; `None`: it keeps the targets that it has.
     #[serde(default)]
     pub takes_in: Option<Target>,
+    /// The number of its first event; 0, as an older controller wrote it: not known.
+    #[serde(default)]
+    pub first_event: u64,
 }
 
 /// A command that a rollout runs on its nodes.
@@ -290,6 +293,9 @@ pub struct EvidenceRecord {
     /// When it is over: the edges that did not say what they had counted by then.
     #[serde(default)]
     pub unheard: BTreeSet<NodeName>,
+    /// When it is over: the number of its last event; 0: not known.
+    #[serde(default)]
+    pub last_event: u64,
 }
 
 /// What an edge counted since its proxy started.
@@ -311,6 +317,7 @@ impl Record for NodeRecord {}
 impl Record for OwnerRecord {}
 impl Record for EvidenceRecord {}
 impl Record for crate::view::EventView {}
+impl Record for crate::view::RolloutView {}
 impl Record for crate::view::HistoryEntry {}
 
 /// Keys, and what is read back from them.
@@ -359,6 +366,11 @@ pub mod keys {
     /// What the attempts of a rollout's nodes left behind.
     pub fn traces(id: &RolloutId) -> String {
         format!("/traces/{}/{}/{:010}/", id.app, id.env, id.revision.0)
+    }
+
+    /// A rollout that is over, without its nodes: for lists.
+    pub fn summary(id: &RolloutId) -> String {
+        format!("/summaries/{}/{}/{:010}", id.app, id.env, id.revision.0)
     }
 
     /// The lines of the history of an app in an environment.

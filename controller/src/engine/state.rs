@@ -1,6 +1,8 @@
 //! What the engine knows: a cache of the store, and who is here right now.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rota_proto::agent::{Banned, Directory, Edge, PoolState, ToAgent};
 use rota_rollout::Rollout;
@@ -46,7 +48,7 @@ pub struct Agent {
     pub record: AgentRecord,
     /// Its session with this controller.
     pub session: Option<Session>,
-    /// When it was last heard.
+    /// When it last said more than a heartbeat.
     pub heard: Timestamp,
     /// Does it count as online?
     pub online: bool,
@@ -60,7 +62,36 @@ pub struct Session {
     /// Names this session, and no other.
     pub id: u64,
     /// To the agent. Full means that the agent does not read: it counts as lost.
-    pub out: mpsc::Sender<ToAgent>,
+    pub out: ToSession,
+    /// When its last heartbeat came.
+    pub beat: Heartbeat,
+}
+
+/// The way to one agent. Boxed, because a queue holds room for 32 messages at a time, and an order is large: it would
+/// be 20 KiB of each of ten thousand agents, and three times that after a rollout.
+pub type ToSession = mpsc::Sender<Box<ToAgent>>;
+
+/// When an agent's last heartbeat came. Its session writes it down by itself: thousands come in a second, and nobody
+/// but the look for silent agents wants to know.
+#[derive(Debug, Clone, Default)]
+pub struct Heartbeat(Arc<AtomicU64>);
+
+impl Heartbeat {
+    /// One came.
+    pub fn came(&self, at: Timestamp) {
+        self.0.fetch_max(at.0, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Agent {
+    /// When it was last heard.
+    pub fn heard(&self) -> Timestamp {
+        self.session.as_ref().map_or(self.heard, |session| self.heard.max(session.beat.last()))
+    }
 }
 
 /// A rollout that runs, and is ours.

@@ -9,7 +9,6 @@ use rota_rollout::node::{Phase, StepName};
 use serde::{Deserialize, Serialize};
 
 use super::Turn;
-use super::carry::NewEvent;
 use super::records::keys;
 use crate::store::Record;
 
@@ -78,13 +77,7 @@ impl Turn<'_> {
         self.measure_steps(id, trace, watched);
         if trace.killed && !watched {
             let text = "the app did not end within its stop_timeout and was killed".to_owned();
-            self.event(NewEvent {
-                app: Some(id.app.to_string()),
-                env: Some(id.env.to_string()),
-                rollout: Some(id.to_string()),
-                node: Some(node.to_string()),
-                ..NewEvent::new("rollout", text)
-            });
+            self.event_of(id, Some(node), text);
         }
         let part = if trace.once { "once" } else { "update" };
         let key = format!("{}{node}/{:06}-{part}", keys::traces(id), trace.attempt);

@@ -1,12 +1,13 @@
 //! One turn of the engine: every input goes to the part that knows it; what changes gathers in the batch.
 
 use rota_proto::agent::from_agent;
-use rota_rollout::names::{RolloutId, Timestamp};
+use rota_rollout::names::{NodeName, RolloutId, Timestamp};
 
 use super::carry::NewEvent;
 use super::records::keys;
 use super::state::{AgentKey, EVENTS_IN_MEMORY};
 use super::{Batch, Input, State};
+use crate::api::rollouts::state_of;
 use crate::errors::Sort;
 use crate::store::StoreError;
 use crate::view::EventView;
@@ -93,12 +94,17 @@ impl Turn<'_> {
         self.catch_up();
     }
 
-    /// Writes a line about a rollout into the event log.
-    pub(super) fn event_of(&mut self, id: &RolloutId, text: String) {
+    /// Writes a line about a rollout, or one of its nodes, into the event log.
+    pub(super) fn event_of(&mut self, id: &RolloutId, node: Option<&NodeName>, text: String) {
+        let rollout = self.state.rollouts.get(id).map(|active| &active.rollout);
+        let known = rollout.zip(node).and_then(|(rollout, node)| rollout.nodes().get(node));
         self.event(NewEvent {
             app: Some(id.app.to_string()),
             env: Some(id.env.to_string()),
             rollout: Some(id.to_string()),
+            node: node.map(NodeName::to_string),
+            in_traffic: rollout.map(|rollout| rollout.tally().serving),
+            state: known.map(|node| state_of(&node.phase)),
             ..NewEvent::new("rollout", text)
         });
     }
@@ -116,6 +122,8 @@ impl Turn<'_> {
             node: new.node,
             kind: new.kind.to_owned(),
             text: new.text,
+            in_traffic: new.in_traffic,
+            state: new.state.map(str::to_owned),
         };
         self.batch.events.push(event.clone());
         let written = self.batch.put(keys::event(seq), &event);

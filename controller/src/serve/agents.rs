@@ -19,7 +19,7 @@ use super::enrol;
 use crate::access::audit::Deed;
 use crate::access::{Access, Caller, now};
 use crate::artifact::store::ArtifactStore;
-use crate::engine::{AgentKey, Handle, Hello, Input, State};
+use crate::engine::{AgentKey, Handle, Heartbeat, Hello, Input, State, ToSession};
 use crate::errors::{Sort, status};
 
 /// Messages that wait for one agent. Orders are few; an agent that lets so many wait does not read any more.
@@ -71,7 +71,7 @@ impl Fleet for FleetService {
             serial: caller.serial,
         };
         tokio::spawn(session.run(request.into_inner(), out));
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers).map(Ok))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers).map(|boxed| Ok(*boxed)))))
     }
 
     async fn fetch(
@@ -173,19 +173,21 @@ impl Session {
         }
     }
 
-    async fn run(self, mut messages: Streaming<FromAgent>, out: mpsc::Sender<ToAgent>) {
+    async fn run(self, mut messages: Streaming<FromAgent>, out: ToSession) {
         let mut revoked = self.access.revoked().watch();
         let first = messages.next().await;
         let Some(Ok(FromAgent { message: Some(from_agent::Message::Hello(hello)) })) = first else {
             tracing::warn!(key = ?self.key, "a session did not begin with Hello");
             return;
         };
+        let beat = Heartbeat::default();
         let hello = Hello {
             key: self.key.clone(),
             session: self.number,
             peer: self.peer.clone(),
             hello,
             out: out.clone(),
+            beat: beat.clone(),
         };
         // Only the engine may keep the session open: when it lets go, the agent sees the end.
         let closed = out.downgrade();
@@ -199,6 +201,9 @@ impl Session {
                     Some(Ok(FromAgent {
                         message: Some(from_agent::Message::Refusal(refusal)),
                     })) => self.audit(&refusal).await,
+                    Some(Ok(FromAgent { message: Some(from_agent::Message::Heartbeat(_)) })) => {
+                        beat.came(now());
+                    }
                     Some(Ok(message)) => {
                         let said = Input::Said {
                             key: self.key.clone(),

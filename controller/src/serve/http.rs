@@ -98,7 +98,7 @@ async fn read(
 ) -> Response {
     let path = query.map_or(path.clone(), |query| format!("{path}?{query}"));
     match shared.api.read(&path, Reader::Local).await {
-        Ok(value) => axum::Json(value).into_response(),
+        Ok(page) => ([(header::CONTENT_TYPE, "application/json")], page.json).into_response(),
         Err(refused) => error(refused),
     }
 }

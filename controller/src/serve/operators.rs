@@ -17,14 +17,15 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::changes;
 use crate::access::{Access, Action, Caller};
-use crate::api::{Api, Reader, fleet};
+use crate::api::{Api, Page, Reader, fleet};
 use crate::artifact::store::ArtifactStore;
 use crate::engine::live;
 use crate::errors::status;
 use crate::view::ErrorView;
 
-/// After each document a follower pauses this many times as long as the document took to make: following a rollout of
-/// three nodes hears of its end at once, and following one of ten thousand does not slow it down.
+/// After each document a follower pauses this many times as long as the document took to make, not to become durable:
+/// following a rollout of three nodes hears of its end at once, and following one of ten thousand does not slow it
+/// down.
 const FOLLOW_PAUSE_FACTOR: u32 = 20;
 
 /// The shortest pause; and the longest, after which a person would ask what is going on.
@@ -56,7 +57,8 @@ impl Operator for OperatorService {
         let caller = self.access.operator(&request).await?;
         let path = request.into_inner().path;
         self.access.permit(&caller, Action::Read, None, &path).await?;
-        document(self.api.read(&path, Reader::Operator(&caller)).await)
+        let page = self.api.read(&path, Reader::Operator(&caller)).await.map_err(status)?;
+        Ok(Response::new(Document { json: page.json }))
     }
 
     async fn follow(
@@ -146,14 +148,11 @@ impl Follower {
         let mut last = String::new();
         loop {
             changed.mark_unchanged();
-            let began = Instant::now();
-            let value = match self.api.read(&path, Reader::Operator(&self.caller)).await {
-                Ok(value) => value,
+            let page = match self.api.read(&path, Reader::Operator(&self.caller)).await {
+                Ok(page) => page,
                 Err(error) => return self.send(Err(status(error))).await,
             };
-            let over = value.get("finished_at").is_some_and(|at| !at.is_null());
-            let json = value.to_string();
-            let took = began.elapsed();
+            let Page { json, last: over, took } = page;
             if json != last {
                 last.clone_from(&json);
                 self.send(Ok(Document { json })).await;
@@ -177,6 +176,7 @@ impl Follower {
                 let state = self.api.engine.read();
                 fleet::events_after(&state, &query, after, Reader::Operator(&self.caller))
             };
+            let took = began.elapsed();
             if !self.api.engine.is_durable(mark).await {
                 continue;
             }
@@ -191,7 +191,7 @@ impl Follower {
             if more && !self.out.is_closed() {
                 continue;
             }
-            if !self.wait(&mut changed, began.elapsed()).await {
+            if !self.wait(&mut changed, took).await {
                 return;
             }
         }

@@ -1,9 +1,11 @@
 //! What goes on beside answering: edges hear who was removed, what has ended is forgotten, and the past is kept small.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rota_identity::{Identity, Kind};
+use rota_rollout::names::Digest;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::access::{Access, now, revoked};
@@ -26,16 +28,20 @@ pub(super) async fn make_room(api: Api, artifacts: ArtifactStore, keep: Keep) {
     let mut ticks = interval(ROOM_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut done = None;
+    let mut used = BTreeSet::new();
     loop {
         ticks.tick().await;
         let now = past(&api.engine);
         if done == Some(now) {
             continue;
         }
+        used.extend(api.engine.read().digests()); // those of releases that go in this very moment
         let made = engine::keep::make_room(&api.engine, &*api.store, keep).await;
         let made = made.map_err(|error| error.message);
         let swept = match made {
-            Ok(()) => sweep(&api.engine, &artifacts).await.map_err(|error| error.to_string()),
+            Ok(()) => {
+                sweep(&api.engine, &artifacts, &mut used).await.map_err(|error| error.to_string())
+            }
             Err(error) => Err(error),
         };
         match swept {
@@ -52,12 +58,17 @@ fn past(engine: &Handle) -> (usize, u64) {
     (state.releases.len(), ended)
 }
 
-/// Removes the artifacts that no release has any more. Nobody makes a release of one meanwhile.
-async fn sweep(engine: &Handle, artifacts: &ArtifactStore) -> Result<(), ArtifactError> {
+/// Removes the artifacts that no release has any more: at once those that one had before, for no push will come for
+/// them. Nobody makes a release of one meanwhile.
+async fn sweep(
+    engine: &Handle,
+    artifacts: &ArtifactStore,
+    used: &mut BTreeSet<Digest>,
+) -> Result<(), ArtifactError> {
     let _alone = artifacts.pushing.write().await;
-    let used = engine.read().digests();
+    let before = std::mem::replace(used, engine.read().digests());
     for (digest, age) in artifacts.ages().await? {
-        if !used.contains(&digest) && age > ORPHAN_AGE {
+        if !used.contains(&digest) && (age > ORPHAN_AGE || before.contains(&digest)) {
             artifacts.remove(&digest).await?;
             tracing::info!(digest = digest.short(), "removed an artifact that no release has");
         }

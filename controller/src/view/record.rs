@@ -57,6 +57,12 @@ pub struct EventView {
     pub kind: String,
     /// One line.
     pub text: String,
+    /// Of a rollout: how many of its targets were in traffic then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_traffic: Option<usize>,
+    /// Of a node in a rollout: its state then, as in [`NodeProgress`](super::NodeProgress).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// One line of the audit log.

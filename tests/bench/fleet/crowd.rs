@@ -74,7 +74,13 @@ impl Crowd {
             Ok(Err(_)) => Err("the crowd is gone".into()),
             Err(_) => {
                 let tally = self.tally.borrow();
-                Err(format!("waited in vain until {what}; so far {tally:?}").into())
+                let secs = PATIENCE.as_secs();
+                let slow = if cfg!(debug_assertions) {
+                    "; this is a debug build, in which a large fleet is many times slower"
+                } else {
+                    ""
+                };
+                Err(format!("waited {secs} s until {what}{slow}; so far {tally:?}").into())
             }
         }
     }

@@ -125,7 +125,7 @@ pub(super) fn capacity(story: &Story, targets: usize, least: usize) -> String {
     let x = |at: u64| LEFT + (WIDE - LEFT - 40.0) * at as f64 / story.length as f64;
     let y = |serving: usize| HEIGHT - (HEIGHT - 12.0) * serving as f64 / targets.max(1) as f64;
     let mut path = String::new();
-    let mut last = targets;
+    let mut last = story.capacity.first().map_or(targets, |(_, first)| *first);
     let thin = story.capacity.len().div_ceil(CHANGES_MAX).max(1);
     for (at, serving) in story.capacity.iter().step_by(thin) {
         let begin = if path.is_empty() { "M" } else { "L" };

@@ -42,7 +42,7 @@ pub(super) fn page(dossier: &Dossier, now: Timestamp) -> String {
                 .expect("strings take everything");
         }
     }
-    if view.kind != "run" {
+    if view.kind != "run" && !story.capacity.is_empty() {
         html.push_str(
             "<h2>Capacity</h2>\n<p class=\"dim\">Targets in traffic over time; the \
                        broken line is the least that the controller counted.</p>\n",

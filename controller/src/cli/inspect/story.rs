@@ -1,4 +1,5 @@
-//! When each node was under way and out of traffic, read from the rollout's events: what the page's drawings show.
+//! When each node was under way, and how many targets were in traffic: what the page's drawings show. Each event of a
+//! rollout carries both as data.
 
 use std::collections::BTreeMap;
 
@@ -21,19 +22,9 @@ pub(super) struct Story {
     pub length: u64,
     /// From the first order to the last word, by node.
     pub under_way: BTreeMap<String, Stretch>,
-    /// How many targets were in traffic from each moment on.
+    /// How many targets were in traffic from each moment on; nothing, where the events of an older controller do not
+    /// say.
     pub capacity: Vec<(u64, usize)>,
-}
-
-/// What an event means for whether its node is in traffic.
-fn turns(text: &str) -> Option<bool> {
-    let goes = ["drain: ", "broke after it was done", "failed: the agent", "failed: it went"];
-    if goes.iter().any(|begin| text.starts_with(begin)) {
-        return Some(false);
-    }
-    let back = text.starts_with("joined after ") || text.ends_with("; restored");
-    let untouched = text.ends_with("; not touched");
-    (back || untouched || text.starts_with("done, out of traffic")).then_some(true)
 }
 
 impl Story {
@@ -42,24 +33,19 @@ impl Story {
         let start = words::moment(&view.started_at).unwrap_or(now);
         let end = view.finished_at.as_deref().and_then(words::moment).unwrap_or(now);
         let mut story = Self { length: end.since(start).0.max(1), ..Self::default() };
-        let mut out: BTreeMap<&str, bool> =
-            view.nodes.iter().map(|node| (node.name.as_str(), false)).collect();
-        story.capacity.push((0, view.evidence.targets));
         for event in &dossier.events {
-            let (Some(node), Some(at)) = (event.node.as_deref(), words::moment(&event.at)) else {
-                continue;
-            };
+            let Some(at) = words::moment(&event.at) else { continue };
             let at = at.since(start).0.min(story.length);
-            if event.text.starts_with("ordered: ") || story.under_way.contains_key(node) {
+            if let Some(serving) = event.in_traffic
+                && story.capacity.last().is_none_or(|(_, last)| *last != serving)
+            {
+                story.capacity.push((at, serving));
+            }
+            let Some(node) = event.node.as_deref() else { continue };
+            let under_way = event.state.as_deref() == Some("updating");
+            if under_way || story.under_way.contains_key(node) {
                 let fresh = Stretch { from: at, to: at };
                 story.under_way.entry(node.to_owned()).or_insert(fresh).to = at;
-            }
-            if let (Some(inside), Some(is_out)) = (turns(&event.text), out.get_mut(node))
-                && *is_out == inside
-            {
-                *is_out = !inside;
-                let serving = view.evidence.targets - out.values().filter(|out| **out).count();
-                story.capacity.push((at, serving));
             }
         }
         story

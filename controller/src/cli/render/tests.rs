@@ -338,6 +338,8 @@ fn events_and_audit() {
         node: Some("web-01".to_owned()),
         kind: "rollout".to_owned(),
         text: "drained in 812 ms".to_owned(),
+        in_traffic: None,
+        state: None,
     };
     let expected = "2026-11-24 03:40:42Z  shop/prod/14  web-01  drained in 812 ms\n";
     assert_eq!(event(&about, &pipe()), expected);

@@ -84,6 +84,7 @@ async fn after(deploys: u64, dir: &std::path::Path) -> Arc<dyn Store> {
             by_itself: false,
             command: None,
             takes_in: None,
+            first_event: 0,
         };
         let head = HeadRecord { head: rollout.head.clone() };
         ops.push(Op::put(format!("{prefix}spec"), spec.encode().unwrap()));
