@@ -9,7 +9,7 @@ const EXAMPLES: &str = "\
 Examples:
   The first start of a node (the token is needed once):
     rota-agent run --data /var/lib/rota-agent --controller c1.example:7400 \\
-        --token rota-agent-… --name web-01 --env prod --role web --label zone=a
+        --token rota-agent-... --name web-01 --env prod --role web --label zone=a
   A load-balancer host with the built-in proxy:
     rota-agent run --data /var/lib/rota-agent --controller c1.example:7400 \\
         --token rota_e1_secret --name lb-01 --env prod --edge shop=proxy@0.0.0.0:8080

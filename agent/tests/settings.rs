@@ -56,10 +56,10 @@ fn every_flag_is_a_variable_too() {
         ("ROTA_AGENT_ADDRESS", "10.0.0.1"),
         ("ROTA_AGENT_TRAFFIC_LISTEN", "127.0.0.1:0"),
         ("ROTA_AGENT_LOG_FORMAT", "json"),
-        ("ROTA_AGENT_EDGE", "shop=haproxy@/run/haproxy/admin.sock#shop"),
+        ("ROTA_AGENT_EDGE", "shop=haproxy@admin.sock"),
     ];
     let (text, code) = run(&["run"], &variables);
-    assert!(text.contains("HAProxy is not built yet; use the built-in proxy"), "{text}");
+    assert!(text.contains("`admin.sock` is not the path of an admin socket"), "{text}");
     assert_eq!(code, Some(2));
 }
 

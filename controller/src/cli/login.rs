@@ -21,8 +21,8 @@ use crate::view::ControllerView;
 /// The key is made here and never leaves this machine. The token carries the fingerprint of the
 /// CA, so that the first connection is authenticated too.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  rota login c1.example.net:7400 --token rota-operator-…\n  \
-    rota login 10.0.0.5:7400 --token rota-operator-… --context staging --name alice\n\n\
+#[command(after_help = "Examples:\n  rota login c1.example.net:7400 --token rota-operator-...\n  \
+    rota login 10.0.0.5:7400 --token rota-operator-... --context staging --name alice\n\n\
     The token comes from `rota token create --for operator --role deployer`; \
     ROTA_TOKEN keeps it out of `ps`.")]
 pub struct LoginArgs {
