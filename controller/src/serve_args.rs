@@ -14,7 +14,7 @@ Examples:
   rota serve --data /var/lib/rota --name c1 --advertise c1.example.net:7400
   rota serve --data /tmp/rota --listen 127.0.0.1:0 --http 127.0.0.1:0
   rota serve --data /var/lib/rota --name c2 --store etcd://h1:2379,h2:2379 \
---join c1.example.net:7400 --token rota-controller-…
+--join c1.example.net:7400 --token rota-controller-...
 
 The first start without --join makes the CA and writes DIR/admin.toml, a context for `--context`.
 Port 0 picks a free port; the line with `ready` names it.";
