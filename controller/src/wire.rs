@@ -11,9 +11,10 @@ use rota_rollout::names::{Attempt, NodeName, Release, RolloutId, Span};
 use rota_rollout::node::{Direction, Failure, Left, Measured, Report, StepName};
 use rota_rollout::{event::OnceResult, names::BadName};
 
+use crate::artifact::download::ImageName;
 use crate::engine::records::{AppRecord, ReleaseRecord};
 use crate::manifest::{
-    Body, Check, Driver, Limits, OnDrainTimeout, Port, Resolved, SmokeTest, Via,
+    Artifact, Body, Check, Driver, Limits, OnDrainTimeout, Port, Resolved, SmokeTest, Via,
 };
 
 pub use trace::trace;
@@ -214,7 +215,15 @@ pub fn release_spec(manifest: &Resolved, env: &str, release: &ReleaseRecord) -> 
         traffic: Some(traffic(manifest)),
         smoke: manifest.smoke.iter().map(smoke).collect(),
         hooks: Some(hooks(manifest)),
-        image: String::new(),
+        image: image(manifest, release),
+    }
+}
+
+/// Where nodes pull an image from, always the same one; empty when there is an artifact.
+fn image(manifest: &Resolved, release: &ReleaseRecord) -> String {
+    match manifest.artifact.filled(&release.app, &release.version) {
+        Artifact::Image(image) => ImageName::of(&image).pinned(&release.digest),
+        Artifact::Path(_) | Artifact::Url { .. } => String::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod host;
 mod image;
+mod registry;
 mod rollout;
 mod suite;
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::image::Image;
+use crate::registry;
 use rota_tests::Trouble;
 use rota_tests::farm::{App, Farm, count};
 use rota_tests::processes::Programs;
@@ -49,14 +50,32 @@ pub fn by_docker(programs: Programs) -> Result<(), Trouble> {
     let farm = roll(farm, "driver = \"docker\"", &container)?;
     let is = container()?;
     assert!(is.contains("rota.app:shop") && is.contains("rota.version:1.1.0"), "{is}");
+    pulled(&farm)?;
     drop(farm);
-    let all = Command::new("docker").args(["images", "-q", "rota/shop"]).output()?;
-    let all = String::from_utf8(all.stdout)?;
     let removed = Command::new("docker").args(["rm", "-f", "rota-shop"]).output()?;
     assert!(removed.status.success());
-    for id in all.split_whitespace() {
+    let all = Command::new("docker").args(["images", "-q", "rota/shop"]).output()?;
+    for id in String::from_utf8(all.stdout)?.split_whitespace() {
         Command::new("docker").args(["rmi", "-f", id]).output()?;
     }
+    Ok(())
+}
+
+/// A release whose image stays in its registry: its tag is looked up once, and every node pulls what it stood for.
+fn pulled(farm: &Farm) -> Result<(), Trouble> {
+    let registry = registry::serve(&farm.path("image.tar"))?;
+    let manifest = manifest(farm, "driver = \"docker\"", &[])?;
+    let image = format!("image = \"{registry}/shop:{{version}}\"");
+    let text = fs::read_to_string(&manifest)?.replace("path = \"../image.tar\"", &image);
+    fs::write(&manifest, text)?;
+    let manifest = manifest.to_str().ok_or("no text")?;
+    let words = "deploy --version 1.3.0 --env prod --yes --supersede -f";
+    let words: Vec<&str> = words.split(' ').chain([manifest]).collect();
+    let output = farm.run(&words)?;
+    let said = String::from_utf8([output.stdout, output.stderr].concat())?;
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains(&format!("nodes pull {registry}/shop@sha256:")), "{said}");
+    assert_eq!(page(farm)?, "v1.3.0\n");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 
 mod dial;
 mod place;
+mod registry;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use super::pack::{Format, Hashed, UNPACKED_BYTES_MAX};
 use place::Place;
 
 pub use place::shown;
+pub use registry::{ImageName, resolve};
 
 /// An archive that is larger than what agents unpack is of no use.
 const BYTES_MAX: u64 = UNPACKED_BYTES_MAX;

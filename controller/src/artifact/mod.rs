@@ -12,3 +12,6 @@ mod tree;
 
 pub use listing::{Listing, compare, list};
 pub use pack::{Format, PackError, Packed, inspect, look, pack};
+
+/// The format of a release whose image stays in its registry.
+pub const IMAGE: &str = "image";

@@ -11,8 +11,8 @@ use super::manifest::Source;
 use super::outcome::{Failure, chain};
 use super::progress::{Progress, REDRAW_EVERY};
 use super::{upload, words};
-use crate::artifact::download::{self, DownloadError, Moved};
-use crate::artifact::{self, Format, PackError, Packed};
+use crate::artifact::download::{self, DownloadError, ImageName, Moved};
+use crate::artifact::{self, Format, IMAGE, PackError, Packed};
 use crate::client::Client;
 use crate::manifest::Artifact;
 
@@ -22,6 +22,8 @@ pub enum Content {
     Here { packed: Packed, _folder: TempDir },
     /// Elsewhere; the manifest says what it must be.
     There { url: String, digest: Digest, format: Format },
+    /// An image in a registry, from which the nodes pull it.
+    Image { pinned: String, digest: Digest },
 }
 
 impl Content {
@@ -35,9 +37,13 @@ impl Content {
                 let format = download::format_of(url).map_err(|error| not_fetched(&error))?;
                 return Ok(Self::There { url: url.clone(), digest: sha256.clone(), format });
             }
-            Artifact::Image(_) => {
-                let message = format!("{}: no agent can run an `image` yet", source.name);
-                return Err(Failure::usage(message).hint("write `path` or `url` below [artifact]"));
+            Artifact::Image(image) => {
+                let name = ImageName::of(image);
+                let digest = download::resolve(&name).await.map_err(|error| {
+                    let hint = "with the digest in its name, `IMAGE@sha256:…`, nobody is asked";
+                    not_fetched(&error).hint(hint)
+                })?;
+                return Ok(Self::Image { pinned: name.pinned(&digest), digest });
             }
         }
         let folder = folder()?;
@@ -56,7 +62,7 @@ impl Content {
     pub fn digest(&self) -> &str {
         match self {
             Self::Here { packed, .. } => packed.digest.as_str(),
-            Self::There { digest, .. } => digest.as_str(),
+            Self::There { digest, .. } | Self::Image { digest, .. } => digest.as_str(),
         }
     }
 
@@ -64,7 +70,7 @@ impl Content {
     pub fn packed(&self) -> Option<&Packed> {
         match self {
             Self::Here { packed, .. } => Some(packed),
-            Self::There { .. } => None,
+            Self::There { .. } | Self::Image { .. } => None,
         }
     }
 
@@ -73,6 +79,7 @@ impl Content {
         match self {
             Self::Here { packed, .. } => packed.format.as_str(),
             Self::There { format, .. } => format.as_str(),
+            Self::Image { .. } => IMAGE,
         }
     }
 
@@ -81,6 +88,10 @@ impl Content {
         let (url, digest, format) = match self {
             Self::Here { packed, .. } => return upload::upload(desk, client, packed).await,
             Self::There { url, digest, format } => (url, digest, *format),
+            Self::Image { pinned, .. } => {
+                desk.talk.say(&format!("nodes pull {pinned}: nothing to upload"));
+                return Ok(());
+            }
         };
         if client.upload_state(digest.as_str()).await?.complete {
             let short = digest.short();

@@ -120,6 +120,9 @@ impl Docker {
     }
 
     async fn pull(&self, reference: &str) -> Result<String, DockerError> {
+        if self.client().await?.inspect_image(reference).await.is_ok() {
+            return Ok(reference.to_owned());
+        }
         let options = CreateImageOptionsBuilder::default().from_image(reference).build();
         let client = self.client().await?;
         let mut said = client.create_image(Some(options), None, None);

@@ -1,6 +1,7 @@
 //! Releases on their way in: an artifact's bytes, then the release that is made of it.
 
 use rota_proto::operator::{Document, PushRequest, UploadPart, UploadReply, upload_part};
+use rota_rollout::names::Digest;
 use serde_json::json;
 use tokio_stream::StreamExt;
 use tonic::{Response, Status, Streaming};
@@ -9,10 +10,12 @@ use super::asked::{bad_name, digest, manifest, problems};
 use super::{Done, ask, write_down};
 use crate::access::{Caller, now};
 use crate::api::fleet::release_view;
+use crate::artifact::IMAGE;
 use crate::artifact::store::{ArtifactError, ArtifactStore};
 use crate::engine::Ask;
 use crate::engine::records::ReleaseRecord;
 use crate::errors::{Sort, status};
+use crate::manifest::Artifact;
 use crate::serve::operators::{OperatorService, document};
 use crate::view::ErrorView;
 
@@ -85,25 +88,44 @@ async fn release(
     let version = push.version.parse().map_err(bad_name)?;
     parsed.fits(&version, &push.manifest, &push.manifest_name).map_err(problems)?;
     let digest = digest(&push.digest)?;
-    let state = service.artifacts.state(&digest).await;
-    let state = state.map_err(|error| Sort::Internal.error(error.to_string(), ""))?;
-    if !state.complete {
-        let message = format!("the artifact {} is not here", digest.short());
-        return Err(Sort::Refused.error(message, "upload it first: `rota release push` does"));
+    let is_image = matches!(parsed.base().artifact, Artifact::Image(_));
+    if is_image != (push.format == IMAGE) {
+        let message = format!("`{}` is not what the manifest's [artifact] says", push.format);
+        return Err(Sort::Usage.error(message, "`rota release push` says it right"));
     }
-    if !["tar", "tar.gz", "tar.zst"].contains(&push.format.as_str()) {
-        let message = format!("`{}` is not a format of artifacts", push.format);
-        return Err(Sort::Usage.error(message, "use tar, tar.gz or tar.zst"));
-    }
+    let size = match is_image {
+        // It stays in its registry.
+        true => 0,
+        false => uploaded(service, &digest, &push.format).await?,
+    };
     Ok(ReleaseRecord {
         app: parsed.base().app.clone(),
         version,
         digest,
-        size: state.have,
+        size,
         format: push.format,
         manifest: push.manifest,
         manifest_name: push.manifest_name,
         created: now(),
         who: caller.identity.name().to_owned(),
     })
+}
+
+/// The bytes of an artifact that is here.
+async fn uploaded(
+    service: &OperatorService,
+    digest: &Digest,
+    format: &str,
+) -> Result<u64, ErrorView> {
+    let state = service.artifacts.state(digest).await;
+    let state = state.map_err(|error| Sort::Internal.error(error.to_string(), ""))?;
+    if !state.complete {
+        let message = format!("the artifact {} is not here", digest.short());
+        return Err(Sort::Refused.error(message, "upload it first: `rota release push` does"));
+    }
+    if !["tar", "tar.gz", "tar.zst"].contains(&format) {
+        let message = format!("`{format}` is not a format of artifacts");
+        return Err(Sort::Usage.error(message, "use tar, tar.gz or tar.zst"));
+    }
+    Ok(state.have)
 }
