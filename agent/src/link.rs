@@ -11,6 +11,7 @@ mod fetch;
 mod printed;
 mod renew;
 mod reports;
+mod sender;
 mod session;
 
 use std::collections::BTreeMap;
@@ -121,7 +122,8 @@ struct Shared {
     own: Arc<Own>,
     events: mpsc::Sender<Event>,
     waiting: watch::Sender<Waiting>,
-    inventory: watch::Sender<Arc<Vec<App>>>,
+    /// `None` until it is known: what a node has not looked for yet, it must not be believed to lack.
+    inventory: watch::Sender<Option<Arc<Vec<App>>>>,
     /// What commands print while they run.
     printed: watch::Sender<Printed>,
     pools: watch::Sender<proto::EdgeState>,
@@ -156,7 +158,7 @@ pub fn start(setup: Setup, own: Arc<Own>) -> (Link, mpsc::Receiver<Event>) {
         own,
         events,
         waiting: watch::Sender::new(Waiting::default()),
-        inventory: watch::Sender::new(Arc::default()),
+        inventory: watch::Sender::new(None),
         printed: watch::Sender::new(Printed::default()),
         pools: watch::Sender::new(proto::EdgeState::default()),
         counts: watch::Sender::new(0),
@@ -180,11 +182,11 @@ impl Link {
         self.shared.waiting.send_modify(|waiting| waiting.push(report));
     }
 
-    /// What this node has; sent when it differs from what was said before.
+    /// What this node has; sent when it differs from what was said before. No controller is dialled before it is known.
     pub fn inventory(&self, apps: Vec<App>) {
         self.shared.inventory.send_if_modified(|known| {
-            let news = **known != apps;
-            *known = Arc::new(apps);
+            let news = known.as_deref() != Some(&apps);
+            *known = Some(Arc::new(apps));
             news
         });
     }

@@ -73,6 +73,10 @@ async fn reports_are_repeated_until_they_are_acknowledged() {
     let own = ca.own(Kind::Node, "web-01");
     let (link, mut events) = link::start(setup(folder.path(), &seeds), own);
     link.report(prepared(1, "shop/prod/1"));
+    // A node that has not looked yet what runs there says nothing: it would be believed to run nothing.
+    let early = tokio::time::timeout(Duration::from_millis(300), controller.session()).await;
+    assert!(early.is_err(), "a session before the inventory is known");
+    link.inventory(Vec::new());
 
     let mut session = controller.session().await;
     assert_eq!(session.hello.env, "test");
@@ -107,6 +111,7 @@ async fn orders_come_through_and_bad_ones_are_answered() {
     let seeds = [controller.address.to_string()];
     let own = ca.own(Kind::Node, "web-01");
     let (link, mut events) = link::start(setup(folder.path(), &seeds), own);
+    link.inventory(Vec::new());
     let mut session = controller.session().await;
 
     session.send(settle_order("shop/prod/14", &["x"])).await;
@@ -160,6 +165,7 @@ async fn one_session_with_every_controller_however_many_addresses_it_has() {
     let seeds = [by_name.clone()];
     let own = ca.own(Kind::Node, "web-01");
     let (link, mut events) = link::start(setup(folder.path(), &seeds), own);
+    link.inventory(Vec::new());
     let first = one.session().await;
     let _second = two.session().await;
     assert!(matches!(news(&mut events).await, Event::Directory(_)));
@@ -201,6 +207,7 @@ async fn an_artifact_comes_in_pieces_from_where_it_broke_off() {
     let seeds = [controller.address.to_string()];
     let own = ca.own(Kind::Node, "web-01");
     let (link, _events) = link::start(setup(folder.path(), &seeds), own);
+    link.inventory(Vec::new());
     let bytes: Vec<u8> = (0..10_000_u32).flat_map(u32::to_le_bytes).collect();
     controller.artifact(bytes.clone(), &[0, 3500, 12_000]);
     let mut sink = Memory(Vec::new());
@@ -232,6 +239,7 @@ async fn a_certificate_is_renewed_before_it_ends_without_dropping_the_session() 
     let own = Arc::new(Own::new(&files).unwrap());
     let before = own.leaf();
     let (link, _events) = link::start(setup(folder.path(), &seeds), Arc::clone(&own));
+    link.inventory(Vec::new());
     let mut session = controller.session().await;
     let renewed = async {
         while own.leaf().serial == before.serial {

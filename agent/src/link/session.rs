@@ -13,11 +13,12 @@ use tracing::{debug, info, warn};
 
 use super::ended::Ended;
 use super::printed::Teller;
+use super::sender::Sender;
 use super::{Event, Seen, SeenState, Shared};
 use crate::backoff::{Backoff, SPREAD, chance};
 use crate::dial::dial;
 use crate::enrol;
-use crate::report::{Happening, Piece};
+use crate::report::Happening;
 use crate::traffic::Refusal;
 use crate::wire;
 
@@ -26,10 +27,6 @@ const PROTOCOL: u32 = 1;
 
 /// Messages on their way to one controller. When they do not leave, the session is dead.
 const OUTBOUND_MAX: usize = 64;
-
-/// How long a full queue may stay full. The connection's own keep-alive (30 s) sees a dead cable;
-/// this sees a controller that has stopped reading.
-const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a controller may take to welcome us: it writes to its store before it does.
 pub(super) const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
@@ -49,6 +46,11 @@ pub(super) async fn keep(shared: Arc<Shared>, address: String) {
     let mut stop = shared.stop.subscribe();
     let mut last_error = String::new();
     shared.note(&address, None, SeenState::Down, None);
+    let mut inventory = shared.inventory.subscribe();
+    tokio::select! {
+        known = inventory.wait_for(Option::is_some) => if known.is_err() { return },
+        _ = stop.wait_for(|stop| *stop) => return,
+    }
     while shared.targets.borrow().contains(&address) && !*shared.stop.borrow() {
         let serial = shared.own.leaf().serial;
         let mut session = Session::new(&shared, &address);
@@ -221,7 +223,7 @@ impl<'a> Session<'a> {
                 changed = waiting.changed() => gone(changed)?,
                 changed = inventory.changed() => {
                     gone(changed)?;
-                    let apps = Arc::clone(&inventory.borrow_and_update());
+                    let apps = inventory.borrow_and_update().clone().unwrap_or_default();
                     let inventory = wire::inventory(&apps);
                     sender.send(from_agent::Message::Inventory(inventory)).await?;
                 }
@@ -243,14 +245,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn hello(&self, inventory: &mut watch::Receiver<Arc<Vec<crate::report::App>>>) -> proto::Hello {
+    fn hello(
+        &self,
+        inventory: &mut watch::Receiver<Option<Arc<Vec<crate::report::App>>>>,
+    ) -> proto::Hello {
+        let apps = inventory.borrow_and_update().clone().unwrap_or_default();
         let setup = &self.shared.setup;
         proto::Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             env: setup.env.clone(),
             roles: setup.roles.clone(),
             labels: setup.labels.clone().into_iter().collect(),
-            inventory: Some(wire::inventory(&inventory.borrow_and_update())),
+            inventory: Some(wire::inventory(&apps)),
             traffic_address: setup.traffic_address.clone(),
             edges: setup.edges.clone(),
             protocol: PROTOCOL,
@@ -343,28 +349,6 @@ impl<'a> Session<'a> {
         let answered = self.asked.take_if(|(wanted, _)| state.counted >= *wanted);
         state.counted = answered.map_or(0, |(_, number)| number);
         sender.send(from_agent::Message::Edge(state)).await
-    }
-}
-
-struct Sender {
-    to_wire: mpsc::Sender<proto::FromAgent>,
-}
-
-impl Sender {
-    async fn print(&self, news: Vec<Piece>) -> Result<(), Ended> {
-        for piece in news {
-            self.send(from_agent::Message::Output(wire::piece(piece))).await?;
-        }
-        Ok(())
-    }
-
-    async fn send(&self, message: from_agent::Message) -> Result<(), Ended> {
-        let message = proto::FromAgent { message: Some(message) };
-        match timeout(SEND_TIMEOUT, self.to_wire.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Ended::Closed),
-            Err(_) => Err(Ended::Stuck),
-        }
     }
 }
 

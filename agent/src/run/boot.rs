@@ -2,12 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use tracing::error;
+use tokio::time::{Duration, Instant, sleep};
+use tracing::{error, warn};
 
+use super::means::Means;
 use super::{APP, EDGES, Loop, STANDING, Slot, instances};
 use crate::journal::JournalError;
 use crate::order::Edge;
-use crate::update::{App, What};
+use crate::runtime::Running;
+use crate::spec::Spec;
+use crate::update::{App, Instance, What};
+
+/// So long systemd or dockerd may be away, as while they are upgraded with the agent, before their apps are taken for
+/// gone.
+const FIND_MAX: Duration = Duration::from_secs(30);
+
+/// Between two tries: neither says when it is back.
+const FIND_AGAIN: Duration = Duration::from_millis(200);
 
 impl Loop {
     /// Reads the journal, finds the processes again, and goes on with whatever was under way.
@@ -37,7 +48,7 @@ impl Loop {
         let mut alive = BTreeSet::new();
         let Some(slot) = self.slots.get_mut(app) else { return alive };
         for (spec, instance) in instances(&slot.state) {
-            match self.means.find(&spec, &instance).await {
+            match find(&self.means, &spec, &instance).await {
                 Ok(Some(running)) => {
                     alive.insert(instance.token);
                     self.means.watch_exit(app, instance.token, &running);
@@ -63,6 +74,23 @@ impl Loop {
             .collect();
         for (rollout, attempt, said) in last {
             self.say(&rollout, attempt, said.into());
+        }
+    }
+}
+
+/// The process of an instance. Who cannot be asked has not said that it is gone.
+async fn find(means: &Means, spec: &Spec, instance: &Instance) -> Result<Option<Running>, String> {
+    let until = Instant::now() + FIND_MAX;
+    let mut said = false;
+    loop {
+        match means.find(spec, instance).await {
+            Err(why) if Instant::now() < until => {
+                if !std::mem::replace(&mut said, true) {
+                    warn!(app = spec.app, why, "cannot look for the app's process yet");
+                }
+                sleep(FIND_AGAIN).await;
+            }
+            found => return found,
         }
     }
 }

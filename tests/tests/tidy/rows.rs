@@ -99,6 +99,7 @@ pub const WIRE: &[(&str, &str)] = &[
     ("agent/src/link/fetch.rs", "makes the call for a release's bytes"),
     ("agent/src/link/renew.rs", "makes the call for a certificate"),
     ("agent/src/link/session.rs", "is the session with one controller"),
+    ("agent/src/link/sender.rs", "is what goes out to one controller"),
     ("agent/src/traffic/edge.rs", "is the service of an edge"),
     ("agent/src/traffic/client/session.rs", "is the session with one edge"),
 ];
