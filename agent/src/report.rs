@@ -93,6 +93,9 @@ pub struct Measured {
     /// What hooks and smoke tests printed.
     #[serde(default)]
     pub printed: Vec<Printed>,
+    /// Edges that were not reachable, so that it went on without their word.
+    #[serde(default)]
+    pub not_asked: Vec<String>,
 }
 
 /// What one hook or smoke test printed: its tail.

@@ -57,6 +57,8 @@ pub(crate) enum Happened {
     Draining { app: String, in_flight: u64 },
     /// A hook or a smoke test that worked printed something.
     Printed { app: String, what: &'static str, output: Vec<u8> },
+    /// Edges were not reachable, and the update went on without their word.
+    NotAsked { app: String, edges: BTreeSet<String> },
     /// A process was started or found again.
     Runs { app: String, token: u64, running: Running },
     /// A process ended.
@@ -345,6 +347,14 @@ impl Loop {
             Happened::Printed { app, what, output } => {
                 let slot = self.slots.entry(app).or_default();
                 slot.watch.print(what.to_owned(), output);
+            }
+            Happened::NotAsked { app, edges } => {
+                let names: Vec<&str> = edges.iter().map(String::as_str).collect();
+                let text = format!("{}: not reachable, not asked", names.join(", "));
+                if self.slots.entry(app.clone()).or_default().watch.not_asked(&edges) {
+                    warn!(app, "went on without edges: {text}");
+                    self.means.link.happened(Happening { app, text });
+                }
             }
             Happened::Runs { app, token, running } => {
                 self.means.watch_exit(&app, token, &running);

@@ -113,6 +113,8 @@ pub struct Report {
     pub cut: u64,
     /// Why the intent was refused; nothing changed then.
     pub refused: Option<String>,
+    /// The load balancer does not answer: nothing was read back.
+    pub silent: bool,
 }
 
 /// Which member of a pool.

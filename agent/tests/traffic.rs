@@ -13,7 +13,7 @@ use std::time::Duration;
 use rota_agent::order::Edge;
 use rota_agent::own::Own;
 use rota_agent::traffic::client::{Edges, Member};
-use rota_agent::traffic::drain::{Kernel, Leaving, Mover, TrafficError};
+use rota_agent::traffic::drain::{EDGE_GRACE, Kernel, Leaving, Mover, Needs, TrafficError};
 use rota_agent::traffic::{Desired, Observed, Want};
 use rota_identity::Kind;
 use rota_proto::agent::from_agent;
@@ -94,7 +94,7 @@ async fn join_serve_drain_and_cut() {
     let host = Host::start(folder.path(), "127.0.0.1:0").await;
     let app = App::start("hello").await;
     let edges = edges(ca.own(Kind::Node, "web-01"), host.traffic);
-    let mover = Mover { edges: &edges, connections: &Kernel };
+    let mover = Mover { edges: &edges, connections: &Kernel, needs: Needs::All };
 
     mover.join(&member(), &desired(&app), PATIENCE).await.unwrap();
     assert_eq!(get(host.proxy, "/").await.unwrap(), "HTTP/1.1 200 OK hello");
@@ -106,7 +106,7 @@ async fn join_serve_drain_and_cut() {
     let drained = {
         let (edges, leaving) = (edges.clone(), leaving.clone());
         tokio::spawn(async move {
-            let mover = Mover { edges: &edges, connections: &Kernel };
+            let mover = Mover { edges: &edges, connections: &Kernel, needs: Needs::All };
             mover.drain(&leaving, PATIENCE).await
         })
     };
@@ -149,7 +149,7 @@ async fn join_serve_drain_and_cut() {
 async fn without_edges_only_the_kernel_is_asked() {
     let app = App::start("hello").await;
     let edges = Edges::start(Ca::new().own(Kind::Node, "web-01"));
-    let mover = Mover { edges: &edges, connections: &Kernel };
+    let mover = Mover { edges: &edges, connections: &Kernel, needs: Needs::All };
     let leaving = Leaving::Kernel { port: app.address.port() };
     let drained = mover.drain(&leaving, Duration::ZERO).await.unwrap();
     assert_eq!(drained.in_flight_at_start, 0);
@@ -177,7 +177,7 @@ async fn an_edge_that_is_not_there_is_named() {
     let port = support::free_port().await;
     let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let edges = edges(Ca::new().own(Kind::Node, "web-01"), nowhere);
-    let mover = Mover { edges: &edges, connections: &Kernel };
+    let mover = Mover { edges: &edges, connections: &Kernel, needs: Needs::All };
     let mut seen = edges.watch();
     let failed = seen.wait_for(|seen| seen.values().any(|edge| edge.error.is_some()));
     drop(soon("the first try", failed).await.unwrap());
@@ -187,6 +187,47 @@ async fn an_edge_that_is_not_there_is_named() {
     assert!(error.starts_with(words), "{error}");
 }
 
+/// With `edges = "reachable"` one edge is enough once the other was away for a while; alone in being away, it is not.
+#[tokio::test]
+async fn an_edge_that_is_away_is_not_asked_where_that_is_allowed() {
+    let (ca, folder) = (Ca::new(), tempfile::tempdir().unwrap());
+    settle(folder.path(), &ca.issue(Kind::Edge, "lb-01"));
+    let host = Host::start(folder.path(), "127.0.0.1:0").await;
+    let app = App::start("hello").await;
+    let edges = Edges::start(ca.own(Kind::Node, "web-01"));
+    let port = support::free_port().await;
+    let edge =
+        |name: &str, address: String| Edge { name: name.into(), pool: "shop".into(), address };
+    let (there, away) =
+        (edge("lb-01", host.traffic.to_string()), edge("lb-02", format!("127.0.0.1:{port}")));
+    edges.know(&[there, away.clone()]);
+    let begun = std::time::Instant::now();
+    let not_asked = std::sync::Mutex::default();
+    let mover = Mover {
+        edges: &edges,
+        connections: &Kernel,
+        needs: Needs::Reachable { not_asked: &not_asked },
+    };
+    let named = || not_asked.lock().unwrap().iter().cloned().collect::<Vec<String>>();
+
+    let all = Mover { needs: Needs::All, ..mover };
+    let error = all.join(&member(), &desired(&app), EDGE_GRACE * 6 / 5).await.unwrap_err();
+    assert!(error.to_string().contains("edge lb-02: no session"), "{error}");
+    mover.join(&member(), &desired(&app), PATIENCE).await.unwrap();
+    assert!(begun.elapsed() >= EDGE_GRACE, "its agent may just be starting again");
+    assert_eq!(named(), ["lb-02"]);
+
+    // It was away for long enough already: nobody waits again.
+    let leaving = Leaving::Edges { member: member(), app: desired(&app) };
+    let drained = mover.drain(&leaving, PATIENCE).await.unwrap();
+    assert!(drained.took < EDGE_GRACE, "{drained:?}");
+
+    // Of the edges that there are, one must confirm.
+    edges.know(&[away]);
+    let error = mover.join(&member(), &desired(&app), Duration::from_millis(50)).await.unwrap_err();
+    assert!(error.to_string().contains("edge lb-02: no session"), "{error}");
+}
+
 #[tokio::test]
 async fn members_outlive_the_edges_agent_and_a_killed_proxy() {
     let (ca, folder) = (Ca::new(), tempfile::tempdir().unwrap());
@@ -194,7 +235,7 @@ async fn members_outlive_the_edges_agent_and_a_killed_proxy() {
     let mut host = Host::start(folder.path(), "127.0.0.1:0").await;
     let app = App::start("hello").await;
     let edges = edges(ca.own(Kind::Node, "web-01"), host.traffic);
-    let mover = Mover { edges: &edges, connections: &Kernel };
+    let mover = Mover { edges: &edges, connections: &Kernel, needs: Needs::All };
     mover.join(&member(), &desired(&app), PATIENCE).await.unwrap();
 
     // The agent is killed: the proxy serves on, and the next agent finds it with its member.
@@ -254,7 +295,7 @@ async fn controllers_hear_how_the_pools_are() {
 
     let app = App::start("hello").await;
     let edges = edges(ca.own(Kind::Node, "web-01"), host.traffic);
-    let mover = Mover { edges: &edges, connections: &Kernel };
+    let mover = Mover { edges: &edges, connections: &Kernel, needs: Needs::All };
     mover.join(&member(), &desired(&app), PATIENCE).await.unwrap();
     get(host.proxy, "/").await.unwrap();
     let heard = session.heard("the member and its request", |message| match message {

@@ -14,7 +14,7 @@ use rota_rollout::{event::OnceResult, names::BadName};
 use crate::artifact::download::ImageName;
 use crate::engine::records::{AppRecord, ReleaseRecord};
 use crate::manifest::{
-    Artifact, Body, Check, Driver, Limits, OnDrainTimeout, Port, Resolved, SmokeTest, Via,
+    Artifact, Body, Check, Driver, Limits, Needed, OnDrainTimeout, Port, Resolved, SmokeTest, Via,
 };
 
 pub use trace::trace;
@@ -291,6 +291,7 @@ fn traffic(manifest: &Resolved) -> wire::TrafficPlan {
         pool,
         drain_timeout_ms: manifest.traffic.drain_timeout.0,
         fail_on_drain_timeout: manifest.traffic.on_drain_timeout == OnDrainTimeout::Fail,
+        reachable_edges: manifest.traffic.edges == Needed::Reachable,
     }
 }
 

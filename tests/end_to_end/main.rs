@@ -23,6 +23,7 @@ mod strategies;
 mod traffic;
 mod transcript;
 mod way_back;
+mod ways;
 
 use std::process::Output;
 

@@ -169,6 +169,7 @@ fn spec(driver: Driver, app: &str, script: &str) -> Spec {
             via: Via::None,
             drain_timeout: LONG,
             on_drain_timeout: OnDrainTimeout::Cut,
+            edges: Default::default(),
         },
         smoke: Vec::new(),
         hooks: Hooks::default(),

@@ -99,6 +99,7 @@ fn made(index: usize, policy: spec::OnDrainTimeout, hooks: bool, quality: Vec<Qu
             via: spec::Via::Edge("shop".to_owned()),
             drain_timeout: seconds(8),
             on_drain_timeout: policy,
+            edges: spec::Needed::All,
         },
         smoke: vec![spec::Smoke {
             name: "home".to_owned(),

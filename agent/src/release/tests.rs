@@ -49,6 +49,7 @@ fn spec(version: &str, artifact: &[u8], format: Format) -> Spec {
             via: Via::None,
             drain_timeout: second,
             on_drain_timeout: OnDrainTimeout::Cut,
+            edges: Default::default(),
         },
         smoke: Vec::new(),
         hooks: Hooks::default(),

@@ -3,9 +3,9 @@
 use super::{Loop, Slot};
 use crate::local;
 use crate::report::{self, Health, TrafficState};
-use crate::spec::{Spec, Via};
+use crate::spec::{Needed, Spec, Via};
 use crate::traffic::Observed;
-use crate::traffic::client::Member;
+use crate::traffic::client::{Member, SeenEdge};
 use crate::update::{Instance, Mend, Phase, Revive, RevivePhase, Side, Step, Task, Work};
 
 /// One app's leading instance, and whether it is known to be healthy.
@@ -56,7 +56,11 @@ impl Loop {
         let member = Member { pool: pool.clone(), instance: instance.label.clone() };
         let seen = self.means.edges.watch();
         let seen = seen.borrow();
-        let serving = seen.values().filter(|edge| edge.pools.contains(pool));
+        let serving: Vec<_> = seen.values().filter(|edge| edge.pools.contains(pool)).collect();
+        let asked = |edge: &SeenEdge| edge.unreachable_since(&member).is_none();
+        let enough =
+            lead.spec.traffic.edges == Needed::Reachable && serving.iter().any(|it| asked(it));
+        let serving = serving.into_iter().filter(|edge| !enough || asked(edge));
         let (mut edges, mut is_in, mut draining, mut in_flight) = (0, 0, false, 0);
         for edge in serving {
             edges += 1;

@@ -2,7 +2,8 @@
 
 mod moves;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -16,8 +17,8 @@ use crate::order::Rollout;
 use crate::report::{Failed, Left, Measured, Step, What as Say};
 use crate::runtime::Running;
 use crate::smoke;
-use crate::spec::{Driver, Port, Spec, Via};
-use crate::traffic::drain::{Kernel, Mover};
+use crate::spec::{Driver, Needed, Port, Spec, Via};
+use crate::traffic::drain::{Kernel, Mover, Needs};
 use crate::update::{Did, HookSet, Instance, Job};
 
 /// How long an edge may take to forget a member. It is out already; nothing depends on it.
@@ -55,11 +56,16 @@ pub(super) fn spawn(
     running: BTreeMap<u64, Running>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let desk = Desk { means: means.clone(), app: app.clone(), running };
+        let not_asked = Mutex::default();
+        let desk = Desk { means: means.clone(), app: app.clone(), running, not_asked };
         let did = match Box::pin(desk.run(job)).await {
             Ok(did) => did,
             Err(Trouble { cause, output }) => Did::Failed { cause, output },
         };
+        let edges = desk.not_asked.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !edges.is_empty() {
+            means.tell(Happened::NotAsked { app: app.clone(), edges }).await;
+        }
         means.tell(Happened::Did { app, action: number, did }).await;
     })
 }
@@ -130,6 +136,8 @@ struct Desk {
     means: Means,
     app: String,
     running: BTreeMap<u64, Running>,
+    /// Edges that were not reachable, so that others were enough.
+    not_asked: Mutex<BTreeSet<String>>,
 }
 
 impl Desk {
@@ -245,7 +253,7 @@ impl Desk {
             self.means.runtime.kill_leftovers(dead.instance()).await.map_err(of)?;
         }
         if forget && let Some((member, desired)) = self.means.member(spec, instance) {
-            let left = self.mover().leave(&member, &desired, FORGET_TIMEOUT).await;
+            let left = self.mover(spec).leave(&member, &desired, FORGET_TIMEOUT).await;
             if let Err(error) = left {
                 tracing::info!(app = self.app, %error, "an edge still lists the old instance");
             }
@@ -306,8 +314,12 @@ impl Desk {
         Err(Trouble { cause, output: self.means.tail(&running).await })
     }
 
-    fn mover(&self) -> Mover<'_> {
-        Mover { edges: &self.means.edges, connections: &Kernel }
+    fn mover(&self, spec: &Spec) -> Mover<'_> {
+        let needs = match spec.traffic.edges {
+            Needed::All => Needs::All,
+            Needed::Reachable => Needs::Reachable { not_asked: &self.not_asked },
+        };
+        Mover { edges: &self.means.edges, connections: &Kernel, needs }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an update leaves behind beside its result: how long each step took, what was in flight, what scripts printed.
 //! The machine has no clock of such fineness; the loop hears every step begin.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ pub(super) struct Stopwatch {
     current: Option<(Step, Instant)>,
     curve: Curve,
     printed: Vec<Printed>,
+    not_asked: BTreeSet<String>,
 }
 
 /// What was in flight since the drain began.
@@ -71,6 +73,13 @@ impl Stopwatch {
         self.printed.push(Printed { what, output });
     }
 
+    /// It went on without the word of these edges. Is that news?
+    pub fn not_asked(&mut self, edges: &BTreeSet<String>) -> bool {
+        let news = !edges.is_subset(&self.not_asked);
+        self.not_asked.extend(edges.iter().cloned());
+        news
+    }
+
     /// Hears what is said of the update, and adds to it what is known here. At the end: a line for people.
     pub fn hear(&mut self, say: &mut Say, now: Instant) -> Option<String> {
         match say {
@@ -95,6 +104,9 @@ impl Stopwatch {
     }
 
     fn step(&mut self, step: Step, in_flight: u64, now: Instant) {
+        if self.current.is_none() && self.ended.is_empty() {
+            self.not_asked.clear(); // of what was no update
+        }
         let same = self.current.is_some_and(|(known, _)| known == step);
         match (step, same) {
             (Step::Drain, false) => self.curve.begin(now),
@@ -118,6 +130,7 @@ impl Stopwatch {
         measured.steps = self.ended.iter().map(|(step, took)| (*step, ms(*took))).collect();
         measured.in_flight.clone_from(&self.curve.points);
         measured.printed.clone_from(&self.printed);
+        measured.not_asked = self.not_asked.iter().cloned().collect();
     }
 
     fn end(&mut self, measured: &mut Measured, now: Instant) -> Option<String> {

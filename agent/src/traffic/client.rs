@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::error;
 
 use super::{Desired, Observed};
@@ -54,6 +55,8 @@ pub struct SeenEdge {
     pub remote: Option<IpAddr>,
     /// Why none does.
     pub error: Option<String>,
+    /// Since when none does.
+    pub away_since: Option<Instant>,
     /// What was last heard before the session was lost; who cannot ask still shows it.
     pub last_known: BTreeMap<Member, SeenMember>,
     /// What this session's reports said.
@@ -73,6 +76,15 @@ pub struct SeenMember {
     pub cut: u64,
     /// Why the intent with this number was refused.
     pub refused: Option<String>,
+    /// Since when the load balancer does not answer; what it said before is still here.
+    pub silent_since: Option<Instant>,
+}
+
+impl SeenEdge {
+    /// Since when it cannot be asked about a member: there is no session, or its load balancer does not answer.
+    pub fn unreachable_since(&self, member: &Member) -> Option<Instant> {
+        self.away_since.or(self.members.get(member)?.silent_since)
+    }
 }
 
 /// The sessions with the edges. Cheap to clone.
@@ -182,6 +194,9 @@ pub fn unconfirmed(
     }
     match edge.members.get(member) {
         None => Some("has not answered".to_owned()),
+        Some(SeenMember { silent_since: Some(_), .. }) => {
+            Some("its load balancer does not answer".to_owned())
+        }
         Some(seen) => match &seen.refused {
             Some(why) if seen.seq >= seq => Some(format!("refused: {why}")),
             Some(_) | None if seen.seq < seq => Some("has not answered".to_owned()),
@@ -208,7 +223,8 @@ async fn supervise(shared: Arc<Shared>) {
         shared.seen.send_modify(|seen| {
             seen.retain(|name, _| known.contains_key(name));
             for (name, edge) in &known {
-                let entry = seen.entry(name.clone()).or_default();
+                let away = || SeenEdge { away_since: Some(Instant::now()), ..SeenEdge::default() };
+                let entry = seen.entry(name.clone()).or_insert_with(away);
                 entry.address.clone_from(&edge.address);
                 entry.pools.clone_from(&edge.pools);
             }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -23,6 +24,10 @@ const LOOK_FIRST: Duration = Duration::from_millis(2);
 
 /// The longest: long drains (large downloads) need no finer answer.
 const LOOK_LONGEST: Duration = Duration::from_millis(50);
+
+/// How long an edge may be away until others are enough, where [`Needed::Reachable`] allows that: longer than its agent
+/// takes to start again.
+pub const EDGE_GRACE: Duration = Duration::from_secs(5);
 
 /// Who is connected to a port of this host.
 pub trait Connections: Send + Sync {
@@ -110,6 +115,21 @@ pub struct Mover<'a> {
     pub edges: &'a Edges,
     /// The kernel's table.
     pub connections: &'a dyn Connections,
+    /// Whose word is needed.
+    pub needs: Needs<'a>,
+}
+
+/// Whose word is needed.
+#[derive(Debug, Clone, Copy)]
+pub enum Needs<'a> {
+    /// That of every edge of the pool.
+    All,
+    /// That of the edges that can be asked, at least one. The others are named here once they have been away for
+    /// [`EDGE_GRACE`].
+    Reachable {
+        /// Who was not asked.
+        not_asked: &'a Mutex<BTreeSet<String>>,
+    },
 }
 
 impl Mover<'_> {
@@ -141,7 +161,7 @@ impl Mover<'_> {
         };
         let desired = Desired { want: Want::Out, cut: false, ..app.clone() };
         let mut progress = self.wish(member, desired)?;
-        let not_drained = |progress: &Progress, waiting| TrafficError::NotDrained {
+        let not_drained = |progress: &Progress<'_>, waiting| TrafficError::NotDrained {
             after: deadline,
             in_flight_at_start: progress.at_start(),
             in_flight: progress.in_flight(),
@@ -226,13 +246,13 @@ impl Mover<'_> {
         }
     }
 
-    fn wish(&self, member: &Member, desired: Desired) -> Result<Progress, TrafficError> {
+    fn wish(&self, member: &Member, desired: Desired) -> Result<Progress<'_>, TrafficError> {
         if self.edges.of_pool(&member.pool).is_empty() {
             return Err(TrafficError::NoEdges { pool: member.pool.clone() });
         }
         let seen = self.edges.watch();
         let seq = self.edges.set(member, desired);
-        Ok(Progress { member: member.clone(), seq, seen, first: Vec::new() })
+        Ok(Progress { member: member.clone(), seq, seen, first: Vec::new(), needs: self.needs })
     }
 
     /// Waits until only these addresses are connected to the port; says how many others still are
@@ -262,15 +282,16 @@ fn is_out(observed: Observed) -> bool {
 }
 
 /// What the edges say about one wish, as it comes true.
-struct Progress {
+struct Progress<'a> {
     member: Member,
     seq: u64,
     seen: watch::Receiver<Seen>,
     /// The first answer of each edge: how many were in flight when it took the member out.
     first: Vec<(String, u64)>,
+    needs: Needs<'a>,
 }
 
-impl Progress {
+impl Progress<'_> {
     /// Waits until every edge of the pool confirms; says who has not when the deadline passes.
     async fn reach(
         &mut self,
@@ -279,14 +300,38 @@ impl Progress {
     ) -> Result<Result<(), Vec<(String, String)>>, TrafficError> {
         loop {
             let missing = self.missing(is_right);
-            if missing.is_empty() {
+            let enough = self.enough(&missing);
+            if enough.is_some_and(|at| at <= Instant::now()) {
+                self.note_not_asked(missing);
                 return Ok(Ok(()));
             }
-            match timeout_at(end, self.seen.changed()).await {
+            let until = enough.map_or(end, |at| at.min(end));
+            match timeout_at(until, self.seen.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(TrafficError::Stopping),
-                Err(_) => return Ok(Err(missing)),
+                Err(_) if Instant::now() >= end => return Ok(Err(missing)),
+                Err(_) => {}
             }
+        }
+    }
+
+    /// From when on those that confirmed are enough, as things stand; `None`: they are not.
+    fn enough(&self, missing: &[(String, String)]) -> Option<Instant> {
+        if missing.is_empty() {
+            return Some(Instant::now());
+        }
+        let Needs::Reachable { .. } = self.needs else { return None };
+        let seen = self.seen.borrow();
+        let serving = seen.values().filter(|edge| edge.pools.contains(&self.member.pool)).count();
+        let away = missing.iter().map(|(name, _)| seen.get(name)?.unreachable_since(&self.member));
+        let last = away.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+        (missing.len() < serving).then(|| last + EDGE_GRACE)
+    }
+
+    fn note_not_asked(&self, missing: Vec<(String, String)>) {
+        if let Needs::Reachable { not_asked } = self.needs {
+            let names = missing.into_iter().map(|(name, _)| name);
+            not_asked.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
         }
     }
 

@@ -238,6 +238,7 @@ impl Session {
             in_flight: 0,
             cut: 0,
             refused: None,
+            silent: false,
         };
         let target = format!("{}/{}", intent.pool, intent.node);
         match self.check(intent).await {
@@ -331,6 +332,7 @@ impl Session {
                         in_flight: 0,
                         cut: 0,
                         refused: Some(why),
+                        silent: false,
                     });
                 }
                 // It stays pending; the node waits for its report.
@@ -352,20 +354,22 @@ impl Session {
         for ((pool, instance), member) in &mut self.members {
             let Some(balancer) = self.edge.pools.get(pool) else { continue };
             let view = Arc::clone(&balancer.view().borrow());
-            // Before its first intent is in force, or while nobody can say how it is: nothing.
-            if member.seq == 0 || !view.answers {
+            // Before its first intent is in force there is nothing to say.
+            if member.seq == 0 && view.answers {
                 continue;
             }
             let key = Key { node: node.to_owned(), instance: instance.clone() };
-            let state = view.members.get(&key);
+            // While the load balancer does not answer, nobody can say how it is.
+            let state = view.members.get(&key).filter(|_| view.answers);
             let report = Report {
-                seq: member.seq,
+                seq: if view.answers { member.seq } else { 0 },
                 pool: pool.clone(),
                 instance: instance.clone(),
                 observed: state.map_or(Observed::Absent, |state| state.observed),
                 in_flight: state.map_or(0, |state| state.in_flight),
                 cut: state.map_or(0, |state| state.cut),
                 refused: None,
+                silent: !view.answers,
             };
             if member.told.as_ref() != Some(&report) {
                 member.told = Some(report.clone());

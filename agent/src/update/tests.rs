@@ -47,6 +47,7 @@ fn release(version: &str, smoke: bool, hooks: bool) -> Spec {
             via: spec::Via::Edge("shop".to_owned()),
             drain_timeout: Duration::from_secs(1),
             on_drain_timeout: spec::OnDrainTimeout::Cut,
+            edges: spec::Needed::All,
         },
         smoke: if smoke { vec![test] } else { Vec::new() },
         image: None,

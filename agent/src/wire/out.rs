@@ -97,6 +97,7 @@ fn measured(measured: &Measured) -> proto::Measured {
             .iter()
             .map(|it| proto::Printed { what: it.what.clone(), output: it.output.clone() })
             .collect(),
+        not_asked: measured.not_asked.clone(),
     }
 }
 

@@ -4,8 +4,8 @@ use rota_proto::agent as proto;
 
 use super::field::{At, BadField};
 use crate::spec::{
-    Check, Driver, Format, Health, Hooks, Limits, OnDrainTimeout, Port, Run, Smoke, SmokeTest,
-    Spec, Traffic, Via,
+    Check, Driver, Format, Health, Hooks, Limits, Needed, OnDrainTimeout, Port, Run, Smoke,
+    SmokeTest, Spec, Traffic, Via,
 };
 
 /// The most smoke tests of one release, and the most commands of one kind of hook.
@@ -208,6 +208,7 @@ fn traffic(at: &At, plan: Option<proto::TrafficPlan>, port: Port) -> Result<Traf
         } else {
             OnDrainTimeout::Cut
         },
+        edges: if plan.reachable_edges { Needed::Reachable } else { Needed::All },
     })
 }
 

@@ -41,6 +41,7 @@ fn release() -> proto::ReleaseSpec {
             pool: "shop".into(),
             drain_timeout_ms: 30_000,
             fail_on_drain_timeout: false,
+            ..proto::TrafficPlan::default()
         }),
         smoke: vec![proto::Smoke {
             name: "home".into(),

@@ -93,6 +93,7 @@ pub fn member_report(report: proto::MemberReport) -> Result<Report, BadField> {
         in_flight: report.in_flight,
         cut: report.cut,
         refused: Some(report.refused).filter(|why| !why.is_empty()),
+        silent: report.silent,
     })
 }
 
@@ -113,6 +114,7 @@ pub fn member_report_out(report: &Report) -> proto::MemberReport {
         in_flight: report.in_flight,
         cut: report.cut,
         refused: report.refused.clone().unwrap_or_default(),
+        silent: report.silent,
     }
 }
 

@@ -50,6 +50,7 @@ pub fn spec(script: &str) -> Spec {
             via: Via::None,
             drain_timeout: SECOND,
             on_drain_timeout: OnDrainTimeout::Cut,
+            edges: Default::default(),
         },
         smoke: Vec::new(),
         hooks: Hooks::default(),

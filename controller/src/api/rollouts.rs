@@ -141,6 +141,7 @@ fn view(rollout: &Rollout, record: &SpecRecord, evidence: &EvidenceRecord) -> Ro
             // One that was under way before the rollout and failed in it is one of its own.
             requests: evidence.requests.max(evidence.failed),
             unheard_edges: evidence.unheard.iter().map(ToString::to_string).collect(),
+            unasked_edges: evidence.not_asked.iter().cloned().collect(),
             duration_ms: duration,
             longest_out_of_traffic_ms: nodes.iter().map(|n| n.out_of_traffic_ms).max().unwrap_or(0),
             text: None,

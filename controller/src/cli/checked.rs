@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::outcome::Failure;
 use crate::manifest::{
-    Artifact, Body, Check, Compatibility, Fence, Health, Manifest, OnDrainTimeout, Port, Resolved,
-    Smoke, SmokeTest, Via,
+    Artifact, Body, Check, Compatibility, Fence, Health, Manifest, Needed, OnDrainTimeout, Port,
+    Resolved, Smoke, SmokeTest, Via,
 };
 
 /// The whole manifest in words: what holds everywhere, then what an environment says otherwise.
@@ -125,6 +125,9 @@ fn health(health: &Health) -> String {
 fn traffic(resolved: &Resolved) -> String {
     let traffic = &resolved.traffic;
     let via = match &traffic.via {
+        Via::Edge(pool) if traffic.edges == Needed::Reachable => {
+            format!("reachable edges of pool {pool}")
+        }
         Via::Edge(pool) => format!("edges of pool {pool}"),
         Via::Endpoint => "readiness endpoint".to_owned(),
         Via::Command => "your own commands".to_owned(),

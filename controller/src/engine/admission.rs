@@ -118,16 +118,15 @@ impl Turn<'_> {
             Via::Edge(pool) => moves.then(|| pool.clone()),
             Via::Endpoint | Via::Command | Via::None => None,
         };
-        let command = start.run.as_ref().map(RunAsked::record);
-        let by_itself = start.by_itself;
         // What was limited to some nodes, or moves none, is not widened.
         let grows = start.only.is_none() && matches!(start.kind, Kind::Deploy | Kind::Undo);
         let record = SpecRecord {
             spec: spec.clone(),
             release,
             pool,
-            by_itself,
-            command,
+            edges: resolved.traffic.edges,
+            by_itself: start.by_itself,
+            command: start.run.as_ref().map(RunAsked::record),
             takes_in: grows.then(|| resolved.target.clone()),
             first_event: self.state.next_event,
         };

@@ -244,7 +244,8 @@ impl Turn<'_> {
             .rollouts
             .iter()
             .filter_map(|(id, active)| {
-                let offline = state.edges_away(&id.env, active.record.pool.as_deref()?);
+                let pool = active.record.pool.as_deref()?;
+                let offline = state.edges_missing(&id.env, pool, active.record.edges);
                 (offline != active.rollout.head.edges_offline).then(|| (id.clone(), offline))
             })
             .collect();

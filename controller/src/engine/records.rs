@@ -10,7 +10,7 @@ use rota_rollout::rollout::{Head, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
-use crate::manifest::{Compatibility, Target};
+use crate::manifest::{Compatibility, Needed, Target};
 use crate::store::Record;
 
 /// A release: manifest and artifact, immutable.
@@ -233,6 +233,9 @@ pub struct SpecRecord {
     pub release: ReleaseRecord,
     /// The pool, when edges serve it.
     pub pool: Option<String>,
+    /// Whose word a drain needs there.
+    #[serde(default)]
+    pub edges: Needed,
     /// Nobody asked for it: nodes catch up. It gives way to whatever an operator starts.
     #[serde(default)]
     pub by_itself: bool,
@@ -296,6 +299,9 @@ pub struct EvidenceRecord {
     /// When it is over: the number of its last event; 0: not known.
     #[serde(default)]
     pub last_event: u64,
+    /// Edges that were not reachable, so that updates went on without their word.
+    #[serde(default)]
+    pub not_asked: BTreeSet<String>,
 }
 
 /// What an edge counted since its proxy started.

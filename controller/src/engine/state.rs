@@ -20,6 +20,7 @@ use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, ReleaseRecord, SpecRecord,
 };
 use super::windows::Today;
+use crate::manifest::Needed;
 use crate::view::EventView;
 
 /// A node that was not heard of for so long is offline: three heartbeats.
@@ -310,6 +311,16 @@ impl State {
             edge.record.env == env.as_str() && serves && (edge.session.is_none() || silent)
         });
         there.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The edges of one pool without which nothing can be proven now: those away, unless the others are enough.
+    pub fn edges_missing(&self, env: &EnvName, pool: &str, needed: Needed) -> Vec<NodeName> {
+        let away = self.edges_away(env, pool);
+        let serving = self.edges_of(env, pool).len();
+        match needed {
+            Needed::Reachable if away.len() < serving => Vec::new(),
+            Needed::Reachable | Needed::All => away,
+        }
     }
 
     /// The edges of one pool.

@@ -41,6 +41,9 @@ pub struct TraceRecord {
     /// How long the command took.
     #[serde(default)]
     pub took: Option<Span>,
+    /// Edges that were not reachable, so that it went on without their word.
+    #[serde(default)]
+    pub not_asked: Vec<String>,
 }
 
 /// What something printed: its tail.
@@ -78,6 +81,14 @@ impl Turn<'_> {
         if trace.killed && !watched {
             let text = "the app did not end within its stop_timeout and was killed".to_owned();
             self.event_of(id, Some(node), text);
+        }
+        if let Some(active) = self.state.rollouts.get_mut(id)
+            && trace.not_asked.iter().any(|edge| !active.evidence.not_asked.contains(edge))
+        {
+            active.evidence.not_asked.extend(trace.not_asked.iter().cloned());
+            let key = format!("{}evidence", keys::rollout(id));
+            let written = self.batch.put(key, &active.evidence);
+            self.written(written);
         }
         let part = if trace.once { "once" } else { "update" };
         let key = format!("{}{node}/{:06}-{part}", keys::traces(id), trace.attempt);

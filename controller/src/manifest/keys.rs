@@ -24,7 +24,7 @@ const TABLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("health", &["http", "tcp", "command", "interval", "timeout", "healthy_for", "deadline"]),
-    ("traffic", &["via", "pool", "drain_timeout", "on_drain_timeout"]),
+    ("traffic", &["via", "pool", "edges", "drain_timeout", "on_drain_timeout"]),
     ("smoke", &["name", "http", "command", "status", "contains", "matches", "timeout", "retries"]),
     ("hooks", &["before_drain", "before_start", "after_join", "on_failure"]),
     ("once", &["command", "timeout"]),

@@ -31,8 +31,8 @@ pub use changes::changes;
 pub use compatibility::{Compatibility, Fence};
 pub use problem::{PROBLEMS_SHOWN_MAX, Problem, Problems};
 pub use resolved::{
-    Argv, Artifact, Body, Check, Driver, EnvFile, Health, Hooks, Limits, OnDrainTimeout, Once,
-    Port, Resolved, Run, Signal, Smoke, SmokeTest, Target, Traffic, Via,
+    Argv, Artifact, Body, Check, Driver, EnvFile, Health, Hooks, Limits, Needed, OnDrainTimeout,
+    Once, Port, Resolved, Run, Signal, Smoke, SmokeTest, Target, Traffic, Via,
 };
 pub use template::{BadTemplate, Piece, pieces, regex_pieces};
 

@@ -262,6 +262,20 @@ pub struct Traffic {
     pub drain_timeout: Span,
     /// What happens then.
     pub on_drain_timeout: OnDrainTimeout,
+    /// Whose word is needed.
+    #[serde(default)]
+    pub edges: Needed,
+}
+
+/// Which edges of a pool must confirm that a node is out of traffic, or back in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Needed {
+    /// Every one.
+    #[default]
+    All,
+    /// Those that can be asked, at least one.
+    Reachable,
 }
 
 /// Who moves an app in and out of traffic.

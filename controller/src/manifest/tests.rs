@@ -71,6 +71,7 @@ fn every_default() {
             via: Via::None,
             drain_timeout: Span::seconds(30),
             on_drain_timeout: OnDrainTimeout::Cut,
+            edges: Needed::All,
         },
         smoke: Vec::new(),
         hooks: Hooks::default(),
@@ -165,6 +166,7 @@ fn the_contract_as_documented() {
             via: Via::Edge("shop".to_owned()),
             drain_timeout: Span::seconds(30),
             on_drain_timeout: OnDrainTimeout::Cut,
+            edges: Needed::All,
         },
         smoke: vec![Smoke {
             name: "home page".to_owned(),
@@ -313,6 +315,7 @@ fn other_things_that_are_right() {
         "run.driver = \"systemd\"",
         "health.command = [\"./check\", \"{node}\", \"{label.zone}\"]",
         "traffic.via = \"none\"",
+        "run.port = 1\n[traffic]\npool = \"a\"\nedges = \"reachable\"",
         "traffic.via = \"endpoint\"",
         "traffic.via = \"command\"\ntraffic.drain_timeout = \"1m30s\"",
         "run.port = 1\n[[smoke]]\nhttp = \"/?a={version}\"\nmatches = '^v{version} \\d{3}$'",

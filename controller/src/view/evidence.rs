@@ -31,6 +31,9 @@ pub struct Evidence {
     /// The edges that did not say what they had counted by its end: `requests` and `failed_requests` may be too low.
     #[serde(default)]
     pub unheard_edges: Vec<String>,
+    /// The edges that were not reachable when nodes left or entered traffic: `edges = "reachable"` went on without them.
+    #[serde(default)]
+    pub unasked_edges: Vec<String>,
     /// All that in one line, the same for every reader; absent while it runs.
     #[serde(default)]
     pub text: Option<String>,
@@ -62,6 +65,11 @@ pub fn evidence_line(view: &RolloutView, now: Timestamp) -> String {
     parts.push(format!("{requests}, {failed} failed, {cut} cut"));
     if !view.evidence.unheard_edges.is_empty() {
         parts.push(format!("{} not heard at the end", view.evidence.unheard_edges.join(", ")));
+    }
+    let unasked = &view.evidence.unasked_edges;
+    if !unasked.is_empty() {
+        let were = if unasked.len() == 1 { "was" } else { "were" };
+        parts.push(format!("{} {were} not reachable: not asked", unasked.join(", ")));
     }
     parts.extend(out_of_traffic(view));
     parts.join("; ")

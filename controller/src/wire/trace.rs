@@ -68,6 +68,7 @@ fn measured(trace: &mut TraceRecord, measured: Option<&wire::Measured>) {
     let points = measured.in_flight.iter().take(LIST_MAX);
     trace.in_flight = points.map(|point| (point.at_ms, point.in_flight)).collect();
     trace.killed = measured.killed;
+    trace.not_asked = measured.not_asked.iter().take(LIST_MAX).cloned().collect();
     for printed in measured.printed.iter().take(LIST_MAX) {
         print(trace, &printed.what, &printed.output);
     }

@@ -7,7 +7,7 @@ use crate::run::Happened;
 use crate::spec::{OnDrainTimeout, Spec, Via};
 use crate::traffic::Observed;
 use crate::traffic::client::{Member, Seen};
-use crate::traffic::drain::{Leaving, TrafficError};
+use crate::traffic::drain::{Leaving, Mover, TrafficError};
 use crate::update::Instance;
 
 /// How long every edge may take to read a member back as in: its health check must pass there too.
@@ -29,7 +29,7 @@ impl Desk {
                 };
                 let begun = Instant::now();
                 loop {
-                    let joined = self.mover().join(&member, &desired, JOIN_TIMEOUT).await;
+                    let joined = self.mover(spec).join(&member, &desired, JOIN_TIMEOUT).await;
                     match joined {
                         Ok(_) => return Ok(Did::Ok),
                         // The app is well: it is only that nobody is there to let it in.
@@ -66,7 +66,7 @@ impl Desk {
             },
             Via::Endpoint | Via::Command => return Err(Trouble::from(not_here(spec))),
         };
-        let mover = self.mover();
+        let mover = self.mover(spec);
         let drained = tokio::select! {
             drained = mover.drain(&leaving, spec.traffic.drain_timeout) => drained,
             never = self.tell_progress(&leaving) => never,
@@ -77,7 +77,7 @@ impl Desk {
                 cut: drained.cut,
             }),
             Err(error) if must || spec.traffic.on_drain_timeout == OnDrainTimeout::Cut => {
-                self.cut(&leaving, error, must).await
+                self.cut(mover, &leaving, error, must).await
             }
             Err(error) => Err(Trouble::of(&error)),
         }
@@ -85,23 +85,27 @@ impl Desk {
 
     /// The deadline passed: what is still in flight is ended and counted. An edge that does not confirm that may go on
     /// sending requests: nothing is stopped then, unless it must be; what it last said was in flight is counted as cut.
-    async fn cut(&self, leaving: &Leaving, late: TrafficError, must: bool) -> Outcome {
+    async fn cut(
+        &self,
+        mover: Mover<'_>,
+        leaving: &Leaving,
+        late: TrafficError,
+        must: bool,
+    ) -> Outcome {
         let TrafficError::NotDrained { in_flight_at_start, in_flight, waiting, .. } = late else {
             return Err(Trouble::of(&late));
         };
         let direct = waiting.connections as u64;
         let by_edges = match leaving {
             Leaving::Kernel { .. } => 0,
-            Leaving::Edges { member, app } => {
-                match self.mover().cut(member, app, CUT_TIMEOUT).await {
-                    Ok(cut) => cut,
-                    Err(error) if !must => return Err(Trouble::of(&error)),
-                    Err(error) => {
-                        tracing::warn!(app = self.app, %error, "not every edge confirmed the cut");
-                        in_flight
-                    }
+            Leaving::Edges { member, app } => match mover.cut(member, app, CUT_TIMEOUT).await {
+                Ok(cut) => cut,
+                Err(error) if !must => return Err(Trouble::of(&error)),
+                Err(error) => {
+                    tracing::warn!(app = self.app, %error, "not every edge confirmed the cut");
+                    in_flight
                 }
-            }
+            },
         };
         Ok(Did::Drained { in_flight_at_start, cut: by_edges + direct })
     }

@@ -78,6 +78,7 @@ pub(super) async fn keep(shared: Arc<Shared>, name: String) {
             if let Some(edge) = seen.get_mut(&name) {
                 edge.remote = None;
                 edge.error = Some(error.clone());
+                edge.away_since.get_or_insert_with(Instant::now);
                 let heard = std::mem::take(&mut edge.members);
                 edge.last_known.extend(heard);
             }
@@ -121,6 +122,7 @@ async fn session(
         if let Some(edge) = seen.get_mut(name) {
             edge.remote = Some(dialled.remote.ip().to_canonical());
             edge.error = None;
+            edge.away_since = None;
             edge.members.clear();
         }
     });
@@ -186,9 +188,20 @@ fn hear(shared: &Shared, name: &str, report: Report) {
         in_flight: report.in_flight,
         cut: report.cut,
         refused: report.refused,
+        silent_since: None,
     };
     shared.seen.send_if_modified(|seen| {
         let Some(edge) = seen.get_mut(name) else { return false };
+        let now = match report.silent {
+            false => now,
+            true => {
+                let before = edge.members.get(&member).or_else(|| edge.last_known.get(&member));
+                let before = before.cloned().unwrap_or(now);
+                let since = before.silent_since.or_else(|| Some(Instant::now()));
+                // Whatever was said counts no more, but as what was last known.
+                SeenMember { seq: 0, silent_since: since, ..before }
+            }
+        };
         let news = edge.members.get(&member) != Some(&now);
         edge.members.insert(member, now);
         news

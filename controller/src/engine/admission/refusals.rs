@@ -5,7 +5,7 @@ use rota_rollout::strategy::StartOrder;
 
 use super::Start;
 use crate::engine::State;
-use crate::manifest::{Manifest, Port, Resolved, Via};
+use crate::manifest::{Manifest, Needed, Port, Resolved, Via};
 
 /// Everything that speaks against it.
 pub(super) fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String> {
@@ -13,7 +13,7 @@ pub(super) fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> 
     refusals.extend(frozen_here(state, start));
     refusals.extend(not_built(resolved));
     if let Via::Edge(pool) = &resolved.traffic.via {
-        refusals.extend(pool_refusals(state, start, pool));
+        refusals.extend(pool_refusals(state, start, pool, resolved.traffic.edges));
     }
     if resolved.strategy.order == StartOrder::StartFirst && resolved.run.port != Port::Auto {
         refusals.push("order = \"start-first\" needs port = \"auto\"".to_owned());
@@ -61,16 +61,18 @@ fn not_built(resolved: &Resolved) -> Vec<String> {
         .collect()
 }
 
-fn pool_refusals(state: &State, start: &Start, pool: &str) -> Vec<String> {
+fn pool_refusals(state: &State, start: &Start, pool: &str, needed: Needed) -> Vec<String> {
     let env = &start.env;
-    if state.edges_of(env, pool).is_empty() {
+    let all = state.edges_of(env, pool).len();
+    if all == 0 {
         return vec![format!(
             "no edge serves pool {pool} in {env}: start an agent there with \
              `--edge {pool}=proxy@ADDR` (`rota edge ls`)"
         )];
     }
     let offline = state.edges_offline(env, pool);
-    let offline = (!offline.is_empty()).then(|| {
+    let enough = needed == Needed::Reachable && offline.len() < all;
+    let offline = (!offline.is_empty() && !enough).then(|| {
         let names = rota_rollout::gate::list(&offline);
         format!(
             "no drain could be proven: offline edges of pool {pool}: {names} (`rota edge ls`; \

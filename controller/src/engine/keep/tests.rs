@@ -81,6 +81,7 @@ async fn after(deploys: u64, dir: &std::path::Path) -> Arc<dyn Store> {
             spec: rollout.spec.clone(),
             release: release.clone(),
             pool: None,
+            edges: Default::default(),
             by_itself: false,
             command: None,
             takes_in: None,

@@ -4,7 +4,7 @@ use rota_rollout::names::{LABEL_RULE, Span, is_label};
 
 use crate::manifest::problem::Finding;
 use crate::manifest::read::Reader;
-use crate::manifest::resolved::{OnDrainTimeout, Traffic, Via};
+use crate::manifest::resolved::{Needed, OnDrainTimeout, Traffic, Via};
 use crate::manifest::tree::{Entry, Table};
 
 const DRAIN_TIMEOUT: Span = Span::seconds(30);
@@ -28,10 +28,16 @@ const WAYS: [(&str, Way); 4] = [
 const LATE: [(&str, OnDrainTimeout); 2] =
     [("cut", OnDrainTimeout::Cut), ("fail", OnDrainTimeout::Fail)];
 
+const NEEDED: [(&str, Needed); 2] = [("all", Needed::All), ("reachable", Needed::Reachable)];
+
 pub(super) fn read(root: &Table, reader: &mut Reader) -> Option<Traffic> {
     let Some(header) = root.get("traffic") else {
-        let on_drain_timeout = OnDrainTimeout::Cut;
-        return Some(Traffic { via: Via::None, drain_timeout: DRAIN_TIMEOUT, on_drain_timeout });
+        return Some(Traffic {
+            via: Via::None,
+            drain_timeout: DRAIN_TIMEOUT,
+            on_drain_timeout: OnDrainTimeout::Cut,
+            edges: Needed::All,
+        });
     };
     let table = header.table()?;
     let drain_timeout = table
@@ -42,6 +48,10 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Option<Traffic> {
         .get("on_drain_timeout")
         .and_then(|entry| reader.choice(entry, &LATE))
         .unwrap_or(OnDrainTimeout::Cut);
+    let edges = match table.get("edges") {
+        Some(entry) => reader.choice(entry, &NEEDED)?,
+        None => Needed::All,
+    };
     let pool = table.get("pool").map(|entry| pool(entry, reader));
     let way = match table.get("via") {
         Some(entry) => reader.choice(entry, &WAYS)?,
@@ -57,7 +67,7 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Option<Traffic> {
         (Way::Command, _) => Via::Command,
         (Way::None, _) => Via::None,
     };
-    Some(Traffic { via, drain_timeout, on_drain_timeout })
+    Some(Traffic { via, drain_timeout, on_drain_timeout, edges })
 }
 
 fn pool(entry: &Entry, reader: &mut Reader) -> Option<String> {
