@@ -68,6 +68,36 @@ pub enum Failure {
     NotRun(CommandError),
 }
 
+/// A script of `[traffic]` that failed.
+#[derive(Debug, Error)]
+#[error("traffic.{key}, `{program}`, {cause}")]
+pub struct ScriptError {
+    /// Which.
+    pub key: &'static str,
+    /// Its program.
+    pub program: String,
+    /// The end of what it wrote.
+    pub output: Vec<u8>,
+    /// Why.
+    pub cause: Failure,
+}
+
+/// Runs one script of `[traffic]` as hooks are run. Answers what it printed.
+pub async fn run_script(
+    launcher: &Launcher,
+    start: &StartSpec,
+    (key, argv): (&'static str, &[String]),
+    limit: Duration,
+) -> Result<Vec<u8>, ScriptError> {
+    let (output, cause) = match command::run(launcher, start, argv, limit).await {
+        Ok(ended) if ended.is_success() => return Ok(ended.output),
+        Ok(ended) => (ended.output, ended.exit.map_or(Failure::Timeout(limit), Failure::Exit)),
+        Err(error) => (Vec::new(), Failure::NotRun(error)),
+    };
+    let program = argv.first().cloned().unwrap_or_default();
+    Err(ScriptError { key, program, output, cause })
+}
+
 /// Runs the commands in order, each for at most `limit`, as the app's user, in the release's
 /// folder. Answers what they printed.
 pub async fn run_all(

@@ -197,9 +197,20 @@ pub enum Via {
     /// A readiness URL that a load balancer polls.
     Endpoint,
     /// The operator's own scripts.
-    Command,
+    Command(Scripts),
     /// Nobody; only the kernel's socket table is looked at.
     None,
+}
+
+/// The operator's own scripts for leaving and entering traffic. Each is harmless when it is repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scripts {
+    /// Ends with 0 when no new requests come.
+    pub leave: Vec<String>,
+    /// Ends with 0 when new requests come.
+    pub join: Vec<String>,
+    /// Prints how many requests are in flight; `None`: nobody is asked.
+    pub in_flight: Option<Vec<String>>,
 }
 
 /// What happens when in-flight requests outlive `drain_timeout`.

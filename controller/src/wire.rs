@@ -14,7 +14,8 @@ use rota_rollout::{event::OnceResult, names::BadName};
 use crate::artifact::download::ImageName;
 use crate::engine::records::{AppRecord, ReleaseRecord};
 use crate::manifest::{
-    Artifact, Body, Check, Driver, Limits, Needed, OnDrainTimeout, Port, Resolved, SmokeTest, Via,
+    Argv, Artifact, Body, Check, Driver, Limits, Needed, OnDrainTimeout, Port, Resolved,
+    SmokeTest, Via,
 };
 
 pub use trace::trace;
@@ -283,8 +284,13 @@ fn traffic(manifest: &Resolved) -> wire::TrafficPlan {
     let (via, pool) = match &manifest.traffic.via {
         Via::Edge(pool) => ("edge", pool.clone()),
         Via::Endpoint => ("endpoint", String::new()),
-        Via::Command => ("command", String::new()),
+        Via::Command(_) => ("command", String::new()),
         Via::None => ("none", String::new()),
+    };
+    let command = |argv: &Argv| wire::Command { argv: argv.clone() };
+    let scripts = match &manifest.traffic.via {
+        Via::Command(scripts) => Some(scripts),
+        Via::Edge(_) | Via::Endpoint | Via::None => None,
     };
     wire::TrafficPlan {
         via: via.to_owned(),
@@ -292,6 +298,9 @@ fn traffic(manifest: &Resolved) -> wire::TrafficPlan {
         drain_timeout_ms: manifest.traffic.drain_timeout.0,
         fail_on_drain_timeout: manifest.traffic.on_drain_timeout == OnDrainTimeout::Fail,
         reachable_edges: manifest.traffic.edges == Needed::Reachable,
+        leave: scripts.map(|it| command(&it.leave)),
+        join: scripts.map(|it| command(&it.join)),
+        in_flight: scripts.and_then(|it| it.in_flight.as_ref()).map(command),
     }
 }
 

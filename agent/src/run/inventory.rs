@@ -30,7 +30,7 @@ impl Loop {
             let (traffic, in_flight) = self.traffic(&lead);
             let pool = match &lead.spec.traffic.via {
                 Via::Edge(pool) => Some(pool.clone()),
-                Via::Endpoint | Via::Command | Via::None => None,
+                Via::Endpoint | Via::Command(_) | Via::None => None,
             };
             Some(report::App {
                 app: app.clone(),

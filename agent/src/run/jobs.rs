@@ -1,6 +1,7 @@
 //! Carries out the machine's jobs. Each is harmless when it is repeated; each ends with what came of it.
 
 mod moves;
+mod scripts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -326,8 +327,8 @@ impl Desk {
 /// What this version cannot do is refused while the old release still serves.
 fn not_built(spec: &Spec) -> Result<(), Trouble> {
     match spec.traffic.via {
-        Via::Edge(_) | Via::None => Ok(()),
-        Via::Endpoint | Via::Command => Err(not_here(spec).into()),
+        Via::Edge(_) | Via::Command(_) | Via::None => Ok(()),
+        Via::Endpoint => Err(not_here(spec).into()),
     }
 }
 

@@ -4,8 +4,8 @@ use rota_proto::agent as proto;
 
 use super::field::{At, BadField};
 use crate::spec::{
-    Check, Driver, Format, Health, Hooks, Limits, Needed, OnDrainTimeout, Port, Run, Smoke,
-    SmokeTest, Spec, Traffic, Via,
+    Check, Driver, Format, Health, Hooks, Limits, Needed, OnDrainTimeout, Port, Run, Scripts,
+    Smoke, SmokeTest, Spec, Traffic, Via,
 };
 
 /// The most smoke tests of one release, and the most commands of one kind of hook.
@@ -193,7 +193,7 @@ fn traffic(at: &At, plan: Option<proto::TrafficPlan>, port: Port) -> Result<Traf
         }
         "edge" => Via::Edge(at.field("pool").label(plan.pool)?),
         "endpoint" => Via::Endpoint,
-        "command" => Via::Command,
+        "command" => Via::Command(scripts(at, &plan)?),
         "none" => Via::None,
         other => {
             let problem = format!("is {other:?}: use edge, endpoint, command or none");
@@ -209,6 +209,21 @@ fn traffic(at: &At, plan: Option<proto::TrafficPlan>, port: Port) -> Result<Traf
             OnDrainTimeout::Cut
         },
         edges: if plan.reachable_edges { Needed::Reachable } else { Needed::All },
+    })
+}
+
+fn scripts(at: &At, plan: &proto::TrafficPlan) -> Result<Scripts, BadField> {
+    let argv = |name, command: &Option<proto::Command>| {
+        let at = at.field(name);
+        at.argv(at.present(command.clone())?.argv)
+    };
+    let in_flight = plan.in_flight.as_ref();
+    Ok(Scripts {
+        leave: argv("leave", &plan.leave)?,
+        join: argv("join", &plan.join)?,
+        in_flight: in_flight
+            .map(|command| at.field("in_flight").argv(command.argv.clone()))
+            .transpose()?,
     })
 }
 

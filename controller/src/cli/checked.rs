@@ -130,7 +130,7 @@ fn traffic(resolved: &Resolved) -> String {
         }
         Via::Edge(pool) => format!("edges of pool {pool}"),
         Via::Endpoint => "readiness endpoint".to_owned(),
-        Via::Command => "your own commands".to_owned(),
+        Via::Command(scripts) => format!("your own commands: {}", scripts.leave.join(" ")),
         Via::None => return "none: only the kernel's sockets are looked at".to_owned(),
     };
     let then = match traffic.on_drain_timeout {

@@ -32,7 +32,7 @@ pub use compatibility::{Compatibility, Fence};
 pub use problem::{PROBLEMS_SHOWN_MAX, Problem, Problems};
 pub use resolved::{
     Argv, Artifact, Body, Check, Driver, EnvFile, Health, Hooks, Limits, Needed, OnDrainTimeout,
-    Once, Port, Resolved, Run, Signal, Smoke, SmokeTest, Target, Traffic, Via,
+    Once, Port, Resolved, Run, Scripts, Signal, Smoke, SmokeTest, Target, Traffic, Via,
 };
 pub use template::{BadTemplate, Piece, pieces, regex_pieces};
 

@@ -317,7 +317,7 @@ fn other_things_that_are_right() {
         "traffic.via = \"none\"",
         "run.port = 1\n[traffic]\npool = \"a\"\nedges = \"reachable\"",
         "traffic.via = \"endpoint\"",
-        "traffic.via = \"command\"\ntraffic.drain_timeout = \"1m30s\"",
+        "[traffic]\nvia = \"command\"\nleave = [\"./lb\", \"out\"]\njoin = [\"./lb\", \"in\"]",
         "run.port = 1\n[[smoke]]\nhttp = \"/?a={version}\"\nmatches = '^v{version} \\d{3}$'",
         "run.port = \"auto\"\nstrategy.order = \"start-first\"",
         "[env.prod]",

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Desk, Did, Outcome, Trouble, not_here};
 use crate::run::Happened;
-use crate::spec::{OnDrainTimeout, Spec, Via};
+use crate::spec::{OnDrainTimeout, Port, Spec, Via};
 use crate::traffic::Observed;
 use crate::traffic::client::{Member, Seen};
 use crate::traffic::drain::{Leaving, Mover, TrafficError};
@@ -39,7 +39,8 @@ impl Desk {
                     }
                 }
             }
-            Via::Endpoint | Via::Command => Err(Trouble::from(not_here(spec))),
+            Via::Command(scripts) => self.join_by(scripts, spec, instance).await,
+            Via::Endpoint => Err(Trouble::from(not_here(spec))),
         }
     }
 
@@ -52,6 +53,9 @@ impl Desk {
     }
 
     pub(super) async fn drain(&self, spec: &Spec, instance: &Instance, must: bool) -> Outcome {
+        if let (Via::Command(scripts), true) = (&spec.traffic.via, has_started(spec, instance)) {
+            return self.drain_by(scripts, (spec, instance), must).await;
+        }
         if instance.port == 0 {
             return Ok(nothing_in_flight()); // it has not listened anywhere yet, so nobody could join it
         }
@@ -64,7 +68,8 @@ impl Desk {
                 Some((member, app)) => Leaving::Edges { member, app },
                 None => return Ok(nothing_in_flight()),
             },
-            Via::Endpoint | Via::Command => return Err(Trouble::from(not_here(spec))),
+            Via::Command(_) => Leaving::Kernel { port: instance.port },
+            Via::Endpoint => return Err(Trouble::from(not_here(spec))),
         };
         let mover = self.mover(spec);
         let drained = tokio::select! {
@@ -128,6 +133,11 @@ impl Desk {
             }
         }
     }
+}
+
+/// An app with a port has it from its first start on.
+fn has_started(spec: &Spec, instance: &Instance) -> bool {
+    instance.port > 0 || spec.run.port == Port::None
 }
 
 fn nothing_in_flight() -> Did {

@@ -53,12 +53,13 @@ pub(in crate::engine) fn frozen(state: &State, env: &EnvName) -> Option<String> 
 fn not_built(resolved: &Resolved) -> Vec<String> {
     let via = match resolved.traffic.via {
         Via::Endpoint => Some("endpoint"),
-        Via::Command => Some("command"),
-        Via::Edge(_) | Via::None => None,
+        Via::Edge(_) | Via::Command(_) | Via::None => None,
     };
-    via.map(|via| format!("[traffic] via = \"{via}\" is not built yet: use \"edge\" or \"none\""))
-        .into_iter()
-        .collect()
+    via.map(|via| {
+        format!("[traffic] via = \"{via}\" is not built yet: use \"edge\", \"command\" or \"none\"")
+    })
+    .into_iter()
+    .collect()
 }
 
 fn pool_refusals(state: &State, start: &Start, pool: &str, needed: Needed) -> Vec<String> {
@@ -96,7 +97,7 @@ fn pool_of_another<'a>(state: &'a State, start: &Start, pool: &str) -> Option<&'
         let manifest = Manifest::parse(&record.manifest, &record.manifest_name).ok()?;
         match manifest.resolve(&start.env).traffic.via {
             Via::Edge(its) if its == pool => Some(app),
-            Via::Edge(_) | Via::Endpoint | Via::Command | Via::None => None,
+            Via::Edge(_) | Via::Endpoint | Via::Command(_) | Via::None => None,
         }
     })
 }

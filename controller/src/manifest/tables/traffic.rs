@@ -4,7 +4,7 @@ use rota_rollout::names::{LABEL_RULE, Span, is_label};
 
 use crate::manifest::problem::Finding;
 use crate::manifest::read::Reader;
-use crate::manifest::resolved::{Needed, OnDrainTimeout, Traffic, Via};
+use crate::manifest::resolved::{Needed, OnDrainTimeout, Scripts, Traffic, Via};
 use crate::manifest::tree::{Entry, Table};
 
 const DRAIN_TIMEOUT: Span = Span::seconds(30);
@@ -64,7 +64,7 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Option<Traffic> {
             return None;
         }
         (Way::Endpoint, _) => Via::Endpoint,
-        (Way::Command, _) => Via::Command,
+        (Way::Command, _) => Via::Command(scripts(header, table, reader)?),
         (Way::None, _) => Via::None,
     };
     Some(Traffic { via, drain_timeout, on_drain_timeout, edges })
@@ -78,6 +78,29 @@ fn pool(entry: &Entry, reader: &mut Reader) -> Option<String> {
     let message = format!("`pool`: `{text}` is not a pool's name");
     reader.note(Finding::value(entry, message).hint(LABEL_RULE));
     None
+}
+
+/// What `via = "command"` runs.
+fn scripts(header: &Entry, table: &Table, reader: &mut Reader) -> Option<Scripts> {
+    let mut needed = |key: &str| {
+        if let Some(entry) = table.get(key) {
+            return reader.command(entry);
+        }
+        let message = format!("`via = \"command\"` needs `{key}`: the script that does it");
+        let (at, field) = match table.get("via") {
+            Some(via) => (via.span.clone(), via.beside(key)),
+            None => (header.span.clone(), format!("{}.{key}", header.field)),
+        };
+        let hint = format!("write `{key} = [\"./lb\", \"{key}\", \"{{node}}\"]`");
+        reader.note(Finding::at(at, field, message).hint(hint));
+        None
+    };
+    let (leave, join) = (needed("leave"), needed("join"));
+    let in_flight = match table.get("in_flight") {
+        Some(entry) => Some(reader.command(entry)?),
+        None => None,
+    };
+    Some(Scripts { leave: leave?, join: join?, in_flight })
 }
 
 fn no_pool(root: &Table, header: &Entry, reader: &mut Reader) {

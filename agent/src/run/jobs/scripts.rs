@@ -1,0 +1,115 @@
+//! In and out of traffic by the operator's own scripts (`via = "command"`).
+//!
+//! `leave` must end with 0, then `in_flight` is asked until it says 0, then the kernel's table. A crash of the agent may
+//! come anywhere between: the job begins again, and so do the scripts, which are harmless when they are repeated.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{Desk, Did, Outcome, Trouble};
+use crate::health::chain;
+use crate::hooks::{self, HOOK_TIMEOUT};
+use crate::run::Happened;
+use crate::spec::{OnDrainTimeout, Scripts, Spec};
+use crate::traffic::drain::{Leaving, TrafficError};
+use crate::update::Instance;
+
+/// The first wait between two questions for what is in flight. A script can only be asked.
+const ASK_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest: a script may be as expensive as a request to a load balancer's API.
+const ASK_LONGEST: Duration = Duration::from_secs(1);
+
+impl Desk {
+    pub(super) async fn join_by(
+        &self,
+        scripts: &Scripts,
+        spec: &Spec,
+        instance: &Instance,
+    ) -> Outcome {
+        self.script("join", &scripts.join, (spec, instance)).await?;
+        Ok(Did::Ok)
+    }
+
+    pub(super) async fn drain_by(
+        &self,
+        scripts: &Scripts,
+        (spec, instance): (&Spec, &Instance),
+        must: bool,
+    ) -> Outcome {
+        let cuts = must || spec.traffic.on_drain_timeout == OnDrainTimeout::Cut;
+        let left = self.script("leave", &scripts.leave, (spec, instance)).await;
+        if let Err(trouble) = left {
+            if !must {
+                return Err(trouble);
+            }
+            tracing::warn!(app = self.app, "{}: it is stopped all the same", trouble.cause);
+        }
+        let (begun, limit) = (Instant::now(), spec.traffic.drain_timeout);
+        let (mut at_start, mut in_flight) = (0, 0);
+        if let Some(argv) = &scripts.in_flight {
+            at_start = self.in_flight(argv, (spec, instance)).await?;
+            in_flight = at_start;
+            let mut wait = ASK_FIRST;
+            while in_flight > 0 && begun.elapsed() < limit {
+                sleep(wait.min(limit.saturating_sub(begun.elapsed()))).await;
+                wait = (wait * 2).min(ASK_LONGEST);
+                in_flight = self.in_flight(argv, (spec, instance)).await?;
+            }
+        }
+        if in_flight > 0 && !cuts {
+            let limit = limit.as_millis();
+            let cause = format!("not drained within {limit} ms: in_flight says {in_flight}");
+            return Err(cause.into());
+        }
+        if instance.port == 0 {
+            return Ok(Did::Drained { in_flight_at_start: at_start, cut: in_flight });
+        }
+        let rest = limit.saturating_sub(begun.elapsed());
+        let quiet = self.mover(spec).drain(&Leaving::Kernel { port: instance.port }, rest).await;
+        match quiet {
+            Ok(quiet) => {
+                let in_flight_at_start = at_start.max(quiet.in_flight_at_start);
+                Ok(Did::Drained { in_flight_at_start, cut: in_flight })
+            }
+            // What is in flight has a connection: it is not counted twice.
+            Err(TrafficError::NotDrained { in_flight_at_start, in_flight: open, .. }) if cuts => {
+                let in_flight_at_start = at_start.max(in_flight_at_start);
+                Ok(Did::Drained { in_flight_at_start, cut: in_flight.max(open) })
+            }
+            Err(error) => Err(Trouble::of(&error)),
+        }
+    }
+
+    async fn in_flight(
+        &self,
+        argv: &[String],
+        (spec, instance): (&Spec, &Instance),
+    ) -> Result<u64, Trouble> {
+        let printed = self.script("in_flight", argv, (spec, instance)).await?;
+        let output = String::from_utf8_lossy(&printed).into_owned();
+        let last = output.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+        let Ok(in_flight) = last.parse::<u64>() else {
+            let cause = format!("traffic.in_flight must print a number at its end, not {last:?}");
+            return Err(Trouble { cause, output });
+        };
+        let app = self.app.clone();
+        self.means.tell(Happened::Draining { app, in_flight }).await;
+        Ok(in_flight)
+    }
+
+    async fn script(
+        &self,
+        key: &'static str,
+        argv: &[String],
+        (spec, instance): (&Spec, &Instance),
+    ) -> Result<Vec<u8>, Trouble> {
+        let start = self.means.start_spec(spec, instance);
+        let ran = hooks::run_script(&self.means.launcher, &start, (key, argv), HOOK_TIMEOUT).await;
+        ran.map_err(|error| Trouble {
+            cause: chain(&error),
+            output: String::from_utf8_lossy(&error.output).into_owned(),
+        })
+    }
+}
