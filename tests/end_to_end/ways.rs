@@ -10,10 +10,11 @@ use super::{CLIENTS, deploy, run, versions};
 
 /// A second edge of the pool, with a proxy of its own.
 fn second_edge(farm: &Farm) -> Process {
-    let token = run(farm, &["token", "create", "--for", "edge"], 0);
+    let said = run(farm, &["token", "create", "--for", "edge"], 0);
+    let token = said.split_whitespace().next().unwrap();
     let mut command = Command::new(&farm.programs.agent);
     command.args(["run", "--name", "lb-02", "--env", ENV, "--edge", "shop=proxy@127.0.0.1:0"]);
-    command.args(["--traffic-listen", "127.0.0.1:0", "--token", token.trim(), "--controller"]);
+    command.args(["--traffic-listen", "127.0.0.1:0", "--token", token, "--controller"]);
     command.arg(farm.controller.told("grpc").unwrap()).arg("--data").arg(farm.path("lb-02"));
     let edge = Process::start(command, &farm.path("lb-02.log")).unwrap();
     farm.wait("/api/v1/edges", |list| count(list, "state", "ready") == 2).unwrap();
