@@ -83,7 +83,7 @@ pub struct SeenMember {
 impl SeenEdge {
     /// Since when it cannot be asked about a member: there is no session, or its load balancer does not answer.
     pub fn unreachable_since(&self, member: &Member) -> Option<Instant> {
-        self.away_since.or(self.members.get(member)?.silent_since)
+        self.away_since.or_else(|| self.members.get(member)?.silent_since)
     }
 }
 
