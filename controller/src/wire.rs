@@ -14,8 +14,8 @@ use rota_rollout::{event::OnceResult, names::BadName};
 use crate::artifact::download::ImageName;
 use crate::engine::records::{AppRecord, ReleaseRecord};
 use crate::manifest::{
-    Argv, Artifact, Body, Check, Driver, Limits, Needed, OnDrainTimeout, Port, Resolved,
-    SmokeTest, Via,
+    Argv, Artifact, Body, Check, Driver, Limits, Needed, OnDrainTimeout, Port, Resolved, SmokeTest,
+    Via,
 };
 
 pub use trace::trace;
