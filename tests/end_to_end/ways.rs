@@ -48,8 +48,8 @@ fn an_edge_that_is_down_holds_nothing_where_reachable_ones_are_enough() {
     assert!(events.contains("lb-02: not reachable, not asked"), "{events}");
 }
 
-/// A script that moves nodes by files, as an operator's would by a load balancer's API: it notes each call, and says for
-/// its first two questions that something is in flight.
+/// A script that moves nodes by files, as an operator's would by a load balancer's API: it notes each call, and says
+/// for its first two questions that something is in flight.
 fn balancer_script(farm: &Farm) -> std::path::PathBuf {
     let path = farm.path("lb.sh");
     let text = r#"#!/bin/sh

@@ -31,7 +31,7 @@ pub struct Evidence {
     /// The edges that did not say what they had counted by its end: `requests` and `failed_requests` may be too low.
     #[serde(default)]
     pub unheard_edges: Vec<String>,
-    /// The edges that were not reachable when nodes left or entered traffic: `edges = "reachable"` went on without them.
+    /// The edges that were not reachable when nodes moved: `edges = "reachable"` went on without them.
     #[serde(default)]
     pub unasked_edges: Vec<String>,
     /// All that in one line, the same for every reader; absent while it runs.

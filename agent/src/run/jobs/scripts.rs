@@ -1,7 +1,7 @@
 //! In and out of traffic by the operator's own scripts (`via = "command"`).
 //!
-//! `leave` must end with 0, then `in_flight` is asked until it says 0, then the kernel's table. A crash of the agent may
-//! come anywhere between: the job begins again, and so do the scripts, which are harmless when they are repeated.
+//! `leave` must end with 0, then `in_flight` is asked until it says 0, then the kernel's table. A crash of the agent
+//! may come anywhere between: the job begins again, and so do the scripts, which are harmless when they are repeated.
 
 use std::time::Duration;
 
