@@ -47,17 +47,17 @@ impl Desk {
             tracing::warn!(app = self.app, "{}: it is stopped all the same", trouble.cause);
         }
         let (begun, limit) = (Instant::now(), spec.traffic.drain_timeout);
-        let (mut at_start, mut in_flight) = (0, 0);
-        if let Some(argv) = &scripts.in_flight {
-            at_start = self.in_flight(argv, (spec, instance)).await?;
-            in_flight = at_start;
-            let mut wait = ASK_FIRST;
-            while in_flight > 0 && begun.elapsed() < limit {
-                sleep(wait.min(limit.saturating_sub(begun.elapsed()))).await;
-                wait = (wait * 2).min(ASK_LONGEST);
-                in_flight = self.in_flight(argv, (spec, instance)).await?;
-            }
-        }
+        let (at_start, in_flight) = match &scripts.in_flight {
+            None => (0, 0),
+            Some(argv) => match self.rest(argv, (spec, instance)).await {
+                Ok(counted) => counted,
+                Err(trouble) if !must => return Err(trouble),
+                Err(trouble) => {
+                    tracing::warn!(app = self.app, "{}: not counted", trouble.cause);
+                    (0, 0)
+                }
+            },
+        };
         if in_flight > 0 && !cuts {
             let limit = limit.as_millis();
             let cause = format!("not drained within {limit} ms: in_flight says {in_flight}");
@@ -80,6 +80,23 @@ impl Desk {
             }
             Err(error) => Err(Trouble::of(&error)),
         }
+    }
+
+    /// Asks until nothing is in flight, or no time is left: what was in flight at first, and is now.
+    async fn rest(
+        &self,
+        argv: &[String],
+        (spec, instance): (&Spec, &Instance),
+    ) -> Result<(u64, u64), Trouble> {
+        let (begun, limit) = (Instant::now(), spec.traffic.drain_timeout);
+        let at_start = self.in_flight(argv, (spec, instance)).await?;
+        let (mut in_flight, mut wait) = (at_start, ASK_FIRST);
+        while in_flight > 0 && begun.elapsed() < limit {
+            sleep(wait.min(limit.saturating_sub(begun.elapsed()))).await;
+            wait = (wait * 2).min(ASK_LONGEST);
+            in_flight = self.in_flight(argv, (spec, instance)).await?;
+        }
+        Ok((at_start, in_flight))
     }
 
     async fn in_flight(
