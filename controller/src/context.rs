@@ -3,6 +3,7 @@
 //! They hold private keys, so only their owner may read them.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,13 @@ pub enum ContextError {
     /// Its folder cannot be made.
     #[error("cannot make the folder {}", .path.display())]
     Folder {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    /// It cannot be kept from others while it is changed.
+    #[error("cannot lock the folder {}", .path.display())]
+    Lock {
         path: PathBuf,
         #[source]
         cause: io::Error,
@@ -128,6 +136,7 @@ pub fn file_of(chosen: Option<&str>, default: &Path) -> PathBuf {
 
 /// Writes a context over the one of its name, and leaves the others and which one is current alone.
 pub fn replace(path: &Path, context: &Context) -> Result<(), ContextError> {
+    let _alone = lock(path)?;
     let text = fs::read_to_string(path)
         .map_err(|cause| ContextError::Read { path: path.to_owned(), cause })?;
     let alone = toml::from_str::<Context>(&text).is_ok();
@@ -139,6 +148,34 @@ pub fn replace(path: &Path, context: &Context) -> Result<(), ContextError> {
     contexts.put(context.clone());
     contexts.current = current;
     contexts.save(path)
+}
+
+/// Adds a context to a file beside those that are there by then, and makes it current.
+pub fn add(path: &Path, context: Context) -> Result<(), ContextError> {
+    let _alone = lock(path)?;
+    let mut contexts = Contexts::load_or_empty(path)?;
+    contexts.put(context);
+    contexts.save(path)
+}
+
+/// Nobody else changes the file until this is dropped: of two commands that each read it, add to it and write it, the
+/// later would undo the earlier one. The folder is locked, because the file itself is replaced.
+fn lock(path: &Path) -> Result<File, ContextError> {
+    let folder = folder_of(path)?;
+    let locked = File::open(folder).and_then(|folder| {
+        rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive)?;
+        Ok(folder)
+    });
+    locked.map_err(|cause| ContextError::Lock { path: folder.to_owned(), cause })
+}
+
+/// The folder of a file, made where it is not there.
+fn folder_of(path: &Path) -> Result<&Path, ContextError> {
+    let named = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = named.unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)
+        .map_err(|cause| ContextError::Folder { path: folder.to_owned(), cause })?;
+    Ok(folder)
 }
 
 /// Where contexts lie when nobody says: `$XDG_CONFIG_HOME/rota/context.toml`, else
@@ -247,10 +284,7 @@ impl Contexts {
 
 fn save(path: &Path, what: &impl Serialize) -> Result<(), ContextError> {
     let text = toml::to_string(what).map_err(ContextError::Render)?;
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)
-            .map_err(|cause| ContextError::Folder { path: folder.to_owned(), cause })?;
-    }
+    folder_of(path)?;
     Ok(write_private(path, text.as_bytes())?)
 }
 
@@ -338,6 +372,24 @@ mod tests {
         contexts.save(&path).unwrap();
         let error = Context::load(&path).unwrap_err().to_string();
         assert!(error.contains("choose one with --context (prod, test)"), "{error}");
+    }
+
+    #[test]
+    fn commands_at_the_same_moment_lose_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = default_path(None, dir.path());
+        let names: Vec<String> = (0..8).map(|number| format!("c{number}")).collect();
+        let begin = std::sync::Barrier::new(names.len());
+        std::thread::scope(|scope| {
+            for name in &names {
+                scope.spawn(|| {
+                    begin.wait();
+                    add(&path, context(name)).unwrap();
+                    replace(&path, &context(name)).unwrap();
+                });
+            }
+        });
+        assert_eq!(Contexts::load(&path).unwrap().names().collect::<Vec<_>>(), names);
     }
 
     #[test]

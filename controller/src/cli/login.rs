@@ -12,7 +12,7 @@ use super::desk::{self, Desk};
 use super::outcome::{Exit, Failure, chain};
 use super::talk;
 use crate::client::{CONNECT_TIMEOUT, Client, answered, broken};
-use crate::context::{Context, Contexts, is_file};
+use crate::context::{self, Context, Contexts, is_file};
 use crate::serve_args::host_port;
 use crate::view::ControllerView;
 
@@ -45,8 +45,7 @@ pub async fn run(desk: &Desk, args: LoginArgs) -> Result<Exit, Failure> {
     let context_name = name_of_new(desk)?;
     let path = desk::default_contexts()?;
     // Read before the token is spent: a file that cannot be used must not cost it.
-    let mut contexts =
-        Contexts::load_or_empty(&path).map_err(|error| Failure::usage(chain(&error)))?;
+    Contexts::load_or_empty(&path).map_err(|error| Failure::usage(chain(&error)))?;
     let key = PrivateKey::generate()
         .map_err(|error| Failure::internal("cannot make a private key", &error))?;
     let reply = enrol(&args, &key).await?;
@@ -58,9 +57,8 @@ pub async fn run(desk: &Desk, args: LoginArgs) -> Result<Exit, Failure> {
         key: key.to_pem(),
     };
     let directory = controllers(desk, &context).await;
-    contexts.put(Context { controllers: directory.unwrap_or(vec![args.address]), ..context });
-    contexts
-        .save(&path)
+    let context = Context { controllers: directory.unwrap_or(vec![args.address]), ..context };
+    context::add(&path, context)
         .map_err(|error| Failure::internal("the certificate is made, but not kept", &error))?;
     let (name, file) = (&reply.name, path.display());
     desk.talk.say(&format!("you are {name}; context {context_name} is in {file} and current"));
