@@ -11,7 +11,7 @@ mod tests;
 mod tree;
 
 pub use listing::{Listing, compare, list};
-pub use pack::{Format, PackError, Packed, inspect, look, pack};
+pub use pack::{Format, PackError, Packed, check, inspect, pack};
 
 /// The format of a release whose image stays in its registry.
 pub const IMAGE: &str = "image";

@@ -83,7 +83,7 @@ pub fn pack(artifact: &Artifact, base: &Path, out: &Path) -> Result<Packed, Pack
 
 /// What an artifact's `path` leads to.
 #[derive(Debug)]
-pub enum Found {
+enum Found {
     /// To be packed.
     Folder(PathBuf),
     /// An archive, if it is any good.
@@ -91,7 +91,7 @@ pub enum Found {
 }
 
 /// Looks for an artifact with `path`, relative to the manifest's folder `base`.
-pub fn look(given: &str, base: &Path) -> Result<Found, PackError> {
+fn look(given: &str, base: &Path) -> Result<Found, PackError> {
     let path = base.join(given);
     let meta = fs::metadata(&path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => {
@@ -105,6 +105,14 @@ pub fn look(given: &str, base: &Path) -> Result<Found, PackError> {
         Ok(Found::File(path))
     } else {
         Err(PackError::Neither(path))
+    }
+}
+
+/// Would [`pack`] take an artifact with `path`? Nothing is written.
+pub fn check(given: &str, base: &Path) -> Result<(), PackError> {
+    match look(given, base)? {
+        Found::Folder(path) => check_content(&path, &tree::walk(&path)?),
+        Found::File(path) => inspect(&path).map(drop),
     }
 }
 

@@ -105,7 +105,7 @@ pub fn check(desk: &Desk, args: &CheckArgs) -> Result<Exit, Failure> {
     if let Artifact::Path(path) = &source.manifest.base().artifact
         && !path.contains('{')
     {
-        artifact::look(path, &source.dir).map_err(|error| content::not_packed(&source, &error))?;
+        artifact::check(path, &source.dir).map_err(|error| content::not_packed(&source, &error))?;
     }
     match desk.talk.format {
         Format::Table => desk.talk.screen(&checked::text(&source.manifest))?,
@@ -201,7 +201,12 @@ async fn may_start(desk: &Desk, content: &Content, request: &StartRequest) -> Re
     client.upload_state(content.digest()).await?;
     let asked = StartRequest { digest: content.digest().to_owned(), ..request.clone() };
     let plan: PlanView = talk::parse(&client.plan(asked).await?)?;
-    let Some((first, rest)) = plan.refusals.split_first() else { return Ok(()) };
+    let Some((first, rest)) = plan.refusals.split_first() else {
+        if let Some(warning) = render::warning(&plan, &desk.talk.side_page()) {
+            desk.talk.say(&warning);
+        }
+        return Ok(());
+    };
     let rest = rest.iter().map(|refusal| words::clean(refusal));
     Err(Failure::new("refused", words::clean(first))
         .stands(rest.chain(["nothing was pushed or changed".to_owned()]))

@@ -13,7 +13,7 @@ use crate::view::{
 mod plan;
 mod rollout;
 
-pub use plan::plan;
+pub use plan::{plan, warning};
 pub use rollout::{rollout, rollout_in_full, rollouts};
 
 /// A list of the contract: how it is drawn, and what is said where it is empty. The table is data, the sentence talk.

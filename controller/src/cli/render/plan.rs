@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::cli::table::{Cell, Table, Tone};
 use crate::cli::talk::Page;
 use crate::cli::words;
-use crate::view::{FileChange, FilesView, PlanView};
+use crate::view::{FileChange, FilesView, PlanView, StepView};
 
 /// More batches than this are summed up: nobody reads a thousand lines of one node each.
 const BATCHES_LISTED_MAX: usize = 20;
@@ -24,10 +24,7 @@ pub fn plan(plan: &PlanView, page: &Page) -> String {
         text.push('\n');
     };
     line(format!("at least {} of {} in traffic", plan.least_in_traffic, plan.targets));
-    if plan.least_in_traffic == 0 && plan.from.is_some() && plan.targets > 1 && batches > 0 {
-        let warning = page.ink.paint(Tone::Warn, "warning:");
-        line(format!("{warning} for a while none serves; `max_unavailable` keeps some in traffic"));
-    }
+    warning(plan, page).into_iter().for_each(&mut line);
     if let Some(eta) = &plan.eta {
         let takes = match (eta.at_least, eta.ms) {
             (true, 0) => "how long it takes is ",
@@ -63,6 +60,25 @@ pub fn plan(plan: &PlanView, page: &Page) -> String {
         writeln!(text, "{refused} {}", words::clean(refusal)).expect("strings take everything");
     }
     text
+}
+
+/// Where none serves for a while, although there is more than one that could.
+pub fn warning(plan: &PlanView, page: &Page) -> Option<String> {
+    let serves_none = |step: &&StepView| step.in_traffic == 0;
+    let steps = plan.steps.iter().filter(serves_none);
+    let numbers: Vec<String> = steps.map(|step| step.batch.to_string()).collect();
+    if plan.from.is_none() || plan.targets < 2 {
+        return None;
+    }
+    let batches = match numbers.as_slice() {
+        [] => return None,
+        [only] => format!("batch {only}"),
+        [first, .., last] => format!("{} batches, from {first} to {last}", numbers.len()),
+    };
+    let warning = page.ink.paint(Tone::Warn, "warning:");
+    Some(format!(
+        "{warning} no node serves during {batches}; `max_unavailable` keeps some in traffic"
+    ))
 }
 
 fn table(plan: &PlanView, page: &Page) -> String {
