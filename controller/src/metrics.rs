@@ -124,7 +124,7 @@ impl Metrics {
 
 fn nodes(registry: &mut Registry, state: &State) {
     let family = Family::<NodeLabels, Gauge>::default();
-    for node in fleet::nodes_and_removed(state, Reader::Local) {
+    for node in fleet::nodes_and_removed(state, "", Reader::Local) {
         family.get_or_create(&NodeLabels { env: node.env, state: node.state }).inc();
     }
     registry.register("rota_nodes", "Nodes by environment and state", family);

@@ -250,8 +250,8 @@ async fn press_ctrl_c(fake: &Fake, line: &str) -> (Vec<String>, Option<i32>) {
 #[tokio::test]
 async fn an_empty_list_is_empty_and_that_is_said_aside() {
     let empty = |path: &str| (path.to_owned(), "[]".to_owned());
-    let paths = ["nodes", "edges", "pools", "envs", "tokens", "releases", "audit", "rollouts?"];
-    let more = ["history/shop/prod", "rollouts?app=shop&env=prod", "controllers"];
+    let paths = ["nodes", "edges", "pools", "envs", "tokens", "releases", "audit", "rollouts"];
+    let more = ["history/shop/prod", "rollouts?app=shop&env=prod", "controllers", "nodes?env=prod"];
     let reads = paths.into_iter().chain(more).map(empty).collect();
     let fake = Fake::start(Script { reads, ..Script::default() }).await;
     for line in [

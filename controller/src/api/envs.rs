@@ -10,17 +10,33 @@ use crate::engine::records::{EnvRecord, WindowRecord};
 use crate::engine::windows::instant;
 use crate::view::{EnvView, FreezeView, WindowView};
 
-/// Every environment that has nodes or of which something is remembered.
+/// Every environment that has nodes or edges, in which something was rolled out, or which is frozen or has windows.
 pub fn envs(state: &State, reader: Reader<'_>) -> Vec<EnvView> {
     let mut envs: BTreeMap<String, usize> = BTreeMap::new();
     for (_, agent) in state.nodes() {
         *envs.entry(agent.record.env.clone()).or_default() += 1;
     }
-    for env in state.envs.keys() {
-        envs.entry(env.to_string()).or_default();
+    for env in remembered(state) {
+        envs.entry(env.to_owned()).or_default();
     }
     let seen = envs.into_iter().filter(|(env, _)| reader.sees(env));
     seen.map(|(env, nodes)| view(state, env, nodes)).collect()
+}
+
+/// Environments of which something is known beside their nodes.
+fn remembered(state: &State) -> impl Iterator<Item = &str> {
+    let edges = state.edges().map(|(_, edge)| edge.record.env.as_str());
+    let fleets = state.fleets.keys().map(|(_, env)| env.as_str());
+    // An older version kept what nothing is said of any more.
+    let said = state.envs.iter().filter(|(_, record)| !record.is_empty());
+    edges.chain(fleets).chain(said.map(|(env, _)| env.as_str()))
+}
+
+/// Is there, or was there, an environment of this name? Then a list of it may be empty.
+pub fn is_known(state: &State, env: &str) -> bool {
+    state.nodes().any(|(_, agent)| agent.record.env == env)
+        || remembered(state).any(|known| known == env)
+        || state.revoked().any(|(_, record)| record.env == env)
 }
 
 fn view(state: &State, env: String, nodes: usize) -> EnvView {

@@ -18,7 +18,7 @@ use crate::view::{
 pub const EVENTS_SHOWN_MAX: usize = 500;
 
 /// Every node that the reader sees, and those that were removed.
-pub fn nodes_and_removed(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
+pub fn nodes_and_removed(state: &State, query: &str, reader: Reader<'_>) -> Vec<NodeView> {
     let removed = state.revoked().filter(|(_, record)| reader.sees(&record.env));
     let removed = removed.map(|(name, record)| NodeView {
         name: name.to_string(),
@@ -32,6 +32,7 @@ pub fn nodes_and_removed(state: &State, reader: Reader<'_>) -> Vec<NodeView> {
     });
     let mut all = nodes(state, reader);
     all.extend(removed);
+    all.retain(|node| asked(query, "env").is_none_or(|env| env == node.env));
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
@@ -105,7 +106,8 @@ pub fn edges(state: &State, reader: Reader<'_>) -> Vec<EdgeView> {
         name: name.to_string(),
         env: agent.record.env.clone(),
         state: match agent.pools.iter().any(|pool| pool.silent) {
-            _ if !agent.online => "offline",
+            // At once, as a rollout waits for it at once: without its session no drain is proven.
+            _ if agent.session.is_none() => "offline",
             true => "silent",
             false => "ready",
         }

@@ -4,14 +4,31 @@ use rota_rollout::names::{AppName, EnvName, NodeName, Release};
 
 use super::envs::envs;
 use super::fleet::{controllers, edges, nodes};
-use super::{Reader, rollouts};
+use super::{Reader, asked, rollouts};
 use crate::engine::drift::Drift;
 use crate::engine::records::FleetRecord;
 use crate::engine::{Active, State};
 use crate::view::{AppView, CareView, DriftView, FleetView, NodeView, StatusView};
 
-/// The whole screen.
-pub fn status(state: &State, reader: Reader<'_>) -> StatusView {
+/// The whole screen, or what `app=` and `env=` of the query leave of it; the controllers are everyone's.
+pub fn status(state: &State, query: &str, reader: Reader<'_>) -> StatusView {
+    let mut status = whole(state, reader);
+    if let Some(env) = asked(query, "env") {
+        status.fleets.retain(|fleet| fleet.env == env);
+        status.rollouts.retain(|rollout| rollout.env == env);
+        status.care.retain(|care| care.env == env);
+        status.drift.retain(|drift| drift.env == env);
+        status.envs.retain(|view| view.env == env);
+    }
+    if let Some(app) = asked(query, "app") {
+        status.fleets.retain(|fleet| fleet.app == app);
+        status.rollouts.retain(|rollout| rollout.app == app);
+        status.drift.retain(|drift| drift.app == app);
+    }
+    status
+}
+
+fn whole(state: &State, reader: Reader<'_>) -> StatusView {
     let all = nodes(state, reader);
     let seen = state.fleets.iter().filter(|((_, env), _)| reader.sees(env.as_str()));
     let fleets = seen.map(|(key, record)| fleet(state, &all, key, record)).collect();

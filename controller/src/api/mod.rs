@@ -2,10 +2,12 @@
 //!
 //! Paths are those of the public contract, without `/api/v1/`. Nothing here changes anything.
 
+mod documents;
 pub mod drains;
 pub mod envs;
 pub mod fleet;
 pub mod glance;
+mod known;
 pub mod rollouts;
 pub mod traces;
 
@@ -99,6 +101,11 @@ fn json(value: impl Serialize) -> Result<Page, ErrorView> {
     Ok(Page { json, last: false, took: Duration::ZERO })
 }
 
+/// For a path that leads nowhere.
+pub fn no_document(path: &str) -> ErrorView {
+    Sort::NotFound.error(format!("there is no document `{path}`"), "`GET /api/v1` lists them")
+}
+
 fn name<T: std::str::FromStr<Err = rota_rollout::names::BadName>>(
     text: &str,
 ) -> Result<T, ErrorView> {
@@ -127,10 +134,12 @@ impl Api {
     /// One document, of what may become durable a moment later.
     async fn look(&self, path: &str, reader: Reader<'_>) -> Result<Page, ErrorView> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        self.known_in(query, reader)?;
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match parts.as_slice() {
-            ["status"] => json(self.see(|state| glance::status(state, reader))),
-            ["nodes"] => json(self.see(|state| fleet::nodes_and_removed(state, reader))),
+            [""] => json(documents::documents()),
+            ["status"] => json(self.see(|state| glance::status(state, query, reader))),
+            ["nodes"] => json(self.see(|state| fleet::nodes_and_removed(state, query, reader))),
             ["nodes", node] => self.node(&name(node)?, reader),
             ["edges"] => json(self.see(|state| fleet::edges(state, reader))),
             ["pools"] => json(self.see(|state| fleet::pools(state, reader))),
@@ -138,7 +147,7 @@ impl Api {
             ["releases"] => json(self.see(|state| fleet::releases(state, None))),
             ["releases", app] => {
                 let app = name(app)?;
-                self.known(&app)?;
+                self.known_app(&app)?;
                 json(self.see(|state| fleet::releases(state, Some(&app))))
             }
             ["releases", app, version] => self.release(&name(app)?, &name(version)?),
@@ -180,7 +189,7 @@ impl Api {
                 reader.may(Action::ReadAudit)?;
                 json(self.access.audit().last(LOG_PAGE).await?)
             }
-            _ => Err(Sort::NotFound.error(format!("there is no document `{path}`"), "")),
+            _ => Err(no_document(path)),
         }
     }
 
@@ -316,18 +325,6 @@ impl Api {
         fleet.is_some_and(|fleet| id.revision.0 > 0 && id.revision.0 <= fleet.summed_up)
     }
 
-    /// An app of which nobody ever heard is a slip of the pen.
-    fn known(&self, app: &AppName) -> Result<(), ErrorView> {
-        let state = self.engine.read();
-        let known = state.releases.keys().any(|(of, _)| of == app)
-            || state.fleets.keys().any(|(of, _)| of == app);
-        let missing = || {
-            let hint = "`rota release ls` lists all apps with their releases";
-            Sort::NotFound.error(format!("there is no app {app}"), hint)
-        };
-        known.then_some(()).ok_or_else(missing)
-    }
-
     /// The newest rollouts of every app in every environment that `app=` and `env=` of the query leave: those that
     /// run first, then by their start. The nodes are listed of the newest of each only.
     async fn rollouts(&self, query: &str, reader: Reader<'_>) -> Result<Page, ErrorView> {
@@ -369,10 +366,8 @@ impl Api {
         env: &EnvName,
         reader: Reader<'_>,
     ) -> Result<Page, ErrorView> {
-        self.known(app)?;
-        if !reader.sees(env.as_str()) {
-            return json([(); 0]);
-        }
+        self.known_app(app)?;
+        self.known_env(env.as_str(), reader)?;
         json(engine::history(self.store.as_ref(), app, env).await?)
     }
 }

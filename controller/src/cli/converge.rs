@@ -6,7 +6,7 @@ use clap::Args;
 use rota_proto::operator::{Kind, StartRequest};
 use rota_rollout::names::{AppName, EnvName, NodeName};
 
-use super::desk::Desk;
+use super::desk::{self, Desk};
 use super::outcome::{Exit, Failure};
 use super::starting::{StartingArgs, start};
 use super::talk;
@@ -41,20 +41,26 @@ pub async fn run(desk: &Desk, args: ConvergeArgs) -> Result<Exit, Failure> {
     for node in &args.nodes {
         client.read(&format!("nodes/{node}")).await?; // a slip of the pen is no node in order
     }
-    let status: StatusView = talk::parse(&client.read("status").await?)?;
+    let path = desk::only("status", args.app.as_ref(), args.env.as_ref());
+    let status: StatusView = talk::parse(&client.read(&path).await?)?;
     let wanted = |drift: &&DriftView| {
         let named =
             args.nodes.is_empty() || args.nodes.iter().any(|node| node.as_str() == drift.node);
-        let there = args.env.as_ref().is_none_or(|env| env.as_str() == drift.env);
-        let app = args.app.as_ref().is_none_or(|app| app.as_str() == drift.app);
-        named && there && app && drift.should.is_some()
+        named && drift.should.is_some()
     };
     let mut groups: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for drift in status.drift.iter().filter(wanted) {
         groups.entry((&drift.app, &drift.env)).or_default().insert(&drift.node);
     }
     if groups.is_empty() {
-        desk.talk.say("nothing to do: they run what they should, or a rollout is under way");
+        let running: Vec<String> = status.rollouts.into_iter().map(|view| view.id).collect();
+        desk.talk.say(&match running.as_slice() {
+            [] => "nothing to do: they run what they should".to_owned(),
+            ids => format!(
+                "nothing to do: they run what they should, or are being moved by {}",
+                desk::list(ids)
+            ),
+        });
         return Ok(Exit::Done);
     }
     let mut worst = Exit::Done;

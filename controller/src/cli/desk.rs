@@ -5,6 +5,7 @@ use std::sync::Once;
 use std::time::SystemTime;
 
 use rota_proto::operator::{Change, change};
+use rota_rollout::names::{AppName, EnvName};
 use serde::de::DeserializeOwned;
 
 use super::outcome::{Exit, Failure};
@@ -133,6 +134,14 @@ pub fn default_contexts() -> Result<PathBuf, Failure> {
         (None, None) => Err(Failure::usage("HOME is not set, so there is no default context")
             .hint("`--context FILE` names a context's file")),
     }
+}
+
+/// A document of only one app or environment, where they are named.
+pub fn only(path: &str, app: Option<&AppName>, env: Option<&EnvName>) -> String {
+    let app = app.map(|app| format!("app={app}"));
+    let env = env.map(|env| format!("env={env}"));
+    let query: Vec<String> = app.into_iter().chain(env).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
 /// A change as the wire wraps it.

@@ -4,7 +4,7 @@ use clap::Args;
 use rota_rollout::names::{AppName, EnvName};
 use serde::Deserialize;
 
-use super::desk::Desk;
+use super::desk::{self, Desk};
 use super::follow::{self, Feed};
 use super::outcome::{Exit, Failure};
 use super::render;
@@ -59,13 +59,7 @@ impl Events {
 
 /// Carries out `rota events`.
 pub async fn events(desk: &Desk, args: EventsArgs) -> Result<Exit, Failure> {
-    let app = args.app.map(|app| format!("app={app}"));
-    let env = args.env.map(|env| format!("env={env}"));
-    let query: Vec<String> = app.into_iter().chain(env).collect();
-    let path = match query.as_slice() {
-        [] => "events".to_owned(),
-        query => format!("events?{}", query.join("&")),
-    };
+    let path = desk::only("events", args.app.as_ref(), args.env.as_ref());
     let json = desk.client()?.read(&path).await?;
     if !args.follow {
         let lines = |events: &Vec<EventView>, page: &talk::Page| {

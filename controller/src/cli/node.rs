@@ -2,10 +2,10 @@
 
 use clap::Subcommand;
 use rota_proto::operator::{NodeVerb, change};
-use rota_rollout::names::NodeName;
+use rota_rollout::names::{EnvName, NodeName};
 
 use super::converge::{self, ConvergeArgs};
-use super::desk::Desk;
+use super::desk::{self, Desk};
 use super::drain::{self, DrainArgs, UndrainArgs};
 use super::outcome::{Exit, Failure};
 use super::render::List;
@@ -22,7 +22,7 @@ pub enum NodeCommand {
     Ls {
         /// Only this environment
         #[arg(long)]
-        env: Option<String>,
+        env: Option<EnvName>,
         /// In the table also nodes that were removed (JSON always has them, as `revoked`)
         #[arg(long)]
         all: bool,
@@ -101,15 +101,15 @@ pub async fn run(desk: &Desk, command: NodeCommand) -> Result<Exit, Failure> {
     desk.apply(change::Change::Node(change), &done).await
 }
 
-async fn ls(desk: &Desk, env: Option<String>, all: bool) -> Result<Exit, Failure> {
+async fn ls(desk: &Desk, env: Option<EnvName>, all: bool) -> Result<Exit, Failure> {
     let all = all || desk.talk.format == Format::Json;
-    let here = |node: &NodeView| env.as_ref().is_none_or(|env| *env == node.env);
-    let keep = |node: &NodeView| here(node) && (all || node.state != "revoked");
-    match &env {
-        None => desk.list_some("nodes", &render::NODES, keep).await,
+    let keep = |node: &NodeView| all || node.state != "revoked";
+    let path = desk::only("nodes", None, env.as_ref());
+    match env {
+        None => desk.list_some(&path, &render::NODES, keep).await,
         Some(_) => {
-            let nothing = "there is no node in this environment: `rota env ls` lists them";
-            desk.list_some("nodes", &List { nothing, ..render::NODES }, keep).await
+            let nothing = "there is no node in this environment";
+            desk.list_some(&path, &List { nothing, ..render::NODES }, keep).await
         }
     }
 }

@@ -5,7 +5,7 @@ use rota_proto::operator::{Kind, RolloutVerb, StartRequest};
 use rota_rollout::names::{AppName, EnvName, Span, Version};
 
 use super::args::{self, RolloutRef};
-use super::desk::Desk;
+use super::desk::{self, Desk};
 use super::outcome::{Exit, Failure};
 use super::starting::{ReplaceArgs, StartingArgs, start};
 use super::steer::{
@@ -196,10 +196,8 @@ async fn exactly(desk: &Desk, id: &RolloutRef) -> Result<String, Failure> {
 }
 
 async fn ls(desk: &Desk, args: &LsArgs) -> Result<Exit, Failure> {
-    let app = args.app.as_ref().map(|app| format!("app={app}"));
-    let env = args.env.as_ref().map(|env| format!("env={env}"));
-    let query: Vec<String> = app.into_iter().chain(env).collect();
-    desk.list(&format!("rollouts?{}", query.join("&")), &render::ROLLOUTS).await
+    let path = desk::only("rollouts", args.app.as_ref(), args.env.as_ref());
+    desk.list(&path, &render::ROLLOUTS).await
 }
 
 async fn start_release(desk: &Desk, args: StartArgs) -> Result<Exit, Failure> {

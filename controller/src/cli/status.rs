@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use rota_rollout::names::EnvName;
 
-use super::desk::Desk;
+use super::desk::{self, Desk};
 use super::outcome::{Exit, Failure};
 use super::render;
 use super::table::{Cell, Table, Tone};
-use super::talk::{self, Page};
+use super::talk::Page;
 use super::{window, words};
 use crate::view::{CareView, FleetView, RolloutView, StatusView};
 
@@ -30,29 +31,12 @@ fn room(page: &Page, part: usize) -> usize {
 pub struct StatusArgs {
     /// Only this environment
     #[arg(long)]
-    env: Option<String>,
+    env: Option<EnvName>,
 }
 
 /// Carries out `rota status`.
 pub async fn run(desk: &Desk, args: &StatusArgs) -> Result<Exit, Failure> {
-    let Some(env) = &args.env else {
-        return desk.show("status", screen).await;
-    };
-    let json = desk.client()?.read("status").await?;
-    let status = only(talk::parse(&json)?, env);
-    let json = serde_json::to_string(&status)
-        .map_err(|error| Failure::internal("cannot print the answer", &error))?;
-    desk.talk.document(&json, screen)?;
-    Ok(Exit::Done)
-}
-
-/// What concerns one environment; the controllers are everyone's.
-fn only(mut status: StatusView, env: &str) -> StatusView {
-    status.fleets.retain(|fleet| fleet.env == env);
-    status.rollouts.retain(|rollout| rollout.env == env);
-    status.care.retain(|care| care.env == env);
-    status.envs.retain(|view| view.env == env);
-    status
+    desk.show(&desk::only("status", None, args.env.as_ref()), screen).await
 }
 
 /// The whole screen.

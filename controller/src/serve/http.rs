@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use crate::api::{Api, Reader};
+use crate::api::{Api, Reader, no_document};
 use crate::errors::Sort;
 use crate::metrics::Metrics;
 use crate::view::ErrorView;
@@ -44,11 +44,16 @@ fn router(api: Api, metrics: Arc<Metrics>, local: bool) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(text));
-    let all = if local {
-        open.route("/", get(|| async { Html(PAGE) })).route("/api/v1/{*path}", get(read))
+    let (page, list, document) = if local {
+        (get(|| async { Html(PAGE) }), get(list), get(read))
     } else {
-        open.route("/", get(elsewhere)).route("/api/v1/{*path}", get(elsewhere))
+        (get(elsewhere), get(elsewhere), get(elsewhere))
     };
+    let all = open
+        .route("/", page)
+        .route("/api/v1", list.clone())
+        .route("/api/v1/", list)
+        .route("/api/v1/{*path}", document);
     all.method_not_allowed_fallback(read_only).fallback(nowhere).with_state(Shared { api, metrics })
 }
 
@@ -57,12 +62,8 @@ async fn read_only() -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, error(view)).into_response()
 }
 
-async fn nowhere() -> Response {
-    error(Sort::NotFound.error(
-        "there is no such document",
-        "for example /api/v1/status, /api/v1/rollouts, /api/v1/rollouts/APP/ENV, /api/v1/nodes, \
-         /api/v1/pools, /api/v1/envs, /api/v1/events",
-    ))
+async fn nowhere(uri: Uri) -> Response {
+    error(no_document(uri.path()))
 }
 
 async fn elsewhere() -> Response {
@@ -91,13 +92,21 @@ async fn text(State(shared): State<Shared>) -> Response {
     }
 }
 
+async fn list(State(shared): State<Shared>) -> Response {
+    document(&shared, "").await
+}
+
 async fn read(
     State(shared): State<Shared>,
     Path(path): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let path = query.map_or(path.clone(), |query| format!("{path}?{query}"));
-    match shared.api.read(&path, Reader::Local).await {
+    document(&shared, &path).await
+}
+
+async fn document(shared: &Shared, path: &str) -> Response {
+    match shared.api.read(path, Reader::Local).await {
         Ok(page) => ([(header::CONTENT_TYPE, "application/json")], page.json).into_response(),
         Err(refused) => error(refused),
     }
