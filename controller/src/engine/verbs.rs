@@ -264,14 +264,24 @@ impl Turn<'_> {
     fn set_frozen(&mut self, env: &EnvName, freeze: Option<Freeze>, frozen: Option<String>) {
         let mut record = self.state.envs.get(env).cloned().unwrap_or_default();
         record.frozen = freeze;
-        let written = self.batch.put(format!("{}{env}", keys::ENVS), &record);
-        self.written(written);
-        self.state.envs.insert(env.clone(), record);
+        self.keep_env(env, record);
         let there: Vec<RolloutId> =
             self.state.rollouts.keys().filter(|id| id.env == *env).cloned().collect();
         for id in there {
             self.step(&id, What::Frozen(frozen.clone()));
         }
+    }
+
+    /// What is said of an environment; nothing is kept of one of which nothing is said.
+    pub(super) fn keep_env(&mut self, env: &EnvName, record: EnvRecord) {
+        let key = format!("{}{env}", keys::ENVS);
+        if record.is_empty() {
+            self.state.envs.remove(env);
+            return self.batch.delete(key);
+        }
+        let written = self.batch.put(key, &record);
+        self.written(written);
+        self.state.envs.insert(env.clone(), record);
     }
 
     /// Freezes that have an end, end.

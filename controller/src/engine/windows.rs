@@ -6,12 +6,13 @@ use rota_rollout::shut::Closed;
 
 use super::batch::Answer;
 use super::carry::NewEvent;
-use super::records::{EnvRecord, WindowRecord, keys};
+use super::records::{EnvRecord, WindowRecord};
 use super::verbs::applied;
 use super::{State, Turn};
 use crate::calendar::{BadWindow, Standing, Window, ahead, standing};
 use crate::errors::Sort;
 use crate::view::ErrorView;
+use crate::words;
 
 /// An environment with more windows than this has a mistake in its script.
 const WINDOWS_MAX: usize = 50;
@@ -131,9 +132,7 @@ impl Turn<'_> {
     }
 
     fn set_windows(&mut self, env: &EnvName, record: EnvRecord, event: String) {
-        let written = self.batch.put(format!("{}{env}", keys::ENVS), &record);
-        self.written(written);
-        self.state.envs.insert(env.clone(), record);
+        self.keep_env(env, record);
         self.state.calendar.remove(env);
         self.event(NewEvent { env: Some(env.to_string()), ..NewEvent::new("controller", event) });
         self.windows_moved();
@@ -169,7 +168,10 @@ fn found(env: &EnvName, record: &EnvRecord, which: &str) -> Result<usize, ErrorV
                 "`rota env ls` shows which environments have one".to_owned(),
             ),
             count => (
-                format!("environment {env} has {count} windows, and `{which}` is none of them"),
+                format!(
+                    "environment {env} has {}, and `{which}` is none of them",
+                    words::count(count as u64, "window")
+                ),
                 format!("`rota env window ls {env}` numbers them"),
             ),
         };
