@@ -135,6 +135,15 @@ fn needs_operator(kind: &str) -> bool {
     matches!(kind, "failures" | "rehearsal" | "fence" | "approval" | "deadline" | "once")
 }
 
+/// Are all whom it waits for nodes that failed in this rollout and were left out of traffic? Nobody brings those back.
+fn stays_out(view: &RolloutView, hold: &HoldView) -> bool {
+    let left_out = |name: &String| {
+        let node = view.nodes.iter().find(|node| node.name == *name);
+        node.is_some_and(|node| node.state == "failed" && node.left.as_deref() == Some("out"))
+    };
+    hold.kind == "capacity" && !hold.nodes.is_empty() && hold.nodes.iter().all(left_out)
+}
+
 /// The exit code of a rollout that will not move on by itself.
 pub fn exit_of(view: &RolloutView) -> Option<Exit> {
     match view.state.as_str() {
@@ -142,8 +151,8 @@ pub fn exit_of(view: &RolloutView) -> Option<Exit> {
         "rolled_back" => Some(Exit::RolledBack),
         "failed" | "aborted" | "partial" | "paused" => Some(Exit::Stopped),
         "held" => {
-            let kind = view.hold.as_ref().map_or("failures", |hold| hold.kind.as_str());
-            needs_operator(kind).then_some(Exit::Stopped)
+            let stops = |hold: &HoldView| needs_operator(&hold.kind) || stays_out(view, hold);
+            view.hold.as_ref().is_none_or(stops).then_some(Exit::Stopped)
         }
         _ => None,
     }

@@ -69,6 +69,21 @@ fn a_failure_and_the_hold_after_it() {
 }
 
 #[test]
+fn capacity_that_nobody_brings_back() {
+    for (nodes, waits_for, exit) in [
+        (["web-01 failed", "web-02 pending"], &["web-01"][..], Some(Exit::Stopped)),
+        (["web-01 failed", "web-02 pending"], &["web-01", "web-02"][..], None),
+        (["web-01 done", "web-02 pending"], &["web-01"][..], None),
+        (["web-01 failed", "web-02 pending"], &[][..], None),
+    ] {
+        let mut view = held(rollout("held", &nodes), "capacity", "1 node is out of traffic", "");
+        let hold = view.hold.as_mut().unwrap();
+        hold.nodes = waits_for.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(exit_of(&view), exit, "{nodes:?} {waits_for:?}");
+    }
+}
+
+#[test]
 fn another_controller_takes_over() {
     let mut later = rollout("rolling", &["a updating drain"]);
     later.controller = "c2".to_owned();
