@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use rota::cli::outcome::{Exit, Failure};
 use rota::cli::{self, Command, Global};
 use rota::serve::ServeError;
-use rota::serve_args::ServeArgs;
+use rota::serve_args::{LogFormat, ServeArgs};
 use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
 
@@ -56,11 +56,14 @@ async fn serve(global: &Global, args: ServeArgs) -> Result<(), ServeError> {
         (false, false) => LevelFilter::INFO,
         (false, true) => LevelFilter::DEBUG,
     };
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal() && !global.no_color)
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
     rota::serve::run(args).await
 }

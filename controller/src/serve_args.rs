@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rota_rollout::names::ControllerName;
 
 /// The shown examples; a test parses every one.
@@ -32,11 +32,11 @@ pub struct ServeArgs {
     pub name: ControllerName,
 
     /// Where agents and operators connect (gRPC)
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7400")]
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7400", value_parser = listening)]
     pub listen: SocketAddr,
 
     /// Where the dashboard, /api, /metrics, /healthz and /readyz answer
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7401")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7401", value_parser = listening)]
     pub http: SocketAddr,
 
     /// How others reach this controller; default: what --listen says
@@ -63,6 +63,20 @@ pub struct ServeArgs {
     // Not `requires`: ROTA_TOKEN may be there for `rota login`. See `cli::parse`.
     #[arg(long, env = "ROTA_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+
+    /// How the lines of the log look
+    #[arg(long, value_enum, default_value = "text", env = "ROTA_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// How the lines of the log look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs: one object a line
+    Json,
 }
 
 /// Which store keeps the state.
@@ -92,6 +106,18 @@ fn kept(text: &str) -> Result<usize, String> {
         Ok(number) if number > 0 => Ok(number),
         Ok(_) | Err(_) => Err("write a number of at least 1".to_owned()),
     }
+}
+
+/// An address of this host. Names are not looked up: they may mean several, or another one after the next start.
+fn listening(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        let local = local.unwrap_or_else(|| "127.0.0.1:7400".to_owned());
+        format!(
+            "write the IP address and the port to listen at: 0.0.0.0:7400 is every address of this \
+             host, {local} is this host alone"
+        )
+    })
 }
 
 /// Checks `HOST:PORT`; an IPv6 host stands in brackets.
@@ -124,6 +150,23 @@ mod tests {
             ("https://c1:7400", false),
         ] {
             assert_eq!(host_port(text).is_ok(), right, "{text}");
+        }
+    }
+
+    #[test]
+    fn where_to_listen() {
+        for (text, right) in [
+            ("0.0.0.0:7400", Ok("0.0.0.0:7400")),
+            ("[::1]:0", Ok("[::1]:0")),
+            ("localhost:7401", Err("127.0.0.1:7401 is this host alone")),
+            ("nonsense", Err("127.0.0.1:7400 is this host alone")),
+            (":7400", Err("0.0.0.0:7400 is every address")),
+        ] {
+            match (listening(text), right) {
+                (Ok(got), Ok(right)) => assert_eq!(got.to_string(), right),
+                (Err(got), Err(right)) => assert!(got.contains(right), "{text}: {got}"),
+                (got, right) => panic!("{text}: {got:?} instead of {right:?}"),
+            }
         }
     }
 

@@ -133,6 +133,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
             _ = int.recv() => {}
         }
         tracing::info!("stopping; apps and agents go on by themselves");
+        notify(sd_notify::NotifyState::Stopping);
         drop(stop);
     };
     let serving = router.serve_with_incoming(incoming);
@@ -211,7 +212,12 @@ fn local(listener: &TcpListener) -> SocketAddr {
 /// The line and the notification that scripts wait for.
 fn say_ready(args: &ServeArgs, (grpc, http): (SocketAddr, SocketAddr)) {
     tracing::info!("ready: controller {} grpc={grpc} http={http}", args.name);
-    if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
+    notify(sd_notify::NotifyState::Ready);
+}
+
+/// Without a notify socket this does nothing.
+fn notify(state: sd_notify::NotifyState) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
         tracing::debug!(%error, "nobody is told through the notify socket");
     }
 }
