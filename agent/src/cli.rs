@@ -1,8 +1,10 @@
 //! The command line of `rota-agent`, and nothing about what it means; see `config.rs`.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{self, Resettable};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 const EXAMPLES: &str = "\
@@ -12,7 +14,7 @@ Examples:
         --token rota-agent-... --name web-01 --env prod --role web --label zone=a
   A load-balancer host with the built-in proxy:
     rota-agent run --data /var/lib/rota-agent --controller c1.example:7400 \\
-        --token rota_e1_secret --name lb-01 --env prod --edge shop=proxy@0.0.0.0:8080
+        --token rota-edge-... --name lb-01 --env prod --edge shop=proxy@0.0.0.0:8080
   With a file:
     rota-agent run --config /etc/rota/agent.toml
   On the node, also with no controller:
@@ -67,6 +69,38 @@ pub enum Command {
     Proxy(ProxyArgs),
 }
 
+/// Reads the command line.
+pub fn read(line: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = heeding(Cli::command());
+    let found = command.try_get_matches_from_mut(line)?;
+    Cli::from_arg_matches(&found).map_err(|error| error.format(&mut command))
+}
+
+/// An empty variable says nothing.
+fn heeding(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let heed = |arg: Arg| match arg.get_env().is_some_and(is_empty) {
+        true => arg.env(Resettable::<builder::OsStr>::Reset),
+        false => arg,
+    };
+    command.mut_args(heed).mut_subcommands(heeding)
+}
+
+/// clap's error as a message, and a hint: its tips and how the command is used.
+pub fn told(error: &clap::Error) -> (String, String) {
+    let text = error.render().to_string();
+    let (message, rest) = text.trim().split_once("\n\n").unwrap_or((text.trim(), ""));
+    let message = message.strip_prefix("error: ").unwrap_or(message).to_owned();
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = |line: &str| {
+        let (tip, usage) = (line.strip_prefix("tip: "), line.strip_prefix("Usage: "));
+        tip.map(str::to_owned).or(usage.map(|usage| format!("write `{usage}`")))
+    };
+    let said: Vec<String> = rest.lines().map(one_line).filter_map(|line| said(&line)).collect();
+    let hint = if said.is_empty() { "`--help` says more".to_owned() } else { said.join("; ") };
+    (message, hint)
+}
+
 /// The shells for which there are completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum KnownShell {
@@ -76,7 +110,7 @@ pub enum KnownShell {
 }
 
 /// Is `-o json` on a command line that could not be read?
-pub fn wants_json(line: &[std::ffi::OsString]) -> bool {
+pub fn wants_json(line: &[OsString]) -> bool {
     let words: Vec<&str> = line.iter().filter_map(|word| word.to_str()).collect();
     let whole = ["-ojson", "-o=json", "--output=json"];
     words.iter().any(|word| whole.contains(word))

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use rota_agent::agent::{Agent, StartError};
 use rota_agent::cli::{
     Cli, Command, KnownShell, LocalArgs, LogFormat, Output, ProxyArgs, RunArgs, wants_json,
@@ -27,13 +27,12 @@ fn main() -> ExitCode {
         return code;
     }
     let line: Vec<OsString> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(&line) {
+    let cli = match rota_agent::cli::read(&line) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && wants_json(&line) => {
-            let words = error.render().to_string();
-            let (message, hint) = words.trim().split_once("\n\n").unwrap_or((words.trim(), ""));
-            let message = message.strip_prefix("error: ").unwrap_or(message);
-            return complain(Output::Json, &Complaint { kind: "usage", message, hint }, USAGE);
+            let (message, hint) = rota_agent::cli::told(&error);
+            let complaint = Complaint { kind: "usage", message: &message, hint: &hint };
+            return complain(Output::Json, &complaint, USAGE);
         }
         Err(error) => error.exit(),
     };

@@ -64,6 +64,20 @@ fn every_flag_is_a_variable_too() {
 }
 
 #[test]
+fn empty_variables_say_nothing() {
+    let names = ["CONFIG", "DATA", "CONTROLLER", "TOKEN", "NAME", "ENV", "ROLE", "LABEL", "EDGE"];
+    let names = names.into_iter().chain(["TRAFFIC_LISTEN", "ADDRESS", "LOG_FORMAT"]);
+    let names: Vec<String> = names.map(|name| format!("ROTA_AGENT_{name}")).collect();
+    let variables: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    let (text, code) = run(&["run"], &variables);
+    assert!(text.starts_with("error: `--data` is missing"), "{text}");
+    assert_eq!(code, Some(2));
+    let (text, code) = run(&["status"], &variables);
+    assert!(text.contains("no agent answers on /var/lib/rota-agent"), "{text}");
+    assert_eq!(code, Some(1));
+}
+
+#[test]
 fn mistakes_end_with_two_and_one_message() {
     for (arguments, words) in [
         (&["run", "--nmae", "x"][..], "unexpected argument '--nmae'"),

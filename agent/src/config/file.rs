@@ -141,7 +141,15 @@ pub(super) fn read(path: &Path) -> Result<RunArgs, FileError> {
             return Err(wrong(Some(key.span()), problem));
         }
     }
-    let keys: Keys = toml::from_str(&text).map_err(of_toml)?;
+    let keys: Keys = toml::from_str(&text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let before = table.keys().filter(|key| key.span().start <= at);
+        let key =
+            before.max_by_key(|key| key.span().start).map_or("", |key| key.get_ref().as_str());
+        let problem = error.message().lines().next().unwrap_or_default();
+        let problem = problem.replace("expected u8", "expected a number");
+        wrong(error.span(), format!("`{key}`: {problem}"))
+    })?;
     Ok(keys.into())
 }
 

@@ -77,11 +77,12 @@ fn what_is_wrong_in_a_file_is_named_with_its_line() {
     for (text, right) in [
         ("name = \"a\"\ncontoller = \"c1:7400\"", ":2: unknown key `contoller`, did you mean `con"),
         ("\n\nzebra = 1", ":3: unknown key `zebra`; known are data, controller"),
-        ("name = 7", ":1: invalid type: integer `7`, expected a string"),
+        ("name = 7", ":1: `name`: invalid type: integer `7`, expected a string"),
         ("name = \"a\"\nname = \"b\"", ":2: duplicate key"),
         ("name = ", ":1: "),
-        ("role = 3", ":1: expected a text or a list of texts"),
-        ("log_format = \"xml\"", ":1: unknown variant `xml`, expected `text` or `json`"),
+        ("role = 3", ":1: `role`: expected a text or a list of texts"),
+        ("log_format = \"xml\"", ":1: `log_format`: unknown variant `xml`, expected `text` or"),
+        ("env = \"a\"\nverbose = \"x\"", ":2: `verbose`: invalid type: string \"x\", expected a n"),
     ] {
         std::fs::write(&path, text).unwrap();
         let args = RunArgs { config: Some(path.clone()), ..RunArgs::default() };

@@ -51,10 +51,11 @@ mod watch;
 mod widths;
 mod window;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
+use clap::builder::{self, Resettable};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::serve_args::ServeArgs;
 use crate::words;
@@ -179,7 +180,7 @@ pub enum Command {
 
 /// Reads the command line. Help and the version are printed here, and so are mistakes.
 pub fn parse(line: Vec<OsString>) -> Result<Cli, Exit> {
-    let error = match Cli::try_parse_from(&line) {
+    let error = match read(&line) {
         Ok(cli) if joins_nobody(&cli, &line) => {
             let text = "--token of `rota serve` needs --join HOST:PORT, a running controller\n";
             Cli::command().error(ErrorKind::MissingRequiredArgument, text)
@@ -210,6 +211,22 @@ pub fn parse(line: Vec<OsString>) -> Result<Cli, Exit> {
     }
 }
 
+fn read(line: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = heeding(Cli::command());
+    let found = command.try_get_matches_from_mut(line)?;
+    Cli::from_arg_matches(&found).map_err(|error| error.format(&mut command))
+}
+
+/// An empty variable says nothing.
+fn heeding(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let heed = |arg: Arg| match arg.get_env().is_some_and(is_empty) {
+        true => arg.env(Resettable::<builder::OsStr>::Reset),
+        false => arg,
+    };
+    command.mut_args(heed).mut_subcommands(heeding)
+}
+
 /// Was a controller given a token, but nobody to join by it?
 fn joins_nobody(cli: &Cli, line: &[OsString]) -> bool {
     let is_token = |word: &str| word == "--token" || word.starts_with("--token=");
@@ -225,16 +242,22 @@ fn wants_json(line: &[OsString]) -> bool {
         || words.windows(2).any(|pair| matches!(pair, ["-o" | "--output", "json"]))
 }
 
-/// clap's error as ours: its first paragraph, and the rest as the hint.
+/// clap's error as ours: its first paragraph, and as the hint its tips and how the command is used.
 fn usage_failure(error: &clap::Error) -> Failure {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Failure::usage("a command is missing").hint("`rota --help` lists all commands");
+    }
     let text = error.render().to_string();
     let (message, rest) = text.trim().split_once("\n\n").unwrap_or((text.trim(), ""));
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Failure::usage("a command is missing").hint("`rota --help` lists all commands");
-    }
-    Failure::usage(one_line(message)).hint(one_line(rest))
+    let said = |line: &str| {
+        let (tip, usage) = (line.strip_prefix("tip: "), line.strip_prefix("Usage: "));
+        tip.map(str::to_owned).or(usage.map(|usage| format!("write `{usage}`")))
+    };
+    let said: Vec<String> = rest.lines().map(one_line).filter_map(|line| said(&line)).collect();
+    let hint = if said.is_empty() { "`--help` says more".to_owned() } else { said.join("; ") };
+    Failure::usage(one_line(message)).hint(hint)
 }
 
 /// Says an error that came up outside of [`run`], as the command line wants it.

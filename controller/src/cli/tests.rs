@@ -177,5 +177,12 @@ fn usage_errors_as_json() {
         failure.message,
         "the following required arguments were not provided: --version <VERSION>"
     );
-    assert!(failure.hint.contains("rota deploy"), "{}", failure.hint);
+    assert_eq!(failure.hint, "write `rota deploy --version <VERSION> --env <ENV>`");
+    for (line, hint) in [
+        ("rota nodee", "a similar subcommand exists: 'node'; write `rota [OPTIONS] <COMMAND>`"),
+        ("rota deploy --version v --env Prod", "`--help` says more"),
+    ] {
+        let error = Cli::try_parse_from(shell_words(line)).unwrap_err();
+        assert_eq!(usage_failure(&error).hint, hint, "{line}");
+    }
 }
