@@ -18,6 +18,7 @@ mod plan;
 mod retention;
 mod run;
 mod security;
+mod slips;
 mod steering;
 mod strategies;
 mod traffic;
