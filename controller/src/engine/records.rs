@@ -198,13 +198,6 @@ pub struct EnvRecord {
     pub windows: Vec<WindowRecord>,
 }
 
-impl EnvRecord {
-    /// Is nothing said of it?
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// A window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowRecord {

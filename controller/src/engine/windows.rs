@@ -38,6 +38,13 @@ impl State {
     }
 }
 
+impl EnvRecord {
+    /// Is nothing said of it?
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The engine's clock as the calendar's.
 pub fn instant(at: Timestamp) -> jiff::Timestamp {
     let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
