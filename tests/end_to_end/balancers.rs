@@ -77,7 +77,8 @@ fn haproxy() -> Balancer {
          defaults\n  mode http\n  timeout connect 2s\n  timeout client 30s\n  timeout server 30s\n\
          frontend shop\n  bind {address}\n  default_backend shop\n\
          backend shop\n  load-server-state-from-file local\n  \
-         server-state-file-name {}\n  server-template rota 1-8 127.0.0.1:1 disabled\n",
+         server-state-file-name {}\n  \
+         server-template rota 1-8 rota.invalid:1 disabled init-addr last,127.255.255.254\n",
         at(folder.path(), "servers.state")
     );
     let file = at(folder.path(), "haproxy.cfg");

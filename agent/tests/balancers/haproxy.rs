@@ -245,7 +245,7 @@ async fn reloads_and_restarts_change_nothing() {
     let (first, second) = (one.address, two.address);
     for backend in [
         format!("  server web-01 {first}\n  server web-02 {second}"),
-        "  server-template rota 1-3 127.0.0.1:1 disabled".to_owned(),
+        "  server-template rota 1-3 rota.invalid:1 disabled init-addr last,127.0.0.9".to_owned(),
     ] {
         let mut server = Server::start(&backend);
         let edge = server.edge().await;
@@ -297,6 +297,33 @@ async fn reloads_and_restarts_change_nothing() {
         }
         let view = sees(&*edge, |view| view.requests > 0).await;
         assert_eq!(view.failed, 0);
+    }
+}
+
+/// An agent that is installed anew knows nothing of the servers to which HAProxy still sends requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_an_earlier_agent_filled_are_found_by_their_address() {
+    if !there("haproxy") {
+        return;
+    }
+    let (one, two) = (App::start("one").await, App::start("two").await);
+    let server = Server::start(
+        "  server-template rota 1-5 rota.invalid:1 disabled init-addr last,127.0.0.1",
+    );
+    let edge = server.edge().await;
+    for (node, app) in [("web-01", &one), ("web-02", &two)] {
+        apply(&*edge, change(node, app.address, Want::In)).await;
+        is(&*edge, node, Observed::In).await;
+    }
+    drop(edge);
+    std::fs::remove_dir_all(server.folder.path().join("edge")).expect("the book is lost");
+    let edge = server.edge().await;
+    apply(&*edge, change("web-02", two.address, Want::In)).await;
+    is(&*edge, "web-02", Observed::In).await;
+    apply(&*edge, change("web-01", one.address, Want::Out)).await;
+    is(&*edge, "web-01", Observed::Out).await;
+    for _ in 0..4 {
+        assert_eq!(get(server.port, "/", "").await.expect("an answer").0, "two");
     }
 }
 

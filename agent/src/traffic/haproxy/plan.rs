@@ -125,7 +125,8 @@ fn leave(name: &str, server: &Server, drains: &mut Drains) -> Option<Admin> {
     }
 }
 
-/// Which server a member is: the one it was, one of its name, one at its address, or a free one that was set aside.
+/// Which server a member is: the one it was, one of its name, one at its address, or a free one that was set aside. One
+/// set aside that is at its address and takes requests is it, too: the agent lost its book, or was installed anew.
 fn claim(
     socket: &str,
     key: &Key,
@@ -148,7 +149,8 @@ fn claim(
     let own = name_of(key);
     let named = reading.servers.keys().find(|name| **name == own).filter(free);
     let at = |(name, server): (&'_ String, &Server)| {
-        (server.address == Some(wanted.address) && !is_slot(name)).then(|| name.clone())
+        let is = !is_slot(name) || server.admin != Admin::Maint;
+        (server.address == Some(wanted.address) && is).then(|| name.clone())
     };
     let there = || reading.servers.iter().filter(|(name, _)| free(name)).find_map(at);
     let slot = || {
