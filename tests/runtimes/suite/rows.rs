@@ -366,6 +366,22 @@ pub async fn an_app_says_when_it_is_ready(bench: &Bench) {
     assert!(chain(&refusal).contains("did not say READY=1 within 300ms"));
 }
 
+/// An order that comes in the middle of a start ends it there; what it left behind is found, and in nobody's way.
+pub async fn a_start_that_was_given_up_is_no_obstacle(bench: &Bench) {
+    let mut start = bench.shell("given-up", IDLE);
+    start.spec.run.notify = bench.driver == Driver::Systemd;
+    let given_up = tokio::time::timeout(SHORT, bench.runtime.start(&start)).await;
+    assert_eq!(given_up.is_err(), start.spec.run.notify, "only there a start waits");
+    start.spec.run.notify = false;
+    for _ in 0..2 {
+        let found = bench.runtime.find("given-up", "").await.expect("is looked for");
+        bench.runtime.stop(&found.expect("runs"), TERM, LONG).await.expect("stops");
+        bench.start(&start).await;
+    }
+    let found = bench.runtime.find("given-up", "").await.expect("is looked for").expect("runs");
+    bench.runtime.stop(&found, TERM, LONG).await.expect("stops");
+}
+
 pub async fn commands_run_beside_an_app_and_at_it(bench: &Bench) {
     let sh = |script: &str| ["sh", "-c", script].map(str::to_owned);
     let start = bench.shell("commanded", &format!("echo here >$ROTA_APP.mark; echo up; {IDLE}"));

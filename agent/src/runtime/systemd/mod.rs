@@ -169,6 +169,8 @@ impl Systemd {
         if let Err(cause) = manager.reset_failed_unit(unit).await {
             tracing::debug!(unit, %cause, "there is nothing to reset");
         }
+        // A start that was given up midway left its hold; systemd forgets no unit that is held.
+        while manager.unref_unit(unit).await.is_ok() {}
         Ok(())
     }
 
