@@ -8,8 +8,8 @@ use crate::PART;
 use rota_tests::Trouble;
 use rota_tests::processes::Programs;
 
-/// Debian with systemd and D-Bus.
-const IMAGE: &str = "rota-base:bookworm";
+/// Debian with systemd and D-Bus; `tests/lab/lab image` makes it.
+const IMAGE: &str = "rota-lab:bookworm";
 
 /// Where the programs are inside.
 const PROGRAMS: &str = "/opt/rota";
@@ -41,7 +41,7 @@ impl Host {
     /// Boots one that has the programs.
     pub fn start(programs: &Programs) -> Result<Host, Trouble> {
         if !docker(&["image", "inspect", IMAGE])?.status.success() {
-            return Err(format!("docker has no image {IMAGE}").into());
+            return Err(format!("docker has no image {IMAGE} (tests/lab/lab image)").into());
         }
         let name = format!("rota-runtimes-{}", std::process::id());
         let here = programs.agent.parent().unwrap_or(Path::new("/"));
