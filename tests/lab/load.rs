@@ -3,11 +3,13 @@
 //!     lab-load HOST:PORT CLIENTS PACE_MS BODY..
 //!
 //! Half of the clients keep their connection, half open one for each request. A request is good when its answer is a
-//! whole 200, each line of which is one of the bodies; anything else has failed. Nothing is sent twice, with one
-//! exception (RFC 9112, 9.3.1): what was sent over a kept connection that was closed without a byte of an answer is
-//! sent once more over a new one, and counted. Twice a second, and at the end, a line says what the clients saw so far:
+//! whole 200, each line of which is one of the bodies; anything else has failed, and nothing is sent twice. A kept
+//! connection that the other end has closed while it was idle is opened anew before a request is sent. One exception
+//! (RFC 9112, 9.3.1): a request that crossed the close of its kept connection on the way, so that not a byte of an
+//! answer came, is sent once more over a new one; those are counted, too. Twice a second, and at the end, a line says
+//! what the clients saw so far:
 //!
-//!     kept GOOD FAILED AGAIN new GOOD FAILED AGAIN BODY=COUNT..
+//!     kept GOOD FAILED REOPENED CROSSED new GOOD FAILED REOPENED CROSSED BODY=COUNT..
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -44,7 +46,8 @@ struct Task {
 struct Counts {
     good: AtomicU64,
     failed: AtomicU64,
-    again: AtomicU64,
+    reopened: AtomicU64,
+    crossed: AtomicU64,
 }
 
 /// What all clients share.
@@ -130,9 +133,8 @@ fn run(task: Task) {
 impl Shared {
     fn line(&self) -> String {
         let of = |counts: &Counts| {
-            let [good, failed, again] = [&counts.good, &counts.failed, &counts.again]
-                .map(|count| count.load(Ordering::Relaxed));
-            format!("{good} {failed} {again}")
+            let all = [&counts.good, &counts.failed, &counts.reopened, &counts.crossed];
+            all.map(|count| count.load(Ordering::Relaxed).to_string()).join(" ")
         };
         let bodies = self.task.bodies.iter().zip(&self.bodies);
         let bodies: String = bodies
@@ -164,11 +166,16 @@ fn client(shared: &Shared, keeps: bool) {
     let counts = if keeps { &shared.kept } else { &shared.new };
     let how = if keeps { "kept" } else { "new" };
     let mut kept: Option<Connection> = None;
+    let count = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
     while !shared.stop.load(Ordering::Relaxed) {
         let answered = match kept.take() {
+            Some(connection) if is_closed(&connection) => {
+                count(&counts.reopened);
+                anew(shared, keeps)
+            }
             Some(connection) => match ask(shared, connection, keeps) {
                 Err(Lost::Unanswered(_)) => {
-                    counts.again.fetch_add(1, Ordering::Relaxed);
+                    count(&counts.crossed);
                     anew(shared, keeps)
                 }
                 answered => answered,
@@ -177,16 +184,24 @@ fn client(shared: &Shared, keeps: bool) {
         };
         match answered {
             Ok(connection) => {
-                counts.good.fetch_add(1, Ordering::Relaxed);
+                count(&counts.good);
                 kept = connection;
                 std::thread::sleep(shared.task.pace); // the pace of the load, not a wait for anything
             }
             Err(lost) => {
                 shared.failed(counts, how, &lost);
-                std::thread::sleep(REST);
+                std::thread::sleep(REST); // the pace of the load, too
             }
         }
     }
+}
+
+/// Has the other end closed it while it was idle?
+fn is_closed(connection: &Connection) -> bool {
+    let stream = connection.get_ref();
+    let seen = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    let open = matches!(seen, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).is_err() || !open
 }
 
 fn anew(shared: &Shared, keeps: bool) -> Result<Option<Connection>, Lost> {
