@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_proto::agent as proto;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -23,6 +24,7 @@ use crate::spec::Driver;
 use crate::traffic::Balancer;
 use crate::traffic::client::Edges;
 use crate::traffic::edge::{Edge, Pools, listen};
+use crate::traffic::endpoint::Endpoint;
 use crate::traffic::haproxy::Haproxy;
 use crate::traffic::nginx::Nginx;
 use crate::traffic::proxy::{Proxy, ProxyError};
@@ -49,6 +51,8 @@ pub struct Agent {
     pub edges: Edges,
     /// What people on the node ask.
     pub requests: mpsc::Receiver<Request>,
+    /// Where load balancers ask for the readiness of apps, and what answers them once the loop says so.
+    pub endpoint: Option<(Endpoint, TcpListener)>,
     /// Where the `Traffic` service listens, on edges.
     pub traffic: Option<SocketAddr>,
     /// The pools served here, and where clients reach them.
@@ -82,10 +86,11 @@ pub enum StartError {
     /// What was wanted of its members.
     #[error("cannot read what is wanted of a pool's members")]
     Book(#[from] JournalError),
-    /// The `Traffic` service.
-    #[error("cannot listen on {address} for nodes (--traffic-listen)")]
+    /// The `Traffic` service, or the readiness endpoint.
+    #[error("cannot listen on {address} for {whom}")]
     Listen {
         address: SocketAddr,
+        whom: &'static str,
         #[source]
         cause: io::Error,
     },
@@ -107,14 +112,14 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let lock = lock(&config.data)?;
         // Before the identity: a port that is taken should not cost a token.
-        let listener = match config.edges.is_empty() {
-            true => None,
-            false => {
-                let address = config.traffic_listen;
-                let fail = |cause| StartError::Listen { address, cause };
-                Some(listen(address).map_err(fail)?)
-            }
-        };
+        let taken = |address, whom| move |cause| StartError::Listen { address, whom, cause };
+        let edge = Some(config.traffic_listen).filter(|_| !config.edges.is_empty());
+        let listener =
+            edge.map(|at| listen(at).map_err(taken(at, "nodes (--traffic-listen)"))).transpose()?;
+        let endpoint = config
+            .endpoint_listen
+            .map(|at| Endpoint::bind(at).map_err(taken(at, "load balancers (--endpoint-listen)")));
+        let endpoint = endpoint.transpose()?;
         let own = Arc::new(enrol::identity(&config).await?);
         let pools = start_pools(&config).await?;
         let listens = reached(&config, &pools).await;
@@ -125,7 +130,12 @@ impl Agent {
         if let Some(listener) = listener {
             serve_edge(Edge::new(pools, link.refusals()), listener, &own, &link);
         }
-        let facts = Facts { own: Arc::clone(&own), env: config.env.clone(), link: link.clone() };
+        let facts = Facts {
+            own: Arc::clone(&own),
+            env: config.env.clone(),
+            link: link.clone(),
+            endpoint: endpoint.as_ref().map(|(endpoint, _)| endpoint.clone()),
+        };
         let requests = local::serve(&config.data, facts).map_err(|cause| StartError::Folder {
             deed: "open the socket",
             path: local::place(&config.data),
@@ -139,6 +149,7 @@ impl Agent {
             events,
             edges,
             requests,
+            endpoint,
             traffic,
             pools: listens,
             _lock: lock,
@@ -151,6 +162,9 @@ impl Agent {
         let mut line = format!("ready: agent {}", self.own.name());
         if let Some(traffic) = self.traffic {
             line += &format!(" traffic={traffic}");
+        }
+        if let Some((endpoint, _)) = &self.endpoint {
+            line += &format!(" endpoint={}", endpoint.listen());
         }
         for proto::EdgePool { pool, listen, .. } in &self.pools {
             let listen = if listen.is_empty() { "starting" } else { listen };
@@ -265,7 +279,7 @@ fn default_driver() -> (Driver, Option<File>) {
     }
 }
 
-fn serve_edge(edge: Edge, listener: tokio::net::TcpListener, own: &Arc<Own>, link: &Link) {
+fn serve_edge(edge: Edge, listener: TcpListener, own: &Arc<Own>, link: &Link) {
     let (served, told) = (edge.clone(), link.clone());
     let own = Arc::clone(own);
     tokio::spawn(async move {

@@ -165,6 +165,9 @@ pub struct RunArgs {
     /// Edges: where nodes reach the Traffic service [default: 0.0.0.0:7402].
     #[arg(long, value_name = "HOST:PORT", env = "ROTA_AGENT_TRAFFIC_LISTEN")]
     pub traffic_listen: Option<String>,
+    /// Where load balancers ask for the readiness of this node's apps (via = "endpoint") [default: nowhere].
+    #[arg(long, value_name = "HOST:PORT", env = "ROTA_AGENT_ENDPOINT_LISTEN")]
+    pub endpoint_listen: Option<String>,
     /// Where this node's apps are reached [default: the address that others see].
     #[arg(long, value_name = "HOST", env = "ROTA_AGENT_ADDRESS")]
     pub address: Option<String>,

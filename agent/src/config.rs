@@ -40,6 +40,8 @@ pub struct Config {
     pub edges: Vec<EdgePool>,
     /// Where the `Traffic` service listens, on edges.
     pub traffic_listen: SocketAddr,
+    /// Where load balancers ask for the readiness of this node's apps; `None`: nowhere.
+    pub endpoint_listen: Option<SocketAddr>,
     /// Where this node's apps are reached; `None`: the address that others see.
     pub address: Option<String>,
 }
@@ -137,6 +139,7 @@ fn over(upper: RunArgs, lower: RunArgs) -> RunArgs {
         label: list(upper.label, lower.label),
         edge: list(upper.edge, lower.edge),
         traffic_listen: text(upper.traffic_listen, lower.traffic_listen),
+        endpoint_listen: text(upper.endpoint_listen, lower.endpoint_listen),
         address: text(upper.address, lower.address),
         log_format: upper.log_format.or(lower.log_format),
         volume: if said_volume { upper.volume } else { lower.volume },
@@ -176,6 +179,8 @@ pub fn check(args: RunArgs) -> Result<Config, ConfigError> {
     }
     let listen = args.traffic_listen.filter(|text| !text.is_empty());
     let listen = listen.as_deref().unwrap_or(TRAFFIC_LISTEN);
+    let endpoint = args.endpoint_listen.filter(|text| !text.is_empty());
+    let endpoint = endpoint.map(|text| listening("endpoint-listen", &text, &text)).transpose()?;
     Ok(Config {
         data,
         controllers,
@@ -186,6 +191,7 @@ pub fn check(args: RunArgs) -> Result<Config, ConfigError> {
         labels: labels(said(args.label))?,
         edges,
         traffic_listen: listening("traffic-listen", listen, listen)?,
+        endpoint_listen: endpoint,
         address: args.address.filter(|text| !text.is_empty()).map(host).transpose()?,
     })
 }

@@ -21,6 +21,7 @@ use crate::link::{Link, Seen};
 use crate::names::{LABEL_RULE, is_label};
 use crate::own::Own;
 use crate::report;
+use crate::traffic::endpoint::{Endpoint, Poller};
 
 pub use client::{LocalError, ask, print};
 
@@ -104,6 +105,8 @@ pub struct Status {
     pub controllers: Vec<Seen>,
     /// The updates under way.
     pub updates: Vec<Update>,
+    /// Load balancers that ask this node for its apps' readiness.
+    pub pollers: Vec<Poller>,
 }
 
 /// An app, in the words of `rota node ls -o json`.
@@ -151,6 +154,8 @@ pub struct Facts {
     pub env: String,
     /// The sessions.
     pub link: Link,
+    /// Who polls this node.
+    pub endpoint: Option<Endpoint>,
 }
 
 /// Opens the socket, for this user only. The agent holds the lock of its folder, so whoever bound
@@ -265,5 +270,6 @@ fn status(facts: &Facts, updates: Vec<Update>) -> Status {
         certificate_seconds: left.unwrap_or_default().as_secs(),
         controllers: facts.link.controllers(),
         updates,
+        pollers: facts.endpoint.as_ref().map(Endpoint::pollers).unwrap_or_default(),
     }
 }

@@ -10,6 +10,7 @@ mod inventory;
 mod jobs;
 mod means;
 mod once;
+mod readiness;
 mod room;
 mod stopwatch;
 
@@ -31,6 +32,7 @@ use crate::spec::Spec;
 use crate::update::{self, Action, App, Did, Event, What, Work};
 
 use asked::{answer, release_of};
+use boot::instances;
 use means::Means;
 use stopwatch::Stopwatch;
 
@@ -141,9 +143,11 @@ pub async fn run(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let (config, edges) = (agent.config.clone(), agent.edges.clone());
     let (happened, mut happenings) = mpsc::channel(HAPPENED_MAX);
-    let means = Means::new(&config, agent.link.clone(), edges.clone(), happened);
-    means.releases.tidy().await?;
     let journal = Journal::open(&config.data.join("journal"))?;
+    let endpoint = readiness::serve(&mut agent, &journal).await?;
+    let mut polled = readiness::changes(endpoint.as_ref());
+    let means = Means::new(&config, agent.link.clone(), (edges.clone(), endpoint), happened);
+    means.releases.tidy().await?;
     let mut this = Loop {
         means,
         journal,
@@ -165,6 +169,7 @@ pub async fn run(
             Some(happened) = happenings.recv() => this.happened(happened).await?,
             Some(request) = agent.requests.recv() => this.asked(request).await?,
             Ok(()) = moved.changed() => {}
+            Ok(()) = polled.changed() => {}
             _ = rotate.tick() => this.rotate(),
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         }
@@ -187,6 +192,7 @@ impl Loop {
             self.journal.put(&format!("{APP}{app}"), &outcome.app).await?;
             slot.state = outcome.app;
         }
+        self.tell_ready(app);
         for action in outcome.actions {
             self.carry_out(app, action);
         }
@@ -370,6 +376,7 @@ impl Loop {
                     if healthy { slot.unwell.remove(&token) } else { slot.unwell.insert(token) };
                 if change {
                     warn!(app, healthy, "the app's health changed");
+                    self.tell_ready(&app);
                 }
             }
             Happened::Answer { rollout, attempt, say } => {
@@ -378,18 +385,4 @@ impl Loop {
         }
         Ok(())
     }
-}
-
-/// Every process that a state speaks of, with the release it runs.
-fn instances(state: &App) -> Vec<(Spec, update::Instance)> {
-    let mut all = Vec::new();
-    if let Some(settled) = &state.current {
-        all.extend(settled.instance.iter().map(|i| (settled.spec.clone(), i.clone())));
-    }
-    if let Work::Update(update) = &state.work {
-        let old = update.old.clone().zip(update.facts.old.clone());
-        let new = update.facts.new.clone().map(|new| (update.order.spec.clone(), new));
-        all.extend(old.into_iter().chain(new));
-    }
-    all
 }

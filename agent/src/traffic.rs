@@ -6,6 +6,8 @@
 //!               an edge          service
 //! ```
 //!
+//! Where load balancers ask the node itself, [`endpoint`] answers them.
+//!
 //! What is wanted of a member is a state. The node repeats it in every new session, the edge's
 //! balancer reads back what is, and only what was read back counts.
 
@@ -13,6 +15,7 @@ pub mod book;
 pub mod client;
 pub mod drain;
 pub mod edge;
+pub mod endpoint;
 pub mod haproxy;
 pub mod nginx;
 pub mod proxy;

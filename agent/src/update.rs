@@ -26,7 +26,7 @@ pub use forward::{Facts, Failure, Phase, Update};
 pub use rest::{Deaths, Revive, RevivePhase};
 pub use restore::Mend;
 pub use said::{Failed, Left, Measured, Said, Step};
-pub use state::{App, Direction, Fence, Instance, Settled, Side, UpdateOrder, Watch, Work};
+pub use state::{App, Direction, Fence, Instance, Ready, Settled, Side, UpdateOrder, Watch, Work};
 pub use task::Task;
 
 /// How many rollouts' fences are remembered. Orders of a rollout older than these are refused.

@@ -283,14 +283,18 @@ fn health(manifest: &Resolved) -> wire::Health {
 fn traffic(manifest: &Resolved) -> wire::TrafficPlan {
     let (via, pool) = match &manifest.traffic.via {
         Via::Edge(pool) => ("edge", pool.clone()),
-        Via::Endpoint => ("endpoint", String::new()),
+        Via::Endpoint { .. } => ("endpoint", String::new()),
         Via::Command(_) => ("command", String::new()),
         Via::None => ("none", String::new()),
     };
     let command = |argv: &Argv| wire::Command { argv: argv.clone() };
     let scripts = match &manifest.traffic.via {
         Via::Command(scripts) => Some(scripts),
-        Via::Edge(_) | Via::Endpoint | Via::None => None,
+        Via::Edge(_) | Via::Endpoint { .. } | Via::None => None,
+    };
+    let settle = match manifest.traffic.via {
+        Via::Endpoint { settle } => settle,
+        Via::Edge(_) | Via::Command(_) | Via::None => 0,
     };
     wire::TrafficPlan {
         via: via.to_owned(),
@@ -301,6 +305,7 @@ fn traffic(manifest: &Resolved) -> wire::TrafficPlan {
         leave: scripts.map(|it| command(&it.leave)),
         join: scripts.map(|it| command(&it.join)),
         in_flight: scripts.and_then(|it| it.in_flight.as_ref()).map(command),
+        settle,
     }
 }
 

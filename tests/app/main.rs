@@ -5,7 +5,7 @@
 //! `v{ROTA_VERSION}`; with `--broken-page` these answer 500. A request to upgrade is granted; then every byte comes
 //! back.
 //!
-//! With `--polite` it takes the socket that it is given, if any, and answers what it has accepted before it ends.
+//! It listens on loopback, with `--anywhere` on every address. With `--polite` it takes the socket that it is given, if any, and answers what it has accepted before it ends.
 //! Without, it does nothing for whoever is in the middle of a request when it is told to end: what a client does not
 //! lose was saved by the drain.
 
@@ -38,9 +38,10 @@ fn main() -> ExitCode {
     };
     let at = args.iter().position(|arg| arg == "--port").map(|at| at + 1);
     let port = at.and_then(|at| args.get(at)?.parse().ok()).unwrap_or(0);
+    let host = if told("--anywhere") { "0.0.0.0" } else { "127.0.0.1" };
     let served = match told("--polite") {
         true => polite::serve(port),
-        false => serve(port, mood),
+        false => serve((host, port), mood),
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,9 +52,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(port: u16, mood: Mood) -> std::io::Result<()> {
+fn serve(at: (&str, u16), mood: Mood) -> std::io::Result<()> {
     let version = std::env::var("ROTA_VERSION").unwrap_or_default();
-    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    let listener = TcpListener::bind(at)?;
     println!("sample app {version} listens at {}", listener.local_addr()?);
     match mood {
         Mood::Good => {}

@@ -13,10 +13,10 @@ use rota_tests::processes::Programs;
 use super::{CLIENTS, begin, deploy, run, versions};
 
 /// A load balancer of our own, which ends with the test.
-struct Balancer {
+pub(super) struct Balancer {
     folder: tempfile::TempDir,
-    address: SocketAddr,
-    process: Child,
+    pub(super) address: SocketAddr,
+    pub(super) process: Child,
     /// Tells it to load its configuration again.
     reload: &'static str,
 }
@@ -34,7 +34,12 @@ impl Balancer {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    fn start(program: &str, args: &[&str], folder: tempfile::TempDir, address: SocketAddr) -> Self {
+    pub(super) fn start(
+        program: &str,
+        args: &[&str],
+        folder: tempfile::TempDir,
+        address: SocketAddr,
+    ) -> Self {
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().unwrap();
@@ -47,17 +52,17 @@ impl Balancer {
         Self { folder, address, process, reload }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         at(self.folder.path(), name)
     }
 }
 
-fn at(folder: &Path, name: &str) -> String {
+pub(super) fn at(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
 }
 
 /// Is it installed? If not, it is said loudly that nothing is proven here.
-fn there(program: &str) -> bool {
+pub(super) fn there(program: &str) -> bool {
     let found = Command::new(program).arg("-v").output().is_ok();
     if !found {
         eprintln!("SKIPPED: {program} is not installed (apt-get install {program})");
@@ -65,7 +70,7 @@ fn there(program: &str) -> bool {
     found
 }
 
-fn free() -> SocketAddr {
+pub(super) fn free() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 

@@ -7,6 +7,7 @@ mod calendar;
 mod coming_from;
 mod completions;
 mod crashes;
+mod endpoint;
 mod evidence;
 mod failures;
 mod leftovers;

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Trouble;
+use crate::hosts::Hosts;
 use crate::processes::{Process, Programs};
 
 /// How long the fleet may take to get where a test wants it.
@@ -31,7 +32,12 @@ pub struct Farm {
     balancer: String,
     /// More arguments of `rota serve`.
     serving: Vec<String>,
+    /// Where the nodes are; `None`: here.
+    hosts: Option<Hosts>,
 }
+
+/// Where nodes on hosts of their own are asked for their apps' readiness.
+const ENDPOINT: &str = "0.0.0.0:7403";
 
 /// What is written into an app's manifest beside what they all have.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,11 +57,12 @@ struct Layout<'a> {
     nodes: usize,
     balancer: &'a str,
     serving: &'a [&'a str],
+    hosts: Option<Hosts>,
 }
 
 impl Default for Layout<'_> {
     fn default() -> Self {
-        Self { nodes: 1, balancer: "proxy@127.0.0.1:0", serving: &[] }
+        Self { nodes: 1, balancer: "proxy@127.0.0.1:0", serving: &[], hosts: None }
     }
 }
 
@@ -80,12 +87,18 @@ impl Farm {
         Self::laid_out(programs, Layout { nodes, serving, ..Layout::default() })
     }
 
+    /// The same with every node on a host of its own, where it is asked for its apps' readiness.
+    pub fn on_hosts(programs: Programs, nodes: usize, hosts: Hosts) -> Result<Self, Trouble> {
+        Self::laid_out(programs, Layout { nodes, hosts: Some(hosts), ..Layout::default() })
+    }
+
     fn laid_out(programs: Programs, layout: Layout<'_>) -> Result<Self, Trouble> {
-        let Layout { nodes, balancer, serving } = layout;
+        let Layout { nodes, balancer, serving, hosts } = layout;
         let dir = tempfile::tempdir()?;
         let at = |name: &str| dir.path().join(name);
         let serving: Vec<String> = serving.iter().map(|&arg| arg.to_owned()).collect();
-        let controller = serve(&programs, dir.path(), "127.0.0.1:0", &serving)?;
+        let here = hosts.as_ref().map_or("127.0.0.1".to_owned(), Hosts::gateway);
+        let controller = serve(&programs, dir.path(), &format!("{here}:0"), &serving)?;
         let address = controller.told("grpc").ok_or("no gRPC address")?.to_owned();
         let rota = |args: &[&str]| -> Result<String, Trouble> {
             let mut command = Command::new(&programs.rota);
@@ -102,7 +115,7 @@ impl Farm {
         let edge = edge(&programs, dir.path(), (balancer, &address), &edge_token)?;
         let (none, balancer) = (Vec::new(), balancer.to_owned());
         let mut farm =
-            Self { dir, programs, controller, edge, nodes: none, token, balancer, serving };
+            Self { dir, programs, controller, edge, nodes: none, token, balancer, serving, hosts };
         for number in 1..=nodes {
             let node = farm.start_node(number)?;
             farm.nodes.push(node);
@@ -116,8 +129,15 @@ impl Farm {
     pub fn start_node(&self, number: usize) -> Result<Process, Trouble> {
         let name = format!("web-{number:02}");
         let address = self.controller.told("grpc").ok_or("no gRPC address")?;
-        let mut command = Command::new(&self.programs.agent);
+        let agent = &self.programs.agent;
+        let mut command = match &self.hosts {
+            Some(hosts) => hosts.on(number, agent),
+            None => Command::new(agent),
+        };
         command.args(["run", "--name", &name, "--env", ENV, "--role", "web"]);
+        if self.hosts.is_some() {
+            command.args(["--endpoint-listen", ENDPOINT]);
+        }
         command.args(["--controller", address, "--token", &self.token, "--data"]);
         command.arg(self.path(&name));
         Process::start(command, &self.path(&format!("{name}.log")))
@@ -203,6 +223,8 @@ impl Farm {
         let folder = self.path("app");
         fs::create_dir_all(folder.join("dist"))?;
         fs::copy(&self.programs.app, folder.join("dist/sample-app"))?;
+        // Load balancers that ask the nodes know one port of them.
+        let port = if self.hosts.is_some() { "9000" } else { "\"auto\"" };
         let args: String = args.iter().map(|arg| format!(", {arg:?}")).collect();
         let manifest = format!(
             r#"app = "shop"
@@ -212,7 +234,7 @@ path = "dist"
 
 [run]
 command = ["./sample-app", "--port", "{{port}}"{args}]
-port = "auto"
+port = {port}
 
 [health]
 http = "/healthz"

@@ -1,6 +1,7 @@
 //! What the end-to-end tests and the demo share: a fleet of real processes, and load on it.
 
 pub mod farm;
+pub mod hosts;
 pub mod load;
 pub mod moments;
 pub mod pages;

@@ -187,6 +187,11 @@ impl World {
         let in_traffic = member.is_some_and(|member| member.side == Side::In);
         let cut = proc.in_flight.iter().filter(|end| **end > now).count();
         let counted = proc.counted;
+        let says_ready = host.journal.serving().is_some_and(|it| it.token == instance.token);
+        if says_ready {
+            let wrong = format!("n{node}: process {} is stopped and says ready", instance.token);
+            return self.violation(wrong);
+        }
         if in_traffic {
             self.violation(format!("n{node}: process {} is stopped in traffic", instance.token));
         } else if cut > 0 && !counted {

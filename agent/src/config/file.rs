@@ -16,7 +16,7 @@ use crate::names::nearest;
 const BYTES_MAX: u64 = 256 * 1024;
 
 /// The keys, each the flag of the same name.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "data",
     "controller",
     "token",
@@ -26,6 +26,7 @@ const KEYS: [&str; 13] = [
     "label",
     "edge",
     "traffic_listen",
+    "endpoint_listen",
     "address",
     "log_format",
     "verbose",
@@ -64,6 +65,8 @@ struct Keys {
     edge: OneOrMore,
     #[serde(alias = "traffic-listen")]
     traffic_listen: Option<String>,
+    #[serde(alias = "endpoint-listen")]
+    endpoint_listen: Option<String>,
     address: Option<String>,
     #[serde(alias = "log-format")]
     log_format: Option<LogFormat>,
@@ -166,6 +169,7 @@ impl From<Keys> for RunArgs {
             label: keys.label.into(),
             edge: keys.edge.into(),
             traffic_listen: keys.traffic_listen,
+            endpoint_listen: keys.endpoint_listen,
             address: keys.address,
             log_format: keys.log_format,
             volume: Volume { verbose: keys.verbose, quiet: keys.quiet },

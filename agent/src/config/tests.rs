@@ -117,6 +117,7 @@ fn what_is_wrong_is_named_with_its_flag() {
         (|a| a.label = vec!["z=a".into(), "z=b".into()], "`--label z=b`: the label `z` is given"),
         (|a| a.address = Some("a:80".into()), "`--address a:80`: write an IP address or"),
         (|a| a.traffic_listen = Some("7402".into()), "`--traffic-listen 7402`: `7402` is not"),
+        (|a| a.endpoint_listen = Some("7403".into()), "`--endpoint-listen 7403`: `7403` is"),
         (|a| a.edge = vec!["shop".into()], "`--edge shop`: write POOL=proxy@HOST:PORT"),
         (|a| a.edge = vec!["S=proxy@1.1.1.1:1".into()], "`--edge S=proxy@1.1.1.1:1`: `S` is not"),
         (|a| a.edge = vec!["s=proxy@x".into()], "`--edge s=proxy@x`: `x` is not an IP address"),

@@ -128,6 +128,11 @@ fn status(answer: &Value) -> String {
         out.push('\n');
         out += &table(&["UPDATE", "ATTEMPT", "TO", "STEP"], &updates);
     }
+    let pollers = rows(&answer["pollers"], &["app", "told", "every_ms", "from"]);
+    if !pollers.is_empty() {
+        out.push('\n');
+        out += &table(&["POLLED APP", "TOLD", "EVERY MS", "FROM"], &pollers);
+    }
     out
 }
 

@@ -6,12 +6,12 @@ use tokio::time::{Duration, Instant, sleep};
 use tracing::{error, warn};
 
 use super::means::Means;
-use super::{APP, EDGES, Loop, STANDING, Slot, instances};
+use super::{APP, EDGES, Loop, STANDING, Slot};
 use crate::journal::JournalError;
 use crate::order::Edge;
 use crate::runtime::Running;
 use crate::spec::Spec;
-use crate::update::{App, Instance, What};
+use crate::update::{App, Instance, What, Work};
 
 /// So long systemd or dockerd may be away, as while they are upgraded with the agent, before their apps are taken for
 /// gone.
@@ -35,11 +35,13 @@ impl Loop {
             }
         }
         let apps: Vec<String> = self.slots.keys().cloned().collect();
+        self.tell_who_is_out();
         for app in apps {
             let alive = self.find_processes(&app).await;
             self.feed(&app, What::Booted { alive }).await?;
             self.say_last(&app);
         }
+        self.told_all();
         Ok(())
     }
 
@@ -93,4 +95,18 @@ async fn find(means: &Means, spec: &Spec, instance: &Instance) -> Result<Option<
             found => return found,
         }
     }
+}
+
+/// Every process that a state speaks of, with the release it runs.
+pub(super) fn instances(state: &App) -> Vec<(Spec, Instance)> {
+    let mut all = Vec::new();
+    if let Some(settled) = &state.current {
+        all.extend(settled.instance.iter().map(|i| (settled.spec.clone(), i.clone())));
+    }
+    if let Work::Update(update) = &state.work {
+        let old = update.old.clone().zip(update.facts.old.clone());
+        let new = update.facts.new.clone().map(|new| (update.order.spec.clone(), new));
+        all.extend(old.into_iter().chain(new));
+    }
+    all
 }

@@ -27,10 +27,13 @@ impl Loop {
         let apps = self.slots.iter();
         apps.filter_map(|(app, slot)| {
             let lead = lead(slot)?;
-            let (traffic, in_flight) = self.traffic(&lead);
+            let (traffic, in_flight) = match lead.spec.traffic.via {
+                Via::Endpoint { settle } => (self.traffic_by_polls(app, settle), 0),
+                Via::Edge(_) | Via::Command(_) | Via::None => self.traffic(&lead),
+            };
             let pool = match &lead.spec.traffic.via {
                 Via::Edge(pool) => Some(pool.clone()),
-                Via::Endpoint | Via::Command(_) | Via::None => None,
+                Via::Endpoint { .. } | Via::Command(_) | Via::None => None,
             };
             Some(report::App {
                 app: app.clone(),

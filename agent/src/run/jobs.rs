@@ -1,6 +1,7 @@
 //! Carries out the machine's jobs. Each is harmless when it is repeated; each ends with what came of it.
 
 mod moves;
+mod polls;
 mod scripts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use crate::runtime::Running;
 use crate::smoke;
 use crate::spec::{Driver, Needed, Port, Spec, Via};
 use crate::traffic::drain::{Kernel, Mover, Needs};
+use crate::traffic::endpoint::EndpointError;
 use crate::update::{Did, HookSet, Instance, Job};
 
 /// How long an edge may take to forget a member. It is out already; nothing depends on it.
@@ -92,7 +94,7 @@ pub(super) fn prepare(means: Means, rollout: Rollout, attempt: u32, spec: Spec) 
 
 /// Downloads what is missing, verifies the digest, unpacks. At once when the release is there.
 async fn fetch(means: &Means, spec: &Spec) -> Outcome {
-    not_built(spec)?;
+    endpoint_here(means, spec)?;
     means.runtime.check(spec).await.map_err(|error| Trouble::of(&error))?;
     let _one_at_a_time = means.fetching.lock().await;
     let docker = means.launcher.docker().filter(|_| spec.run.driver == Driver::Docker);
@@ -324,16 +326,12 @@ impl Desk {
     }
 }
 
-/// What this version cannot do is refused while the old release still serves.
-fn not_built(spec: &Spec) -> Result<(), Trouble> {
-    match spec.traffic.via {
-        Via::Edge(_) | Via::Command(_) | Via::None => Ok(()),
-        Via::Endpoint => Err(not_here(spec).into()),
+/// Whoever would ask nobody here is refused while the old release still serves.
+fn endpoint_here(means: &Means, spec: &Spec) -> Result<(), Trouble> {
+    match (&spec.traffic.via, &means.endpoint) {
+        (Via::Endpoint { .. }, None) => Err(Trouble::of(&EndpointError::Closed)),
+        (Via::Endpoint { .. }, Some(_)) | (Via::Edge(_) | Via::Command(_) | Via::None, _) => Ok(()),
     }
-}
-
-fn not_here(spec: &Spec) -> String {
-    format!("[traffic] via {:?} is not built into this agent yet", spec.traffic.via)
 }
 
 /// The first change for the worse.

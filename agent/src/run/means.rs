@@ -20,11 +20,15 @@ use crate::runtime::ports::Ports;
 use crate::runtime::{Launcher, Running, Runtime, StartSpec};
 use crate::spec::{Check, Spec, Via};
 use crate::traffic::client::{Edges, Member};
+use crate::traffic::endpoint::Endpoint;
 use crate::traffic::{Desired, Want};
 use crate::update::{Instance, Side};
 
 /// How often an app at rest is asked for its health. The edges ask more often; this is for people.
 const WATCH_EVERY: Duration = Duration::from_secs(5);
+
+/// The same where load balancers may have nothing else to go by than what the node says.
+const WATCH_FOR_OTHERS_EVERY: Duration = Duration::from_secs(1);
 
 /// See the file's first lines.
 #[derive(Clone)]
@@ -34,6 +38,8 @@ pub(crate) struct Means {
     pub launcher: Launcher,
     pub ports: Arc<Ports>,
     pub edges: Edges,
+    /// Where load balancers ask; `None`: nowhere.
+    pub endpoint: Option<Endpoint>,
     pub link: Link,
     pub node: String,
     pub labels: BTreeMap<String, String>,
@@ -49,7 +55,7 @@ impl Means {
     pub fn new(
         config: &Config,
         link: Link,
-        edges: Edges,
+        (edges, endpoint): (Edges, Option<Endpoint>),
         happened: mpsc::Sender<Happened>,
     ) -> Self {
         let launcher = Launcher::this_program().with_docker(Docker::new(&config.data));
@@ -59,6 +65,7 @@ impl Means {
             launcher,
             ports: Arc::default(),
             edges,
+            endpoint,
             link,
             node: config.name.clone(),
             labels: config.labels.clone(),
@@ -189,7 +196,11 @@ impl Means {
         tokio::spawn(async move {
             let (tell, mut changes) = mpsc::channel(1);
             let probe = Probe { launcher: &means.launcher, start: &start, running: &running };
-            let watching = health::watch(probe, &spec.health, WATCH_EVERY, tell);
+            let every = match spec.traffic.via {
+                Via::Endpoint { .. } => WATCH_FOR_OTHERS_EVERY,
+                Via::Edge(_) | Via::Command(_) | Via::None => WATCH_EVERY,
+            };
+            let watching = health::watch(probe, &spec.health, every, tell);
             tokio::pin!(watching);
             loop {
                 let change = tokio::select! {

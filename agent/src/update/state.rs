@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Deaths, Revive, Said, Update};
+use super::{Deaths, Revive, RevivePhase, Said, Update};
 use crate::spec::Spec;
 
 /// Everything that a node remembers of one app.
@@ -106,6 +106,50 @@ pub enum Side {
     In,
     /// Out.
     Out,
+}
+
+/// What who asks for an app's readiness is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// New requests may come.
+    In,
+    /// It leaves traffic, or is out of it.
+    Out,
+    /// It belongs in traffic, and nothing answers there now.
+    Down,
+}
+
+impl App {
+    /// May new requests come, as things stand? Where load balancers ask the node, this alone moves it.
+    pub fn ready(&self) -> Ready {
+        if self.serving().is_some() {
+            return Ready::In;
+        }
+        let down = match (&self.work, &self.current) {
+            (Work::Update(update), _) => update.facts.old.is_none(),
+            (_, Some(settled)) => settled.side == Side::In,
+            (_, None) => false,
+        };
+        if down && !self.drained { Ready::Down } else { Ready::Out }
+    }
+
+    /// The instance in traffic, as far as we asked for it.
+    pub fn serving(&self) -> Option<&Instance> {
+        let coming = match &self.work {
+            Work::Update(update) => {
+                let facts = &update.facts;
+                let new = facts.new.as_ref().filter(|_| facts.new_in);
+                return new.or(facts.old.as_ref().filter(|_| facts.old_in && !self.drained));
+            }
+            // To wait with a process is to try once more to be heard.
+            Work::Revive(Revive { phase, .. }) => {
+                !matches!(phase, RevivePhase::Wait | RevivePhase::Join)
+            }
+            Work::Idle | Work::Move(_) => false,
+        };
+        let settled = self.current.as_ref().filter(|it| it.side == Side::In)?;
+        settled.instance.as_ref().filter(|_| !coming && !self.drained)
+    }
 }
 
 /// Whose late crash is reported.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Direction, HookSet, Job, Step, Update};
-use crate::spec::{Spec, Traffic};
+use crate::spec::{Spec, Traffic, Via};
 
 /// One step forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,13 +111,7 @@ pub(super) fn job_of(update: &Update, task: Task) -> Option<Job> {
         Fetch => Job::Fetch(spec),
         BeforeDrain => hooks(HookSet::BeforeDrain, update.facts.old.clone()),
         Drain => old.map(|(old, instance)| {
-            // How long to wait, and what then, is what the operator says now, not what he said for the old release.
-            let traffic = &spec.traffic;
-            let traffic = Traffic {
-                drain_timeout: traffic.drain_timeout,
-                on_drain_timeout: traffic.on_drain_timeout,
-                ..old.traffic.clone()
-            };
+            let traffic = leaving(&old.traffic, &spec.traffic);
             Job::Drain { spec: Spec { traffic, ..old }, instance, must: false }
         })?,
         Stop => {
@@ -134,4 +128,14 @@ pub(super) fn job_of(update: &Update, task: Task) -> Option<Job> {
             new.map(|instance| Job::Monitor { spec, instance, for_ms: update.order.monitor_ms })?
         }
     })
+}
+
+/// Who moves the old release is what its manifest says. How long to wait, for whose word, and what then, is what the
+/// operator says now.
+fn leaving(old: &Traffic, new: &Traffic) -> Traffic {
+    let via = match (&old.via, &new.via) {
+        (Via::Endpoint { .. }, Via::Endpoint { settle }) => Via::Endpoint { settle: *settle },
+        (via, _) => via.clone(),
+    };
+    Traffic { via, ..new.clone() }
 }

@@ -97,12 +97,34 @@ impl Node {
         let written = serde_json::to_string(&outcome.app).unwrap();
         assert_eq!(outcome.app, serde_json::from_str(&written).unwrap(), "the journal lost some");
         self.app = outcome.app;
+        outcome.actions.iter().for_each(|action| self.says_what_it_does(action));
         let tells = |action: &Action| matches!(action, Action::Tell(_));
         self.told.extend(outcome.actions.iter().filter(|it| tells(it)).map(action));
         let actions = outcome.actions.iter().filter(|it| !tells(it));
         let actions: Vec<String> = actions.map(action).collect();
         writeln!(self.heard, "{}", actions.join("; ")).unwrap();
         self
+    }
+
+    /// Who asks whether new requests may come hears what the job that begins now waits for.
+    fn says_what_it_does(&self, action: &Action) {
+        let Action::Do { task, .. } = action else { return };
+        let serves = |i: &Instance| self.app.serving().is_some_and(|it| it.token == i.token);
+        match task {
+            Job::Join { instance, .. } | Job::Monitor { instance, .. } => {
+                assert!(serves(instance), "{task:?} while it says {:?}", self.app.ready());
+            }
+            Job::Drain { instance, .. } | Job::Stop { instance, .. } => {
+                assert!(!serves(instance), "{task:?} while it says {:?}", self.app.ready());
+            }
+            Job::Fetch(_)
+            | Job::Hooks { .. }
+            | Job::Swap(_)
+            | Job::Start { .. }
+            | Job::Health { .. }
+            | Job::Smoke { .. }
+            | Job::Wait { .. } => {}
+        }
     }
 
     fn ordered(&mut self, change: impl FnOnce(&mut UpdateOrder)) -> &mut Self {
@@ -802,4 +824,25 @@ fn old_fences_are_forgotten_first() {
     }
     let kept: Vec<&String> = node.app.fences.keys().collect();
     assert_eq!(kept, ["shop/prod/10", "shop/prod/11", "shop/prod/8", "shop/prod/9"]);
+}
+
+#[test]
+fn what_who_asks_is_told() {
+    let mut node = Node::serving();
+    let mut told = format!("{:?}", node.app.ready());
+    node.ordered(|_| {});
+    for _ in 0..9 {
+        write!(told, " {:?}", node.app.ready()).unwrap();
+        node.ok(1);
+    }
+    // fetch; drain, stop; swap, start, health, smoke; join, monitor
+    assert_eq!(told, "In In Out Out Down Down Down Down In In");
+    node.exits(node.app.serving().unwrap().token);
+    assert_eq!(node.app.ready(), Ready::Down, "it died");
+    node.ok(3);
+    assert_eq!(node.app.ready(), Ready::In, "it is well again, and joins");
+    node.ok(1).hear(What::Standing { drained: true });
+    assert_eq!(node.app.ready(), Ready::Out, "an operator drains the node");
+    node.ok(1).hear(What::Standing { drained: false });
+    assert_eq!(node.app.ready(), Ready::In);
 }

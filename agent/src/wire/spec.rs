@@ -192,7 +192,13 @@ fn traffic(at: &At, plan: Option<proto::TrafficPlan>, port: Port) -> Result<Traf
             return Err(at.field("via").bad("is \"edge\", and this app has no port to send to"));
         }
         "edge" => Via::Edge(at.field("pool").label(plan.pool)?),
-        "endpoint" => Via::Endpoint,
+        "endpoint" => {
+            let settle = plan.settle;
+            if settle == 0 {
+                return Err(at.field("settle").bad("is 0: at least one answer is needed"));
+            }
+            Via::Endpoint { settle }
+        }
         "command" => Via::Command(scripts(at, &plan)?),
         "none" => Via::None,
         other => {

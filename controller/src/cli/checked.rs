@@ -129,7 +129,9 @@ fn traffic(resolved: &Resolved) -> String {
             format!("reachable edges of pool {pool}")
         }
         Via::Edge(pool) => format!("edges of pool {pool}"),
-        Via::Endpoint => "readiness endpoint".to_owned(),
+        Via::Endpoint { settle } => {
+            format!("load balancers that ask the node, {settle} answers each")
+        }
         Via::Command(scripts) => format!("your own commands: {}", scripts.leave.join(" ")),
         Via::None => return "none: only the kernel's sockets are looked at".to_owned(),
     };

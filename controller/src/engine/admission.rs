@@ -116,7 +116,7 @@ impl Turn<'_> {
         let moves = start.kind != Kind::Run; // else nobody is taken out of traffic
         let pool = match &resolved.traffic.via {
             Via::Edge(pool) => moves.then(|| pool.clone()),
-            Via::Endpoint | Via::Command(_) | Via::None => None,
+            Via::Endpoint { .. } | Via::Command(_) | Via::None => None,
         };
         // What was limited to some nodes, or moves none, is not widened.
         let grows = start.only.is_none() && matches!(start.kind, Kind::Deploy | Kind::Undo);

@@ -33,6 +33,7 @@ const TABLES: &[(&str, &[&str])] = &[
             "leave",
             "join",
             "in_flight",
+            "settle",
             "drain_timeout",
             "on_drain_timeout",
         ],

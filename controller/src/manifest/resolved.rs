@@ -284,8 +284,11 @@ pub enum Needed {
 pub enum Via {
     /// The edges of this pool.
     Edge(String),
-    /// A readiness URL that a load balancer polls.
-    Endpoint,
+    /// Load balancers that ask the node for its readiness.
+    Endpoint {
+        /// So many answers each of them must have acted on.
+        settle: u32,
+    },
     /// The operator's own scripts.
     Command(Scripts),
     /// Nobody; only the kernel's socket table is looked at.

@@ -316,7 +316,7 @@ fn other_things_that_are_right() {
         "health.command = [\"./check\", \"{node}\", \"{label.zone}\"]",
         "traffic.via = \"none\"",
         "run.port = 1\n[traffic]\npool = \"a\"\nedges = \"reachable\"",
-        "traffic.via = \"endpoint\"",
+        "[traffic]\nvia = \"endpoint\"\nsettle = 1",
         "[traffic]\nvia = \"command\"\nleave = [\"./lb\", \"out\"]\njoin = [\"./lb\", \"in\"]",
         "run.port = 1\n[[smoke]]\nhttp = \"/?a={version}\"\nmatches = '^v{version} \\d{3}$'",
         "run.port = \"auto\"\nstrategy.order = \"start-first\"",

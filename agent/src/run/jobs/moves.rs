@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Desk, Did, Outcome, Trouble, not_here};
+use super::{Desk, Did, Outcome, Trouble};
 use crate::run::Happened;
 use crate::spec::{OnDrainTimeout, Port, Spec, Via};
 use crate::traffic::Observed;
@@ -40,7 +40,7 @@ impl Desk {
                 }
             }
             Via::Command(scripts) => self.join_by(scripts, spec, instance).await,
-            Via::Endpoint => Err(Trouble::from(not_here(spec))),
+            Via::Endpoint { settle } => self.join_by_polls(*settle).await,
         }
     }
 
@@ -53,23 +53,23 @@ impl Desk {
     }
 
     pub(super) async fn drain(&self, spec: &Spec, instance: &Instance, must: bool) -> Outcome {
-        if let (Via::Command(scripts), true) = (&spec.traffic.via, has_started(spec, instance)) {
-            return self.drain_by(scripts, (spec, instance), must).await;
-        }
-        if instance.port == 0 {
+        if !has_started(spec, instance) {
             return Ok(nothing_in_flight()); // it has not listened anywhere yet, so nobody could join it
         }
         let leaving = match &spec.traffic.via {
             // Nobody can be kept from connecting: who comes now is answered by whoever has the socket next, and the app
             // answers whom it has accepted before it ends.
             Via::None if spec.run.socket => return Ok(nothing_in_flight()),
+            Via::None | Via::Edge(_) if instance.port == 0 => return Ok(nothing_in_flight()),
             Via::None => Leaving::Kernel { port: instance.port },
             Via::Edge(_) => match self.means.member(spec, instance) {
                 Some((member, app)) => Leaving::Edges { member, app },
                 None => return Ok(nothing_in_flight()),
             },
-            Via::Command(_) => Leaving::Kernel { port: instance.port },
-            Via::Endpoint => return Err(Trouble::from(not_here(spec))),
+            Via::Command(scripts) => return self.drain_by(scripts, (spec, instance), must).await,
+            Via::Endpoint { settle } => {
+                return self.drain_by_polls(*settle, (spec, instance), must).await;
+            }
         };
         let mover = self.mover(spec);
         let drained = tokio::select! {
@@ -83,6 +83,26 @@ impl Desk {
             }),
             Err(error) if must || spec.traffic.on_drain_timeout == OnDrainTimeout::Cut => {
                 self.cut(mover, &leaving, error, must).await
+            }
+            Err(error) => Err(Trouble::of(&error)),
+        }
+    }
+
+    /// Waits until nobody is connected to the app any more. `cuts`: whoever still is in the end is counted as cut.
+    pub(super) async fn quiet(
+        &self,
+        (spec, instance): (&Spec, &Instance),
+        limit: Duration,
+        cuts: bool,
+    ) -> Result<Quiet, Trouble> {
+        if instance.port == 0 {
+            return Ok(Quiet { at_start: 0, cut: 0 });
+        }
+        let leaving = Leaving::Kernel { port: instance.port };
+        match self.mover(spec).drain(&leaving, limit).await {
+            Ok(drained) => Ok(Quiet { at_start: drained.in_flight_at_start, cut: 0 }),
+            Err(TrafficError::NotDrained { in_flight_at_start, in_flight, .. }) if cuts => {
+                Ok(Quiet { at_start: in_flight_at_start, cut: in_flight })
             }
             Err(error) => Err(Trouble::of(&error)),
         }
@@ -133,6 +153,14 @@ impl Desk {
             }
         }
     }
+}
+
+/// The connections to an app, by the kernel's word.
+pub(super) struct Quiet {
+    /// Of the first look.
+    pub at_start: u64,
+    /// That were there to the end.
+    pub cut: u64,
 }
 
 /// An app with a port has it from its first start on.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::moves::Quiet;
 use super::{Desk, Did, Outcome, Trouble};
 use crate::health::chain;
 use crate::hooks::{self, HOOK_TIMEOUT};
 use crate::run::Happened;
 use crate::spec::{OnDrainTimeout, Scripts, Spec};
-use crate::traffic::drain::{Leaving, TrafficError};
 use crate::update::Instance;
 
 /// The first wait between two questions for what is in flight. A script can only be asked.
@@ -63,23 +63,12 @@ impl Desk {
             let cause = format!("not drained within {limit} ms: in_flight says {in_flight}");
             return Err(cause.into());
         }
-        if instance.port == 0 {
-            return Ok(Did::Drained { in_flight_at_start: at_start, cut: in_flight });
-        }
         let rest = limit.saturating_sub(begun.elapsed());
-        let quiet = self.mover(spec).drain(&Leaving::Kernel { port: instance.port }, rest).await;
-        match quiet {
-            Ok(quiet) => {
-                let in_flight_at_start = at_start.max(quiet.in_flight_at_start);
-                Ok(Did::Drained { in_flight_at_start, cut: in_flight })
-            }
-            // What is in flight has a connection: it is not counted twice.
-            Err(TrafficError::NotDrained { in_flight_at_start, in_flight: open, .. }) if cuts => {
-                let in_flight_at_start = at_start.max(in_flight_at_start);
-                Ok(Did::Drained { in_flight_at_start, cut: in_flight.max(open) })
-            }
-            Err(error) => Err(Trouble::of(&error)),
-        }
+        let Quiet { at_start: open_at_start, cut } =
+            self.quiet((spec, instance), rest, cuts).await?;
+        // What is in flight has a connection: it is not counted twice.
+        let (in_flight_at_start, cut) = (at_start.max(open_at_start), in_flight.max(cut));
+        Ok(Did::Drained { in_flight_at_start, cut })
     }
 
     /// Asks until nothing is in flight, or no time is left: what was in flight at first, and is now.

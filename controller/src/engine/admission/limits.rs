@@ -4,13 +4,16 @@ use rota_rollout::names::Span;
 use rota_rollout::rollout::Limits;
 
 use crate::engine::records::ReleaseRecord;
-use crate::manifest::{Resolved, Smoke};
+use crate::manifest::{Resolved, Smoke, Via};
 
 /// Beside what the manifest allows each step: for process starts, hooks' own limits and slow networks.
 const UPDATE_SLACK: Span = Span::seconds(60);
 
 /// Beside the manifest's timeouts, every hook may take so long.
 const HOOK_LIMIT: Span = Span::seconds(600);
+
+/// So long an agent waits at most until everyone who polls knows.
+const POLLS_LIMIT: Span = Span::seconds(600);
 
 /// To fetch, verify and unpack: so long in any case, and as long as a slow link (1 MiB/s) needs.
 const PREPARE_LEAST: Span = Span::seconds(600);
@@ -23,7 +26,12 @@ pub(super) fn limits(resolved: &Resolved, release: &ReleaseRecord) -> Limits {
         + hooks.before_start.len()
         + hooks.after_join.len()
         + hooks.on_failure.len();
+    let polls = match resolved.traffic.via {
+        Via::Endpoint { .. } => 2 * POLLS_LIMIT.0,
+        Via::Edge(_) | Via::Command(_) | Via::None => 0,
+    };
     let once_through = resolved.traffic.drain_timeout.0
+        + polls
         + resolved.run.stop_timeout.0
         + resolved.health.deadline.0
         + resolved.smoke.iter().map(smoke).sum::<u64>()

@@ -11,12 +11,12 @@ use crate::manifest::{Manifest, Needed, Port, Resolved, Via};
 pub(super) fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> Vec<String> {
     let mut refusals = Vec::new();
     refusals.extend(frozen_here(state, start));
-    refusals.extend(not_built(resolved));
+    refusals.extend(port_of_polled(resolved));
     if let Via::Edge(pool) = &resolved.traffic.via {
         refusals.extend(pool_refusals(state, start, pool, resolved.traffic.edges));
     }
     if resolved.strategy.order == StartOrder::StartFirst && resolved.run.port != Port::Auto {
-        refusals.push("order = \"start-first\" needs port = \"auto\"".to_owned());
+        refusals.push(start_first(resolved).to_owned());
     }
     refusals.extend(drained(state));
     refusals
@@ -49,17 +49,27 @@ pub(in crate::engine) fn frozen(state: &State, env: &EnvName) -> Option<String> 
     Some(format!("{} (by {})", freeze.why, freeze.who))
 }
 
-/// What the manifest may say, and this version's agents cannot do yet: better said now than after a drain.
-fn not_built(resolved: &Resolved) -> Vec<String> {
-    let via = match resolved.traffic.via {
-        Via::Endpoint => Some("endpoint"),
-        Via::Edge(_) | Via::Command(_) | Via::None => None,
-    };
-    via.map(|via| {
-        format!("[traffic] via = \"{via}\" is not built yet: use \"edge\", \"command\" or \"none\"")
+fn start_first(resolved: &Resolved) -> &'static str {
+    match resolved.traffic.via {
+        Via::Endpoint { .. } => {
+            "order = \"start-first\" cannot be had with [traffic] via = \"endpoint\": the new \
+             instance would listen on a port that the load balancer does not know (use via = \"edge\")"
+        }
+        Via::Edge(_) | Via::Command(_) | Via::None => {
+            "order = \"start-first\" needs port = \"auto\""
+        }
+    }
+}
+
+/// A load balancer that asks the node knows one port of it, and no other.
+fn port_of_polled(resolved: &Resolved) -> Option<String> {
+    let polled = matches!(resolved.traffic.via, Via::Endpoint { .. });
+    (polled && resolved.run.port == Port::Auto).then(|| {
+        "[traffic] via = \"endpoint\" needs a fixed `port`: a load balancer that polls does not \
+         learn another one; so order = \"start-first\", which needs port = \"auto\", cannot be had \
+         with it (use via = \"edge\")"
+            .to_owned()
     })
-    .into_iter()
-    .collect()
 }
 
 fn pool_refusals(state: &State, start: &Start, pool: &str, needed: Needed) -> Vec<String> {
@@ -97,7 +107,7 @@ fn pool_of_another<'a>(state: &'a State, start: &Start, pool: &str) -> Option<&'
         let manifest = Manifest::parse(&record.manifest, &record.manifest_name).ok()?;
         match manifest.resolve(&start.env).traffic.via {
             Via::Edge(its) if its == pool => Some(app),
-            Via::Edge(_) | Via::Endpoint | Via::Command(_) | Via::None => None,
+            Via::Edge(_) | Via::Endpoint { .. } | Via::Command(_) | Via::None => None,
         }
     })
 }

@@ -9,6 +9,12 @@ use crate::manifest::tree::{Entry, Table};
 
 const DRAIN_TIMEOUT: Span = Span::seconds(30);
 
+/// As often HAProxy must hear that a server is not well, unless it is told otherwise; most others need fewer.
+const SETTLE: u32 = 3;
+
+/// Nobody's load balancer needs more.
+const SETTLE_MAX: u32 = 100;
+
 /// `via`, before its pool is known.
 #[derive(Clone, Copy)]
 enum Way {
@@ -52,6 +58,10 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Option<Traffic> {
         Some(entry) => reader.choice(entry, &NEEDED)?,
         None => Needed::All,
     };
+    let settle = match table.get("settle") {
+        Some(entry) => reader.whole(entry, 1, SETTLE_MAX)?,
+        None => SETTLE,
+    };
     let pool = table.get("pool").map(|entry| pool(entry, reader));
     let way = match table.get("via") {
         Some(entry) => reader.choice(entry, &WAYS)?,
@@ -63,7 +73,7 @@ pub(super) fn read(root: &Table, reader: &mut Reader) -> Option<Traffic> {
             no_pool(root, header, reader);
             return None;
         }
-        (Way::Endpoint, _) => Via::Endpoint,
+        (Way::Endpoint, _) => Via::Endpoint { settle },
         (Way::Command, _) => Via::Command(scripts(header, table, reader)?),
         (Way::None, _) => Via::None,
     };
