@@ -5,7 +5,9 @@
 //! `v{ROTA_VERSION}`; with `--broken-page` these answer 500. A request to upgrade is granted; then every byte comes
 //! back.
 //!
-//! It listens on loopback, with `--anywhere` on every address. With `--polite` it takes the socket that it is given, if any, and answers what it has accepted before it ends.
+//! It listens on loopback, with `--anywhere` on every address.
+//!
+//! With `--polite` it takes the socket that it is given, if any, and answers what it has accepted before it ends.
 //! Without, it does nothing for whoever is in the middle of a request when it is told to end: what a client does not
 //! lose was saved by the drain.
 

@@ -1,5 +1,5 @@
-//! Load balancers that Rota does not drive, and that ask the nodes: a fleet behind HAProxy, by its agent check and by an
-//! HTTP check of the readiness page, each node on a host of its own.
+//! Load balancers that Rota does not drive, and that ask the nodes: a fleet behind HAProxy, by its agent check and by
+//! an HTTP check of the readiness page, each node on a host of its own.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 
 use rota_tests::farm::{App, Farm};
 use rota_tests::hosts::Hosts;
-use rota_tests::load::Load;
+use rota_tests::load::{Client, Load};
 use rota_tests::processes::Programs;
 
 use super::balancers::{Balancer, at, free, there};
 use super::{CLIENTS, begin, deploy, run, versions};
 
 const NODES: usize = 3;
+
+/// What is in flight when a node leaves.
+const SLOW: &str = "/slow?ms=300";
 
 /// How HAProxy asks.
 struct Way {
@@ -93,6 +96,8 @@ fn rolls_behind(way: &Way) {
     deploy(&farm, "1.0.0", app, 0);
     assert_eq!(ask(&first, "shop\n"), "up ready\n");
     assert!(ask(&first, "GET /ready/shop HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 OK\r\n"));
+    let slow = |number: usize| Client { path: SLOW, keep_alive: number.is_multiple_of(2) };
+    let slow = Load::of(balancer.address, (0..CLIENTS).map(slow));
     let load = Load::start(balancer.address, CLIENTS);
     deploy(&farm, "1.1.0", app, 0);
     assert_eq!(versions(&farm, "1.1.0"), NODES);
@@ -100,6 +105,8 @@ fn rolls_behind(way: &Way) {
     let (good, failed) = load.stop();
     assert_eq!(failed, 0, "of {good}");
     assert!(good > 100, "there was load: {good}");
+    let (good, failed) = slow.stop();
+    assert_eq!(failed, 0, "of {good} slow ones");
     let view = farm.rollout(|view| view["state"] == "completed").unwrap();
     assert_eq!(view["evidence"]["cut"], 0, "{view}");
 }
@@ -180,8 +187,10 @@ fn nobody_who_asks_is_no_drain() {
 
     // Two instances would need two ports.
     let manifest = farm.write_app(App { strategy: "order = \"start-first\"", ..app }).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace("port = 9000", "port = \"auto\"")).unwrap();
     let manifest = manifest.to_str().unwrap();
     let args = ["plan", "-f", manifest, "--version", "1.2.0", "--env", "prod"];
     let said = run(&farm, &args, 1);
-    assert!(said.contains("via = \"endpoint\": the new instance would listen"), "{said}");
+    assert!(said.contains("via = \"endpoint\" needs a fixed `port`"), "{said}");
 }

@@ -1,6 +1,7 @@
 //! Hosts with an address of their own each, on this machine: network namespaces behind a bridge. They need root.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Trouble;
 
@@ -14,17 +15,19 @@ pub struct Hosts {
 impl Hosts {
     /// Makes them. An error is a machine that does not allow it.
     pub fn make(count: usize) -> Result<Self, Trouble> {
-        let pid = std::process::id();
-        let name = format!("rt{pid}");
-        let network = format!("10.{}.{}", 64 + pid / 250 % 128, pid % 250);
-        let hosts = Self { name, network, count };
-        let (bridge, gateway) = (&hosts.name, hosts.gateway());
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let (pid, made) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let bridge = format!("rt{pid}-{made}");
         ip(&format!("link add {bridge} type bridge"))?;
+        let network = format!("10.{}.{}", 64 + (pid + made) / 250 % 128, (pid + made) % 250);
+        let mut hosts = Self { name: bridge.clone(), network, count: 0 };
+        let gateway = hosts.gateway();
         ip(&format!("addr add {gateway}/24 dev {bridge}"))?;
         ip(&format!("link set {bridge} up"))?;
         for number in 1..=count {
             let (host, address) = (hosts.host(number), hosts.address(number));
             ip(&format!("netns add {host}"))?;
+            hosts.count = number;
             ip(&format!("link add {host} type veth peer name eth0 netns {host}"))?;
             ip(&format!("link set {host} master {bridge} up"))?;
             ip(&format!("-n {host} link set lo up"))?;
@@ -52,7 +55,7 @@ impl Hosts {
     }
 
     fn host(&self, number: usize) -> String {
-        format!("{}-{number}", self.name)
+        format!("{}.{number}", self.name)
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod polls;
 mod question;
+mod remember;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{error, warn};
+use tracing::warn;
 
 use polls::Polls;
 pub use polls::Reach;
@@ -27,9 +28,6 @@ use question::{Answer, Question};
 
 use crate::journal::{Journal, JournalError};
 use crate::update::Ready;
-
-/// The journal's record of who polls.
-const POLLERS: &str = "node.pollers";
 
 /// From the connect to the answer. Load balancers wait for a second or two.
 const CONVERSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -155,7 +153,7 @@ impl Endpoint {
 
     /// Answers from now on, each app as soon as it is known.
     pub async fn serve(&self, listener: TcpListener, journal: Journal) -> Result<(), JournalError> {
-        let known: Pollers = journal.get(POLLERS).await?.unwrap_or_default();
+        let known: Pollers = journal.get(remember::POLLERS).await?.unwrap_or_default();
         let now = self.shared.now();
         for (app, pollers) in &known {
             let mut apps = self.shared.apps();
@@ -164,7 +162,7 @@ impl Endpoint {
         }
         self.shared.pollers.send_replace(known);
         tokio::spawn(accept(Arc::clone(&self.shared), listener));
-        tokio::spawn(remember(Arc::clone(&self.shared), journal));
+        tokio::spawn(remember::keep(Arc::clone(&self.shared), journal));
         Ok(())
     }
 
@@ -356,60 +354,4 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             }
         }
     }
-}
-
-/// Notices who polls no more, and keeps on disk who polls.
-async fn remember(shared: Arc<Shared>, journal: Journal) {
-    let mut moved = shared.moved.subscribe();
-    loop {
-        moved.borrow_and_update();
-        let next = {
-            let now = shared.now();
-            let mut apps = shared.apps();
-            apps.by_name.values_mut().for_each(|entry| entry.polls.forget(now));
-            apps.by_name.values().filter_map(|entry| entry.polls.next_to_go()).min()
-        };
-        let known = shared.known();
-        if !are_alike(&known, &shared.pollers.borrow()) {
-            shared.pollers.send_replace(known.clone());
-            if let Err(error) = journal.put(POLLERS, &known).await {
-                error!("who polls is not remembered: {error}");
-            }
-        }
-        let next = next.map(|at| shared.after(at));
-        tokio::select! {
-            changed = moved.changed() => if changed.is_err() { return },
-            () = async { match next {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            } } => {}
-        }
-    }
-}
-
-impl Shared {
-    /// Who polls; whoever came once may have been somebody who looked.
-    fn known(&self) -> Pollers {
-        let apps = self.apps();
-        let of = |entry: &App| {
-            let regular = entry.polls.who().filter(|(_, gap)| *gap > 0);
-            regular.map(|(name, gap)| (name.to_owned(), gap)).collect::<BTreeMap<_, _>>()
-        };
-        let each = apps.by_name.iter().map(|(app, entry)| (app.clone(), of(entry)));
-        each.filter(|(_, pollers)| !pollers.is_empty()).collect()
-    }
-}
-
-/// The same pollers, at about the same intervals: it is not worth a write that one came a little late.
-fn are_alike(one: &Pollers, other: &Pollers) -> bool {
-    let alike = |a: &BTreeMap<String, u64>, b: &BTreeMap<String, u64>| {
-        a.len() == b.len()
-            && a.iter().all(|(name, gap)| {
-                b.get(name).is_some_and(|known| gap / 2 <= *known && known / 2 <= *gap)
-            })
-    };
-    one.len() == other.len()
-        && one
-            .iter()
-            .all(|(app, pollers)| other.get(app).is_some_and(|known| alike(pollers, known)))
 }

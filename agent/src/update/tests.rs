@@ -112,10 +112,16 @@ impl Node {
         let serves = |i: &Instance| self.app.serving().is_some_and(|it| it.token == i.token);
         match task {
             Job::Join { instance, .. } | Job::Monitor { instance, .. } => {
-                assert!(serves(instance), "{task:?} while it says {:?}", self.app.ready());
+                let ready = self.app.ready();
+                assert!(
+                    ready == Ready::In,
+                    "{}{} joins: {ready:?}",
+                    instance.token,
+                    instance.label
+                );
             }
             Job::Drain { instance, .. } | Job::Stop { instance, .. } => {
-                assert!(!serves(instance), "{task:?} while it says {:?}", self.app.ready());
+                assert!(!serves(instance), "{}{} leaves", instance.token, instance.label);
             }
             Job::Fetch(_)
             | Job::Hooks { .. }

@@ -16,7 +16,7 @@ pub(super) fn unsafe_here(state: &State, start: &Start, resolved: &Resolved) -> 
         refusals.extend(pool_refusals(state, start, pool, resolved.traffic.edges));
     }
     if resolved.strategy.order == StartOrder::StartFirst && resolved.run.port != Port::Auto {
-        refusals.push(start_first(resolved).to_owned());
+        refusals.push("order = \"start-first\" needs port = \"auto\"".to_owned());
     }
     refusals.extend(drained(state));
     refusals
@@ -47,18 +47,6 @@ pub(in crate::engine) fn frozen_here(state: &State, start: &Start) -> Option<Str
 pub(in crate::engine) fn frozen(state: &State, env: &EnvName) -> Option<String> {
     let freeze = state.envs.get(env)?.frozen.as_ref()?;
     Some(format!("{} (by {})", freeze.why, freeze.who))
-}
-
-fn start_first(resolved: &Resolved) -> &'static str {
-    match resolved.traffic.via {
-        Via::Endpoint { .. } => {
-            "order = \"start-first\" cannot be had with [traffic] via = \"endpoint\": the new \
-             instance would listen on a port that the load balancer does not know (use via = \"edge\")"
-        }
-        Via::Edge(_) | Via::Command(_) | Via::None => {
-            "order = \"start-first\" needs port = \"auto\""
-        }
-    }
 }
 
 /// A load balancer that asks the node knows one port of it, and no other.
