@@ -191,6 +191,10 @@ mod tests {
                 { "address": "c2:7400", "name": null, "state": "down", "error": "cannot reach c2" },
             ],
             "updates": [],
+            "pollers": [
+                { "app": "shop", "told": "ready", "every_ms": 1002,
+                  "from": "10.0.0.5 (/ready/shop)" },
+            ],
         });
         assert_eq!(
             print(&Question::Status, &status, Output::Table),
@@ -198,7 +202,9 @@ mod tests {
              CONTROLLER  NAME  STATE  ERROR\n\
              c1:7400     c1    up     -\n\
              c2:7400     -     down   cannot reach c2\n\n\
-             no update under way\n"
+             no update under way\n\n\
+             POLLED APP  TOLD   EVERY MS  FROM\n\
+             shop        ready  1002      10.0.0.5 (/ready/shop)\n"
         );
     }
 }
