@@ -1,15 +1,15 @@
 //! The sample app: answers with its version, ends at once on SIGTERM, and can be told to be bad.
 //!
-//! `sample-app --port N [--broken-page | --never-healthy | --exit-at-once | --polite]`. Paths: `/healthz` (200),
-//! `/slow?ms=N` (answers after so long), `/big?mib=N&ms=T` (so many MiB, spread over so long), anything else:
-//! `v{ROTA_VERSION}`; with `--broken-page` these answer 500. A request to upgrade is granted; then every byte comes
-//! back.
+//! `sample-app --port N [--broken-page | --never-healthy | --exit-at-once | --polite [--work MS]]`. Paths:
+//! `/healthz` (200), `/slow?ms=N` (answers after so long), `/big?mib=N&ms=T` (so many MiB, spread over so long),
+//! anything else: `v{ROTA_VERSION}`; with `--broken-page` these answer 500. A request to upgrade is granted; then every
+//! byte comes back.
 //!
 //! It listens on loopback, with `--anywhere` on every address.
 //!
-//! With `--polite` it takes the socket that it is given, if any, and answers what it has accepted before it ends.
-//! Without, it does nothing for whoever is in the middle of a request when it is told to end: what a client does not
-//! lose was saved by the drain.
+//! With `--polite` it takes the socket that it is given, if any, works on each request for so long, and answers what it
+//! has accepted before it ends. Without, it does nothing for whoever is in the middle of a request when it is told to
+//! end: what a client does not lose was saved by the drain.
 
 mod polite;
 
@@ -38,11 +38,12 @@ fn main() -> ExitCode {
         (false, true) => Mood::NeverHealthy,
         (false, false) => Mood::Good,
     };
-    let at = args.iter().position(|arg| arg == "--port").map(|at| at + 1);
-    let port = at.and_then(|at| args.get(at)?.parse().ok()).unwrap_or(0);
+    let value = |flag: &str| args.get(args.iter().position(|arg| arg == flag)? + 1);
+    let port = value("--port").and_then(|port| port.parse().ok()).unwrap_or(0);
+    let work = value("--work").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
     let host = if told("--anywhere") { "0.0.0.0" } else { "127.0.0.1" };
     let served = match told("--polite") {
-        true => polite::serve(port),
+        true => polite::serve((host, port), work),
         false => serve((host, port), mood),
     };
     match served {

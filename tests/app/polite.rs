@@ -8,12 +8,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-/// What one request takes, so that some are always under way.
+/// What one request takes where nothing else is said, so that some are always under way.
 const WORK: Duration = Duration::from_millis(5);
 
 /// Serves until SIGTERM.
 #[tokio::main(flavor = "current_thread")]
-pub async fn serve(port: u16) -> io::Result<()> {
+pub async fn serve(at: (&str, u16), work: Option<Duration>) -> io::Result<()> {
+    let work = work.unwrap_or(WORK);
     let mut term = signal(SignalKind::terminate())?;
     let given = listenfd::ListenFd::from_env().take_tcp_listener(0)?;
     let how = if given.is_some() { "was given its socket" } else { "made its socket itself" };
@@ -22,13 +23,13 @@ pub async fn serve(port: u16) -> io::Result<()> {
             listener.set_nonblocking(true)?;
             TcpListener::from_std(listener)?
         }
-        None => TcpListener::bind(("127.0.0.1", port)).await?,
+        None => TcpListener::bind(at).await?,
     };
     println!("sample app {how}");
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => drop(open.spawn(answer(accepted?.0))),
+            accepted = listener.accept() => drop(open.spawn(answer(accepted?.0, work))),
             _ = term.recv() => break,
         }
     }
@@ -37,14 +38,19 @@ pub async fn serve(port: u16) -> io::Result<()> {
     Ok(())
 }
 
-async fn answer(stream: TcpStream) -> io::Result<()> {
+async fn answer(stream: TcpStream, work: Duration) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
-    while stream.read_line(&mut line).await? > 2 {
+    stream.read_line(&mut line).await?;
+    let health = line.contains(" /healthz ");
+    while line.len() > 2 {
         line.clear();
+        stream.read_line(&mut line).await?;
     }
-    // The request's work.
-    tokio::time::sleep(WORK).await;
+    if !health {
+        // The request's work.
+        tokio::time::sleep(work).await;
+    }
     let body = format!("v{}\n", std::env::var("ROTA_VERSION").unwrap_or_default());
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", body.len());
     stream.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes()).await?;
