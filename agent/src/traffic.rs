@@ -178,6 +178,15 @@ pub struct View {
     pub members: BTreeMap<Key, Member>,
 }
 
+impl View {
+    /// The member that a change was about, as it stands now.
+    pub fn after(&self, change: Change) -> Member {
+        let Change { key, address, version, .. } = change;
+        let absent = Member { address, observed: Observed::Absent, in_flight: 0, cut: 0, version };
+        self.members.get(&key).cloned().unwrap_or(absent)
+    }
+}
+
 /// Why a balancer did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum BalancerError {
@@ -196,7 +205,7 @@ pub enum BalancerError {
     Refused { pool: String, why: String },
 }
 
-/// What serves one pool: the built-in proxy, and later others.
+/// What serves one pool: the built-in proxy, HAProxy or nginx.
 #[tonic::async_trait]
 pub trait Balancer: fmt::Debug + Send + Sync {
     /// Puts a change in force. When this returns it is, and the member was read back after it.

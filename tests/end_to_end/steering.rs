@@ -37,15 +37,20 @@ fn whatever_a_rollout_does_a_newer_one_takes_its_place() {
         let (old, new) = (format!("2.{number}.0"), format!("3.{number}.0"));
         begin(&farm, &old, App { strategy, ..FAST });
         let id = farm.rollout(stands).unwrap()["id"].as_str().unwrap().to_owned();
-        let refused = deploy(&farm, &new, FAST, 1);
-        assert!(refused.contains("--supersede") && refused.contains(&id), "{refused}");
-        let manifest = farm.write_app(FAST).unwrap();
-        let newer = ["deploy", "-f", manifest.to_str().unwrap(), "--version", &new, "--env", ENV];
-        run(&farm, &[&newer[..], &["--supersede", "--yes"]].concat(), 0);
-        let over = |view: &Value| view["state"] == "aborted";
-        farm.wait(&format!("/api/v1/rollouts/{id}"), over).unwrap();
-        all_run(&farm, &new, 3);
+        replaced(&farm, &id, &new);
     }
+}
+
+/// The rollout that is under way refuses this version, gives way to it when told to, and all nodes run it then.
+fn replaced(farm: &Farm, id: &str, new: &str) {
+    let refused = deploy(farm, new, FAST, 1);
+    assert!(refused.contains("--supersede") && refused.contains(id), "{refused}");
+    let manifest = farm.write_app(FAST).unwrap();
+    let newer = ["deploy", "-f", manifest.to_str().unwrap(), "--version", new, "--env", ENV];
+    run(farm, &[&newer[..], &["--supersede", "--yes"]].concat(), 0);
+    let over = |view: &Value| view["state"] == "aborted";
+    farm.wait(&format!("/api/v1/rollouts/{id}"), over).unwrap();
+    all_run(farm, new, 3);
 }
 
 /// One that gave way still finishes what is under way when the next one comes: two never roll, and all share one
@@ -104,14 +109,7 @@ fn a_rollout_that_moves_gives_way_too() {
         begin(&farm, &old, slow);
         stands();
         let id = farm.rollout(|_| true).unwrap()["id"].as_str().unwrap().to_owned();
-        let refused = deploy(&farm, &new, FAST, 1);
-        assert!(refused.contains("--supersede") && refused.contains(&id), "{refused}");
-        let manifest = farm.write_app(FAST).unwrap();
-        let newer = ["deploy", "-f", manifest.to_str().unwrap(), "--version", &new, "--env", ENV];
-        run(&farm, &[&newer[..], &["--supersede", "--yes"]].concat(), 0);
-        let over = |view: &Value| view["state"] == "aborted";
-        farm.wait(&format!("/api/v1/rollouts/{id}"), over).unwrap();
-        all_run(&farm, &new, 3);
+        replaced(&farm, &id, &new);
     }
 }
 

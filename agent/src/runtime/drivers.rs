@@ -9,9 +9,11 @@ use async_trait::async_trait;
 use super::docker::Docker;
 use super::exec::Exec;
 use super::listeners::Listeners;
-use super::places::Places;
 use super::systemd::Systemd;
-use super::{Instance, Launcher, Running, Runtime, RuntimeError, StartSpec, Stopped, cgroup};
+use super::{
+    Instance, LaunchError, Launcher, Places, Running, Runtime, RuntimeError, StartSpec, Stopped,
+    cgroup,
+};
 use crate::spec::{Driver, Spec};
 
 /// See the file's first lines.
@@ -51,19 +53,16 @@ impl Runtime for Drivers {
         self.of(spec.run.driver).check(spec).await
     }
 
-    async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError> {
-        self.of(start.spec.run.driver).start(start).await
+    fn places(&self) -> &Places {
+        &self.places
     }
 
-    async fn adopt(&self, instance: &Instance) -> Result<Option<Running>, RuntimeError> {
-        self.of(instance.driver).adopt(instance).await
+    async fn launch(&self, start: &StartSpec) -> Result<Running, LaunchError> {
+        self.of(start.spec.run.driver).launch(start).await
     }
 
-    async fn find(&self, app: &str, instance: &str) -> Result<Option<Running>, RuntimeError> {
-        match self.places.read(app, instance)? {
-            Some(known) => self.of(known.driver).find(app, instance).await,
-            None => Ok(None),
-        }
+    async fn look(&self, noted: &Instance) -> Result<Option<Running>, RuntimeError> {
+        self.of(noted.driver).look(noted).await
     }
 
     async fn stop(

@@ -11,10 +11,10 @@ use async_trait::async_trait;
 
 use super::launch::{Launcher, Output};
 use super::listeners::Listeners;
-use super::places::Places;
 use super::stop::{Family, stop};
 use super::{
-    Instance, LaunchError, ProcessId, Running, Runtime, RuntimeError, StartSpec, Stopped, cgroup,
+    Instance, LaunchError, Places, ProcessId, Running, Runtime, RuntimeError, StartSpec, Stopped,
+    cgroup,
 };
 use crate::logs;
 use crate::spec::{Driver, Spec};
@@ -49,7 +49,44 @@ impl Exec {
         self.places.log(app, instance)
     }
 
-    async fn try_start(&self, start: &StartSpec) -> Result<Running, LaunchError> {
+    /// The app's listening socket, if it wants one.
+    fn socket(&self, start: &StartSpec) -> Result<Option<OwnedFd>, LaunchError> {
+        let app = &start.spec.app;
+        match start.port.filter(|_| start.spec.run.socket) {
+            Some(port) => {
+                let socket = self.listeners.give(app, port);
+                socket.map(Some).map_err(|cause| LaunchError::Listen { port, cause })
+            }
+            None => {
+                self.listeners.close(app);
+                Ok(None)
+            }
+        }
+    }
+}
+
+const PIDFD_FLAGS: rustix::process::PidfdFlags = rustix::process::PidfdFlags::NONBLOCK;
+
+#[async_trait]
+impl Runtime for Exec {
+    async fn check(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        let driver = Driver::Exec;
+        if spec.run.notify {
+            let why = "nobody listens for READY=1; use driver = \"systemd\"".to_owned();
+            return Err(RuntimeError::Cannot { key: "notify", driver, why });
+        }
+        let missing = cgroup::cannot(self.cgroups.as_deref(), &spec.run.limits);
+        match missing {
+            Some((key, why)) => Err(RuntimeError::Cannot { key, driver, why }),
+            None => Ok(()),
+        }
+    }
+
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
+    async fn launch(&self, start: &StartSpec) -> Result<Running, LaunchError> {
         let (app, name) = (&start.spec.app, &start.instance);
         let log = self.log(app, name);
         self.places.make(app)?;
@@ -108,66 +145,18 @@ impl Exec {
         Ok(Running::started(instance, process, child))
     }
 
-    /// The app's listening socket, if it wants one.
-    fn socket(&self, start: &StartSpec) -> Result<Option<OwnedFd>, LaunchError> {
-        let app = &start.spec.app;
-        match start.port.filter(|_| start.spec.run.socket) {
-            Some(port) => {
-                let socket = self.listeners.give(app, port);
-                socket.map(Some).map_err(|cause| LaunchError::Listen { port, cause })
-            }
-            None => {
-                self.listeners.close(app);
-                Ok(None)
-            }
-        }
-    }
-}
-
-const PIDFD_FLAGS: rustix::process::PidfdFlags = rustix::process::PidfdFlags::NONBLOCK;
-
-#[async_trait]
-impl Runtime for Exec {
-    async fn check(&self, spec: &Spec) -> Result<(), RuntimeError> {
-        let driver = Driver::Exec;
-        if spec.run.notify {
-            let why = "nobody listens for READY=1; use driver = \"systemd\"".to_owned();
-            return Err(RuntimeError::Cannot { key: "notify", driver, why });
-        }
-        let missing = cgroup::cannot(self.cgroups.as_deref(), &spec.run.limits);
-        match missing {
-            Some((key, why)) => Err(RuntimeError::Cannot { key, driver, why }),
-            None => Ok(()),
-        }
-    }
-
-    async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError> {
-        self.try_start(start).await.map_err(|cause| RuntimeError::Start {
-            app: start.spec.app.clone(),
-            version: start.spec.version.clone(),
-            cause: Box::new(cause),
-        })
-    }
-
-    async fn adopt(&self, instance: &Instance) -> Result<Option<Running>, RuntimeError> {
+    async fn look(&self, noted: &Instance) -> Result<Option<Running>, RuntimeError> {
         let failed = |cause| RuntimeError::Process {
             deed: "adopt",
-            pid: instance.process.pid,
-            app: instance.app.clone(),
+            pid: noted.process.pid,
+            app: noted.app.clone(),
             cause,
         };
-        match instance.process.open().map_err(failed)? {
+        match noted.process.open().map_err(failed)? {
             Some(process) => {
-                self.listeners.adopt(instance, &process);
-                Ok(Some(Running::adopted(instance.clone(), process).map_err(failed)?))
+                self.listeners.adopt(noted, &process);
+                Ok(Some(Running::adopted(noted.clone(), process).map_err(failed)?))
             }
-            None => Ok(None),
-        }
-    }
-
-    async fn find(&self, app: &str, instance: &str) -> Result<Option<Running>, RuntimeError> {
-        match self.places.read(app, instance)? {
-            Some(instance) => self.adopt(&instance).await,
             None => Ok(None),
         }
     }

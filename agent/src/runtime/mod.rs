@@ -32,6 +32,7 @@ use thiserror::Error;
 
 pub use self::environment::EnvironmentError;
 pub use self::launch::{LaunchError, Launcher};
+pub use self::places::Places;
 pub use self::process::ProcessId;
 pub use self::running::{Exit, Running};
 
@@ -204,15 +205,38 @@ pub trait Runtime: Send + Sync {
     /// Whether it can run this release here; asked before anything is touched.
     async fn check(&self, spec: &Spec) -> Result<(), RuntimeError>;
 
+    /// Where it notes what it starts.
+    fn places(&self) -> &Places;
+
     /// Starts an instance; returns when its program runs, before it is healthy.
-    async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError>;
+    async fn launch(&self, start: &StartSpec) -> Result<Running, LaunchError>;
+
+    /// What runs in the place that a note tells of: a process, a unit, a container; `None` when nothing does.
+    async fn look(&self, noted: &Instance) -> Result<Option<Running>, RuntimeError>;
+
+    /// `launch`, with the release named where it fails.
+    async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError> {
+        self.launch(start).await.map_err(|cause| RuntimeError::Start {
+            app: start.spec.app.clone(),
+            version: start.spec.version.clone(),
+            cause: Box::new(cause),
+        })
+    }
 
     /// The instance again, after the agent was restarted; `None` when it has ended or never was.
-    async fn adopt(&self, instance: &Instance) -> Result<Option<Running>, RuntimeError>;
+    async fn adopt(&self, instance: &Instance) -> Result<Option<Running>, RuntimeError> {
+        let found = self.look(instance).await?;
+        Ok(found.filter(|running| running.instance().process == instance.process))
+    }
 
-    /// What was last started under this name, also when the agent died before it could note it;
-    /// `None` when it has ended.
-    async fn find(&self, app: &str, instance: &str) -> Result<Option<Running>, RuntimeError>;
+    /// What was last started under this name, also when the agent died before it could note it, or somebody else has
+    /// restarted it since; `None` when it has ended.
+    async fn find(&self, app: &str, instance: &str) -> Result<Option<Running>, RuntimeError> {
+        match self.places().read(app, instance)? {
+            Some(noted) => self.look(&noted).await,
+            None => Ok(None),
+        }
+    }
 
     /// Asks the instance to end with `signal`, and kills what is left of it after `timeout`,
     /// children included.

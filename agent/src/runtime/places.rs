@@ -11,7 +11,7 @@ use crate::journal::replace;
 
 /// The agent's folder, as the drivers use it.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
+pub struct Places {
     root: PathBuf,
 }
 

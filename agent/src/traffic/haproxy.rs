@@ -227,15 +227,7 @@ impl Balancer for Haproxy {
         if let Some(why) = desk.refused.get(&change.key) {
             return Err(BalancerError::Refused { pool: self.pool.clone(), why: why.clone() });
         }
-        let view = Arc::clone(&self.view.borrow());
-        let absent = Member {
-            address: change.address,
-            observed: Observed::Absent,
-            in_flight: 0,
-            cut: 0,
-            version: change.version,
-        };
-        Ok(view.members.get(&change.key).cloned().unwrap_or(absent))
+        Ok(self.view.borrow().after(change))
     }
 
     fn view(&self) -> watch::Receiver<Arc<View>> {

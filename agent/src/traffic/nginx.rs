@@ -248,15 +248,7 @@ impl Balancer for Nginx {
             self.cut(&change.key).await.map_err(failed)?;
             self.settle().await.map_err(failed)?;
         }
-        let view = Arc::clone(&self.view.borrow());
-        let absent = Member {
-            address: change.address,
-            observed: Observed::Absent,
-            in_flight: 0,
-            cut: 0,
-            version: change.version,
-        };
-        Ok(view.members.get(&change.key).cloned().unwrap_or(absent))
+        Ok(self.view.borrow().after(change))
     }
 
     fn view(&self) -> watch::Receiver<Arc<View>> {

@@ -25,10 +25,9 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
 use self::container::{COMMAND, Labels};
-use super::places::Places;
 use super::process::ProcessId;
 use super::running::{Exit, ended_of};
-use super::{Instance, LaunchError, Running, Runtime, RuntimeError, StartSpec, Stopped};
+use super::{Instance, LaunchError, Places, Running, Runtime, RuntimeError, StartSpec, Stopped};
 use crate::spec::{Driver, Spec};
 
 /// How long dockerd may take to say how a container ended whose process the kernel says has ended.
@@ -111,7 +110,7 @@ impl Docker {
         }
     }
 
-    async fn look(&self, name: &str) -> Result<Option<ContainerInspectResponse>, DockerError> {
+    async fn container(&self, name: &str) -> Result<Option<ContainerInspectResponse>, DockerError> {
         let looked = self.client().await?.inspect_container(name, None::<InspectContainerOptions>);
         match looked.await.map_err(DockerError::from) {
             Ok(found) => Ok(Some(found)),
@@ -128,7 +127,7 @@ impl Docker {
 
     /// What has the container's name makes room if it is ours.
     async fn make_room(&self, name: &str) -> Result<(), LaunchError> {
-        let Some(found) = self.look(name).await? else { return Ok(()) };
+        let Some(found) = self.container(name).await? else { return Ok(()) };
         if !self.is_ours(&found) {
             let complaint = format!(
                 "that name is taken by a container that is not this agent's; \
@@ -139,52 +138,10 @@ impl Docker {
         Ok(remove(self.client().await?, name).await?)
     }
 
-    async fn try_start(&self, start: &StartSpec) -> Result<Running, LaunchError> {
-        let (app, label) = (&start.spec.app, &start.instance);
-        let name = container::name(app, label);
-        let body = container::body(start, &self.root, &images::image_of(&start.folder)?)?;
-        self.make_room(&name).await?;
-        self.places.make(app)?;
-        let mut instance = Instance {
-            app: app.clone(),
-            instance: label.clone(),
-            version: start.spec.version.clone(),
-            digest: start.spec.digest.clone(),
-            driver: Driver::Docker,
-            port: start.port,
-            process: ProcessId { pid: 0, start_time: 0, boot_id: String::new() },
-            log: self.places.log(app, label),
-            log_since: 0,
-            cgroup: None,
-            unit: None,
-            container: Some(name.clone()),
-            socket: false,
-        };
-        // First the note: an agent that dies now is followed by one that finds the container.
-        self.places.write(&instance)?;
-        let client = self.client().await?;
-        let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let made = client.create_container(Some(options), body).await.map_err(DockerError::from)?;
-        let started = client.start_container(&made.id, None).await.map_err(DockerError::from);
-        if let Err(error) = started {
-            remove(client, &made.id).await?;
-            return Err(match error {
-                DockerError::Refused { message, .. } => {
-                    LaunchError::Container { name, complaint: message }
-                }
-                DockerError::Reach(_) => error.into(),
-            });
-        }
-        instance.container = Some(made.id);
-        let process = self.process_of(&mut instance).await?;
-        self.places.write(&instance)?;
-        Ok(self.watch(instance, process))
-    }
-
     /// The first process, for the kernel to tell of; `None` when it has ended.
     async fn process_of(&self, instance: &mut Instance) -> Result<Option<OwnedFd>, LaunchError> {
         let id = instance.container.clone().unwrap_or_default();
-        let found = self.look(&id).await?;
+        let found = self.container(&id).await?;
         let pid = found.and_then(|it| it.state).and_then(|it| it.pid).unwrap_or(0);
         let watch = |cause| LaunchError::Shim { deed: "watch", program: id.clone(), cause };
         let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(None) };
@@ -223,7 +180,7 @@ impl Docker {
         if let Some(Err(error)) = client.wait_container(id, Some(options)).next().await {
             tracing::debug!(id, %error, "the container has ended");
         }
-        let state = self.look(id).await?.and_then(|found| found.state);
+        let state = self.container(id).await?.and_then(|found| found.state);
         let Some(state) = state.filter(|state| state.running != Some(true)) else {
             return Ok(Exit::Unknown);
         };
@@ -232,27 +189,6 @@ impl Docker {
             (_, Some(code)) => Ok(Exit::Code(code)),
             (_, None) => Ok(Exit::Unknown),
         }
-    }
-
-    async fn find_container(
-        &self,
-        mut instance: Instance,
-    ) -> Result<Option<Running>, RuntimeError> {
-        let name = instance.container.clone().unwrap_or_default();
-        let failed = failed("find", &name);
-        let Some(found) = self.look(&name).await.map_err(&failed)? else { return Ok(None) };
-        let runs = found.state.as_ref().and_then(|state| state.running) == Some(true);
-        if !runs || !self.is_ours(&found) {
-            return Ok(None);
-        }
-        instance.container = found.id;
-        let process = self.process_of(&mut instance).await;
-        let process = process.map_err(|cause| RuntimeError::Start {
-            app: instance.app.clone(),
-            version: instance.version.clone(),
-            cause: Box::new(cause),
-        })?;
-        Ok(process.map(|process| self.watch(instance, Some(process))))
     }
 
     async fn kill(&self, id: &str, signal: i32) -> Result<(), DockerError> {
@@ -307,25 +243,69 @@ impl Runtime for Docker {
         self.client().await.map(|_| ()).map_err(RuntimeError::NoDocker)
     }
 
-    async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError> {
-        let started = Box::pin(self.try_start(start)).await;
-        started.map_err(|cause| RuntimeError::Start {
-            app: start.spec.app.clone(),
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
+    async fn launch(&self, start: &StartSpec) -> Result<Running, LaunchError> {
+        let (app, label) = (&start.spec.app, &start.instance);
+        let name = container::name(app, label);
+        let body = container::body(start, &self.root, &images::image_of(&start.folder)?)?;
+        self.make_room(&name).await?;
+        self.places.make(app)?;
+        let mut instance = Instance {
+            app: app.clone(),
+            instance: label.clone(),
             version: start.spec.version.clone(),
-            cause: Box::new(cause),
-        })
-    }
-
-    async fn adopt(&self, instance: &Instance) -> Result<Option<Running>, RuntimeError> {
-        let found = Box::pin(self.find_container(instance.clone())).await?;
-        Ok(found.filter(|running| running.instance().process == instance.process))
-    }
-
-    async fn find(&self, app: &str, instance: &str) -> Result<Option<Running>, RuntimeError> {
-        match self.places.read(app, instance)? {
-            Some(known) => Box::pin(self.find_container(known)).await,
-            None => Ok(None),
+            digest: start.spec.digest.clone(),
+            driver: Driver::Docker,
+            port: start.port,
+            process: ProcessId { pid: 0, start_time: 0, boot_id: String::new() },
+            log: self.places.log(app, label),
+            log_since: 0,
+            cgroup: None,
+            unit: None,
+            container: Some(name.clone()),
+            socket: false,
+        };
+        // First the note: an agent that dies now is followed by one that finds the container.
+        self.places.write(&instance)?;
+        let client = self.client().await?;
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let made = client.create_container(Some(options), body).await.map_err(DockerError::from)?;
+        let started = client.start_container(&made.id, None).await.map_err(DockerError::from);
+        if let Err(error) = started {
+            remove(client, &made.id).await?;
+            return Err(match error {
+                DockerError::Refused { message, .. } => {
+                    LaunchError::Container { name, complaint: message }
+                }
+                DockerError::Reach(_) => error.into(),
+            });
         }
+        instance.container = Some(made.id);
+        let process = self.process_of(&mut instance).await?;
+        self.places.write(&instance)?;
+        Ok(self.watch(instance, process))
+    }
+
+    async fn look(&self, noted: &Instance) -> Result<Option<Running>, RuntimeError> {
+        let mut instance = noted.clone();
+        let name = instance.container.clone().unwrap_or_default();
+        let failed = failed("find", &name);
+        let Some(found) = self.container(&name).await.map_err(&failed)? else { return Ok(None) };
+        let runs = found.state.as_ref().and_then(|state| state.running) == Some(true);
+        if !runs || !self.is_ours(&found) {
+            return Ok(None);
+        }
+        instance.container = found.id;
+        let process = self.process_of(&mut instance).await;
+        let process = process.map_err(|cause| RuntimeError::Start {
+            app: instance.app.clone(),
+            version: instance.version.clone(),
+            cause: Box::new(cause),
+        })?;
+        Ok(process.map(|process| self.watch(instance, Some(process))))
     }
 
     async fn stop(

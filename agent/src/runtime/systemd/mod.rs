@@ -21,10 +21,9 @@ pub use self::bus::BusError;
 use self::bus::{Bus, Look};
 use super::launch::{self, Launcher, Output};
 use super::listeners::Listeners;
-use super::places::Places;
 use super::{
-    Instance, LaunchError, ProcessId, Running, Runtime, RuntimeError, StartSpec, Stopped, cgroup,
-    shim,
+    Instance, LaunchError, Places, ProcessId, Running, Runtime, RuntimeError, StartSpec, Stopped,
+    cgroup, shim,
 };
 use crate::logs;
 use crate::spec::{Driver, Spec};
@@ -60,7 +59,150 @@ impl Systemd {
         Systemd { listeners, ..self }
     }
 
-    async fn try_start(&self, start: &StartSpec) -> Result<Running, LaunchError> {
+    /// The job has ended as `result`: what came of it?
+    async fn look_after(
+        &self,
+        mut instance: Instance,
+        result: &str,
+        (plan, within): (&launch::Plan, Duration),
+    ) -> Result<Running, LaunchError> {
+        let unit = instance.unit.clone().unwrap_or_default();
+        let program = plan.argv.first().cloned().unwrap_or_default();
+        let complaint = format!("its job ended as `{result}`");
+        let Some(look) = self.unit(&unit).await? else {
+            return Err(LaunchError::Unit { unit, complaint });
+        };
+        match ended::at_start(result, &look, &program, plan) {
+            ended::AtStart::Runs => {}
+            ended::AtStart::NeverReady => {
+                self.bus.release(&unit).await;
+                let output = logs::tail(&instance.log, logs::TAIL_BYTES, instance.log_since);
+                return Err(LaunchError::NotReady { within, output: output.unwrap_or_default() });
+            }
+            ended::AtStart::Refused(complaint) => {
+                self.bus.release(&unit).await;
+                return Err(LaunchError::Unit { unit, complaint });
+            }
+        }
+        let process = process_of(&look, &mut instance);
+        let deed = "watch the process of";
+        let process = process.map_err(|cause| LaunchError::Shim { deed, program, cause })?;
+        self.places.write(&instance)?;
+        Ok(self.watch(instance, process))
+    }
+
+    /// Whatever has the unit's name and is ours makes room; what is not ours is left alone.
+    async fn make_room(&self, unit: &str) -> Result<(), LaunchError> {
+        let Some(look) = self.unit(unit).await? else { return Ok(()) };
+        if !self.is_ours(&look) {
+            let whose = match look.fragment.as_str() {
+                "" => "something else".to_owned(),
+                file => file.to_owned(),
+            };
+            return Err(LaunchError::Unit {
+                unit: unit.to_owned(),
+                complaint: format!(
+                    "that name is taken by {whose} ({}); rename the app, or use driver = \"exec\"",
+                    look.folder
+                ),
+            });
+        }
+        tracing::info!(unit, active = look.active, "an earlier unit makes room");
+        let manager = self.bus.manager().await?;
+        self.bus.stop(unit, KILL_TIMEOUT).await?;
+        // One that has failed stays until it is told to go; one that has not is gone.
+        if let Err(cause) = manager.reset_failed_unit(unit).await {
+            tracing::debug!(unit, %cause, "there is nothing to reset");
+        }
+        // A start that was given up midway left its hold; systemd forgets no unit that is held.
+        while manager.unref_unit(unit).await.is_ok() {}
+        Ok(())
+    }
+
+    fn is_ours(&self, look: &Look) -> bool {
+        look.transient && self.places.holds(Path::new(&look.folder))
+    }
+
+    async fn unit(&self, unit: &str) -> Result<Option<Look>, BusError> {
+        match self.bus.unit(unit).await? {
+            Some(loaded) => loaded.look().await,
+            None => Ok(None),
+        }
+    }
+
+    fn socket(&self, start: &StartSpec) -> Result<Option<OwnedFd>, LaunchError> {
+        let app = &start.spec.app;
+        let Some(port) = start.port.filter(|_| start.spec.run.socket) else {
+            self.listeners.close(app);
+            return Ok(None);
+        };
+        let socket = self.listeners.give(app, port);
+        socket.map(Some).map_err(|cause| LaunchError::Listen { port, cause })
+    }
+
+    /// An instance whose unit is held until it is known how it ended.
+    fn watch(&self, instance: Instance, process: Option<OwnedFd>) -> Running {
+        let unit = instance.unit.clone().unwrap_or_default();
+        let watched = process.as_ref().map(OwnedFd::try_clone).and_then(Result::ok);
+        let bus = Arc::clone(&self.bus);
+        Running::watched(instance, process, async move {
+            let exit = ended::of(&bus, &unit, watched).await;
+            bus.release(&unit).await;
+            exit
+        })
+    }
+}
+
+/// The main process, for the kernel to tell of; `None` when it has ended.
+fn process_of(look: &Look, instance: &mut Instance) -> std::io::Result<Option<OwnedFd>> {
+    let group = Path::new(&look.cgroup);
+    let group = group.strip_prefix("/").ok().filter(|it| !it.as_os_str().is_empty());
+    instance.cgroup = group.and_then(|group| {
+        let all = CGROUPS.map(|root| Path::new(root).join(group));
+        all.into_iter().find(|group| group.join("cgroup.procs").exists())
+    });
+    if look.main_pid == 0 {
+        return Ok(None);
+    }
+    match ProcessId::of(look.main_pid)? {
+        Some(process) => {
+            instance.process = process;
+            instance.process.open()
+        }
+        None => Ok(None),
+    }
+}
+
+fn failed(deed: &'static str, unit: &str) -> impl Fn(BusError) -> RuntimeError + use<> {
+    let unit = unit.to_owned();
+    move |cause| RuntimeError::Unit { deed, unit: unit.clone(), cause: Box::new(cause) }
+}
+
+#[async_trait]
+impl Runtime for Systemd {
+    async fn check(&self, _spec: &Spec) -> Result<(), RuntimeError> {
+        let driver = Driver::Systemd;
+        let unusable = |why| RuntimeError::Unusable { driver, why };
+        if rustix::process::geteuid().as_raw() != 0 {
+            let why = "only an agent that runs as root may start units; use driver = \"exec\"";
+            return Err(unusable(why.to_owned()));
+        }
+        let asked = async { Ok::<_, BusError>(self.bus.manager().await?.version().await?) };
+        let version = asked.await.map_err(|error| RuntimeError::NoSystemd(Box::new(error)))?;
+        let digits = version.split(|c: char| !c.is_ascii_digit()).find(|it| !it.is_empty());
+        match digits.and_then(|it| it.parse::<u32>().ok()) {
+            Some(number) if number < VERSION_MIN => Err(unusable(format!(
+                "it has systemd {number}, and {VERSION_MIN} is needed; use driver = \"exec\""
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
+    async fn launch(&self, start: &StartSpec) -> Result<Running, LaunchError> {
         let (app, name) = (&start.spec.app, &start.instance);
         let unit = unit::name(app, name);
         self.make_room(&unit).await?;
@@ -114,104 +256,12 @@ impl Systemd {
         self.look_after(instance, &result, (&plan, within)).await
     }
 
-    /// The job has ended as `result`: what came of it?
-    async fn look_after(
-        &self,
-        mut instance: Instance,
-        result: &str,
-        (plan, within): (&launch::Plan, Duration),
-    ) -> Result<Running, LaunchError> {
-        let unit = instance.unit.clone().unwrap_or_default();
-        let program = plan.argv.first().cloned().unwrap_or_default();
-        let complaint = format!("its job ended as `{result}`");
-        let Some(look) = self.look(&unit).await? else {
-            return Err(LaunchError::Unit { unit, complaint });
-        };
-        match ended::at_start(result, &look, &program, plan) {
-            ended::AtStart::Runs => {}
-            ended::AtStart::NeverReady => {
-                self.bus.release(&unit).await;
-                let output = logs::tail(&instance.log, logs::TAIL_BYTES, instance.log_since);
-                return Err(LaunchError::NotReady { within, output: output.unwrap_or_default() });
-            }
-            ended::AtStart::Refused(complaint) => {
-                self.bus.release(&unit).await;
-                return Err(LaunchError::Unit { unit, complaint });
-            }
-        }
-        let process = process_of(&look, &mut instance);
-        let deed = "watch the process of";
-        let process = process.map_err(|cause| LaunchError::Shim { deed, program, cause })?;
-        self.places.write(&instance)?;
-        Ok(self.watch(instance, process))
-    }
-
-    /// Whatever has the unit's name and is ours makes room; what is not ours is left alone.
-    async fn make_room(&self, unit: &str) -> Result<(), LaunchError> {
-        let Some(look) = self.look(unit).await? else { return Ok(()) };
-        if !self.is_ours(&look) {
-            let whose = match look.fragment.as_str() {
-                "" => "something else".to_owned(),
-                file => file.to_owned(),
-            };
-            return Err(LaunchError::Unit {
-                unit: unit.to_owned(),
-                complaint: format!(
-                    "that name is taken by {whose} ({}); rename the app, or use driver = \"exec\"",
-                    look.folder
-                ),
-            });
-        }
-        tracing::info!(unit, active = look.active, "an earlier unit makes room");
-        let manager = self.bus.manager().await?;
-        self.bus.stop(unit, KILL_TIMEOUT).await?;
-        // One that has failed stays until it is told to go; one that has not is gone.
-        if let Err(cause) = manager.reset_failed_unit(unit).await {
-            tracing::debug!(unit, %cause, "there is nothing to reset");
-        }
-        // A start that was given up midway left its hold; systemd forgets no unit that is held.
-        while manager.unref_unit(unit).await.is_ok() {}
-        Ok(())
-    }
-
-    fn is_ours(&self, look: &Look) -> bool {
-        look.transient && self.places.holds(Path::new(&look.folder))
-    }
-
-    async fn look(&self, unit: &str) -> Result<Option<Look>, BusError> {
-        match self.bus.unit(unit).await? {
-            Some(loaded) => loaded.look().await,
-            None => Ok(None),
-        }
-    }
-
-    fn socket(&self, start: &StartSpec) -> Result<Option<OwnedFd>, LaunchError> {
-        let app = &start.spec.app;
-        let Some(port) = start.port.filter(|_| start.spec.run.socket) else {
-            self.listeners.close(app);
-            return Ok(None);
-        };
-        let socket = self.listeners.give(app, port);
-        socket.map(Some).map_err(|cause| LaunchError::Listen { port, cause })
-    }
-
-    /// An instance whose unit is held until it is known how it ended.
-    fn watch(&self, instance: Instance, process: Option<OwnedFd>) -> Running {
-        let unit = instance.unit.clone().unwrap_or_default();
-        let watched = process.as_ref().map(OwnedFd::try_clone).and_then(Result::ok);
-        let bus = Arc::clone(&self.bus);
-        Running::watched(instance, process, async move {
-            let exit = ended::of(&bus, &unit, watched).await;
-            bus.release(&unit).await;
-            exit
-        })
-    }
-
-    /// The unit of a note, if it runs and is ours.
-    async fn find_unit(&self, mut instance: Instance) -> Result<Option<Running>, RuntimeError> {
+    /// The unit of the note, if it runs and is ours; somebody may have restarted it.
+    async fn look(&self, noted: &Instance) -> Result<Option<Running>, RuntimeError> {
+        let mut instance = noted.clone();
         let unit = instance.unit.clone().unwrap_or_default();
         let failed = failed("find", &unit);
-        let Some(look) = self.look(&unit).await.map_err(&failed)? else { return Ok(None) };
+        let Some(look) = self.unit(&unit).await.map_err(&failed)? else { return Ok(None) };
         if look.main_pid == 0 || !self.is_ours(&look) {
             return Ok(None);
         }
@@ -232,74 +282,6 @@ impl Systemd {
         self.listeners.adopt(&instance, &process);
         Ok(Some(self.watch(instance, Some(process))))
     }
-}
-
-/// The main process, for the kernel to tell of; `None` when it has ended.
-fn process_of(look: &Look, instance: &mut Instance) -> std::io::Result<Option<OwnedFd>> {
-    let group = Path::new(&look.cgroup);
-    let group = group.strip_prefix("/").ok().filter(|it| !it.as_os_str().is_empty());
-    instance.cgroup = group.and_then(|group| {
-        let all = CGROUPS.map(|root| Path::new(root).join(group));
-        all.into_iter().find(|group| group.join("cgroup.procs").exists())
-    });
-    if look.main_pid == 0 {
-        return Ok(None);
-    }
-    match ProcessId::of(look.main_pid)? {
-        Some(process) => {
-            instance.process = process;
-            instance.process.open()
-        }
-        None => Ok(None),
-    }
-}
-
-fn failed(deed: &'static str, unit: &str) -> impl Fn(BusError) -> RuntimeError + use<> {
-    let unit = unit.to_owned();
-    move |cause| RuntimeError::Unit { deed, unit: unit.clone(), cause: Box::new(cause) }
-}
-
-#[async_trait]
-impl Runtime for Systemd {
-    async fn check(&self, _spec: &Spec) -> Result<(), RuntimeError> {
-        let driver = Driver::Systemd;
-        let unusable = |why| RuntimeError::Unusable { driver, why };
-        if rustix::process::geteuid().as_raw() != 0 {
-            let why = "only an agent that runs as root may start units; use driver = \"exec\"";
-            return Err(unusable(why.to_owned()));
-        }
-        let asked = async { Ok::<_, BusError>(self.bus.manager().await?.version().await?) };
-        let version = asked.await.map_err(|error| RuntimeError::NoSystemd(Box::new(error)))?;
-        let digits = version.split(|c: char| !c.is_ascii_digit()).find(|it| !it.is_empty());
-        match digits.and_then(|it| it.parse::<u32>().ok()) {
-            Some(number) if number < VERSION_MIN => Err(unusable(format!(
-                "it has systemd {number}, and {VERSION_MIN} is needed; use driver = \"exec\""
-            ))),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    async fn start(&self, start: &StartSpec) -> Result<Running, RuntimeError> {
-        let started = Box::pin(self.try_start(start)).await;
-        started.map_err(|cause| RuntimeError::Start {
-            app: start.spec.app.clone(),
-            version: start.spec.version.clone(),
-            cause: Box::new(cause),
-        })
-    }
-
-    async fn adopt(&self, instance: &Instance) -> Result<Option<Running>, RuntimeError> {
-        let found = Box::pin(self.find_unit(instance.clone())).await?;
-        Ok(found.filter(|running| running.instance().process == instance.process))
-    }
-
-    async fn find(&self, app: &str, instance: &str) -> Result<Option<Running>, RuntimeError> {
-        match self.places.read(app, instance)? {
-            // Somebody may have restarted the unit: whatever runs in it is the instance.
-            Some(known) => Box::pin(self.find_unit(known)).await,
-            None => Ok(None),
-        }
-    }
 
     /// The unit was told at its start how it is stopped, so that everybody stops it alike.
     async fn stop(
@@ -316,7 +298,7 @@ impl Runtime for Systemd {
         let stopping = Box::pin(self.bus.stop(&unit, timeout + KILL_TIMEOUT));
         stopping.await.map_err(&failed)?;
         let took = begun.elapsed();
-        let look = self.look(&unit).await.map_err(&failed)?.unwrap_or_default();
+        let look = self.unit(&unit).await.map_err(&failed)?.unwrap_or_default();
         let exit = running.exited().await;
         if held.is_ok() {
             self.bus.release(&unit).await;
@@ -328,7 +310,7 @@ impl Runtime for Systemd {
     async fn kill_leftovers(&self, instance: &Instance) -> Result<usize, RuntimeError> {
         let unit = instance.unit.clone().unwrap_or_default();
         let failed = failed("kill what is left of", &unit);
-        let look = self.look(&unit).await.map_err(&failed)?;
+        let look = self.unit(&unit).await.map_err(&failed)?;
         let mut killed = 0;
         if look.is_some_and(|look| !look.has_ended() && self.is_ours(&look)) {
             let group = instance.cgroup.as_deref();
