@@ -126,6 +126,7 @@ fn every_manifest_can_be_used() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("rota.toml");
     std::fs::create_dir(dir.path().join("dist")).unwrap();
+    std::fs::write(dir.path().join("dist/app"), "an app").unwrap();
     let mut wrong = Vec::new();
     for page in pages() {
         let base = own_manifest(&page).unwrap_or_else(|| SMALL.to_owned());

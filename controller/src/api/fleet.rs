@@ -105,9 +105,9 @@ pub fn edges(state: &State, reader: Reader<'_>) -> Vec<EdgeView> {
     seen.map(|(name, agent)| EdgeView {
         name: name.to_string(),
         env: agent.record.env.clone(),
-        state: match agent.pools.iter().any(|pool| pool.silent) {
-            // At once, as a rollout waits for it at once: without its session no drain is proven.
-            _ if agent.session.is_none() => "offline",
+        // A rollout waits for a silent one, and is refused while it is offline.
+        state: match agent.session.is_none() || agent.pools.iter().any(|pool| pool.silent) {
+            _ if !agent.online => "offline",
             true => "silent",
             false => "ready",
         }

@@ -203,7 +203,7 @@ pub struct EdgeView {
     pub name: String,
     /// Its environment.
     pub env: String,
-    /// `ready|silent|offline`; silent: its load balancer does not answer it.
+    /// `ready|silent|offline`; silent: it has just gone, or its load balancer does not answer it.
     pub state: String,
     /// `POOL=DRIVER@LISTEN`.
     pub pools: Vec<String>,
