@@ -87,7 +87,8 @@ fn configure(folder: &Path, port: u16, backend: &str, level: &str) {
     let config = format!(
         "global\n  stats socket {at}/admin.sock mode 600 level {level} expose-fd listeners\n  \
          hard-stop-after 30s\n\
-         defaults\n  mode http\n  balance roundrobin\n  timeout connect 2s\n  timeout client 30s\n  timeout server 30s\n\
+         defaults\n  mode http\n  balance roundrobin\n  timeout connect 2s\n  \
+         timeout client 30s\n  timeout server 30s\n\
          frontend www\n  bind 127.0.0.1:{port}\n  default_backend shop\n\
          backend shop\n  load-server-state-from-file local\n  \
          server-state-file-name {}\n{backend}\n",
