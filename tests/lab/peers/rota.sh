@@ -46,7 +46,7 @@ rota_first() {
         -e 's,"./sample-app","/sample-app",' "$HERE/rota.toml" | put rota-c /root/3.toml
     # Every node has every release before anything is measured, as with the others.
     for version in "${VERSIONS[@]}" 1.0.0; do
-        [ "$version" != 3.0.0 ] || rests "Rota,_a_node:_agent" rota-1 rota-agent.service
+        [ "$version" != 3.0.0 ] || rests "Rota,_a_node:_agent,_after_four_updates" rota-1 rota-agent.service
         rota deploy -f "/root/${version%%.*}.toml" --version "$version" --env prod --yes >"$OUT/log" 2>&1 ||
             fail "$(cat "$OUT/log")"
     done
@@ -83,7 +83,7 @@ rota_round() {
 }
 
 rota_rest() {
-    rests "Rota,_a_node:_agent_that_loaded_images" rota-1 rota-agent.service
+    rests "Rota,_a_node:_agent,_after_all" rota-1 rota-agent.service
     rests "Rota,_the_load_balancer:_agent" rota-lb rota-agent.service
     rests "Rota,_control_host:_controller" rota-c rota.service
 }
