@@ -2,7 +2,7 @@
 
 use rota_agent::update::{App, Instance, Left, Said, Side, What, Work};
 use rota_rollout::batches::{Plan, Target};
-use rota_rollout::node::Direction;
+use rota_rollout::node::{Direction, Phase, Skip};
 use rota_rollout::strategy::{OnNodeFailure, Strategy};
 use rota_rollout::{Hold, invariants};
 use rota_rollout::{Order, Rollout};
@@ -290,8 +290,11 @@ impl World {
                 let kept =
                     revision_of(rollout).and_then(|revision| self.store.rollouts.get(&revision));
                 let leaves = kept.map(|kept| &kept.rollout).is_some_and(|rollout| {
+                    let phase = rollout.nodes().get(&host.name).map(|known| &known.phase);
+                    // What an operator skips, nobody takes back for him.
+                    let skipped = matches!(phase, Some(Phase::Skipped { why: Skip::ByOperator }));
                     rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave
-                        && rollout.state() != "rolled_back"
+                        && (skipped || rollout.state() != "rolled_back")
                 });
                 failed.left == Left::Out && (failed.restore_error.is_some() || leaves)
             })
