@@ -49,6 +49,16 @@ impl Image {
         }
     }
 
+    /// Starts a container of it, or says why this host cannot: a dockerd that answers may still lack what that takes.
+    pub fn start(&self) -> Result<(), Trouble> {
+        let run = ["run", "--rm", "--network", "host", &self.name, "sh", "-c", ":"];
+        let ran = Command::new("docker").args(run).output()?;
+        match ran.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&ran.stderr).into_owned().into()),
+        }
+    }
+
     /// As `docker save` writes it.
     pub fn save(&self, to: &Path) -> Result<(), Trouble> {
         let saved = Command::new("docker").args(["save", &self.name, "-o"]).arg(to).status()?;

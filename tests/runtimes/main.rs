@@ -42,7 +42,8 @@ fn systemd_conforms() -> Result<(), Trouble> {
 #[test]
 fn docker_conforms() -> Result<(), Trouble> {
     let programs = Programs::build()?;
-    let image = match Image::make("rota-tests/shell", &[]) {
+    let made = Image::make("rota-tests/shell", &[]);
+    let image = match made.and_then(|image| image.start().map(|()| image)) {
         Ok(image) => image,
         Err(why) => {
             eprintln!("SKIPPED: no container can be started here: {why}");
