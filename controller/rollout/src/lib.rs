@@ -16,10 +16,12 @@
 //! - [`newcomers`]: nodes that a rollout takes in while it runs.
 //! - [`shut`]: freezes and windows of the environment.
 //! - [`step`]: the only place where a rollout changes its mind.
+//! - [`claim`]: which controller takes a rollout whose owner is gone.
 //! - [`verbs`]: what operators may ask in which state, and the refusals.
 //! - [`invariants`]: what must hold after every step.
 
 pub mod batches;
+pub mod claim;
 mod draft;
 pub mod event;
 pub mod forecast;
