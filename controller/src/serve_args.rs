@@ -7,6 +7,8 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use rota_rollout::names::ControllerName;
 
+use crate::store::etcd::EtcdConfig;
+
 /// The shown examples; a test parses every one.
 const EXAMPLES: &str = "\
 Examples:
@@ -43,7 +45,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     pub advertise: Option<String>,
 
-    /// Where state is kept: `sqlite`, or `etcd://h1:2379,h2:2379[?prefix=/rota&ca=F&cert=F&key=F]`
+    /// Where state is kept: `sqlite`, or `etcd://h1:2379,h2:2379[?prefix=/rota&ca=F&cert=F&key=F]`,
+    /// with `user=NAME&password-file=F` (or ROTA_ETCD_PASSWORD) where etcd asks for it
     #[arg(long, default_value = "sqlite")]
     pub store: StoreArg,
 
@@ -84,18 +87,17 @@ pub enum LogFormat {
 pub enum StoreArg {
     /// One file in the data directory, for one controller.
     Sqlite,
-    /// An etcd cluster, for several: the whole URL as given.
-    Etcd(String),
+    /// An etcd cluster, for several.
+    Etcd(EtcdConfig),
 }
 
 impl FromStr for StoreArg {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("etcd://") {
-            Some(rest) if !rest.is_empty() => Ok(Self::Etcd(text.to_owned())),
-            Some(_) => Err("name at least one member, for example etcd://h1:2379".to_owned()),
-            None if text == "sqlite" => Ok(Self::Sqlite),
-            None => Err("write `sqlite`, or `etcd://HOST:PORT[,HOST:PORT...]`".to_owned()),
+        match text {
+            "sqlite" => Ok(Self::Sqlite),
+            url if url.starts_with("etcd:") => url.parse().map(Self::Etcd),
+            _ => Err("write `sqlite`, or `etcd://HOST:PORT[,HOST:PORT...]`".to_owned()),
         }
     }
 }
@@ -174,7 +176,7 @@ mod tests {
     fn stores() {
         for (text, store) in [
             ("sqlite", Some(StoreArg::Sqlite)),
-            ("etcd://h1:2379", Some(StoreArg::Etcd("etcd://h1:2379".to_owned()))),
+            ("etcd://h1:2379", "etcd://h1:2379".parse().ok().map(StoreArg::Etcd)),
             ("etcd://", None),
             ("postgres://x", None),
         ] {

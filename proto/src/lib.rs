@@ -14,3 +14,16 @@ pub mod operator {
 pub mod traffic {
     tonic::include_proto!("rota.traffic.v1");
 }
+
+/// etcd's services, as much as the store uses of them.
+pub mod etcd {
+    #[allow(clippy::all, clippy::pedantic, clippy::restriction, missing_docs, reason = "generated")]
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+
+    #[allow(clippy::all, clippy::pedantic, clippy::restriction, missing_docs, reason = "generated")]
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+}

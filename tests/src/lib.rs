@@ -1,5 +1,6 @@
 //! What the end-to-end tests and the demo share: a fleet of real processes, and load on it.
 
+pub mod etcd;
 pub mod farm;
 pub mod hosts;
 pub mod load;

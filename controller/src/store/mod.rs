@@ -4,6 +4,8 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod etcd;
+mod limits;
 #[cfg(test)]
 pub(crate) mod model;
 mod record;
@@ -13,7 +15,8 @@ use std::fmt;
 
 pub use record::{Record, scan_all};
 
-/// A point in the store's history. Every commit that changes something raises it by one.
+/// A point in the store's history. Every commit that changes something raises it: by one in a store that is ours
+/// alone, by one or more where others write too.
 pub type StoreRevision = u64;
 
 /// One key and what is there.
@@ -115,6 +118,15 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// Does the store answer?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// It did the last time that it was asked.
+    Here,
+    /// It does not, and why. Watches and leases stand still until it does again.
+    Away(String),
+}
+
 /// The state of Rota.
 #[tonic::async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -130,10 +142,17 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<(Vec<Entry>, StoreRevision), StoreError>;
 
-    /// Carries out a transaction. Durable when it returns `Done`.
+    /// Carries out a transaction. Durable when it returns `Done`; every key that it put has that revision then.
+    ///
+    /// Etcd takes 1.25 MiB at once. What is larger is decided by one transaction, with the operations whose keys are
+    /// compared or leased; the others are carried out behind it, at later revisions, before `Done` is told. Whoever
+    /// reads meanwhile sees a part of them. After [`StoreError::Unknown`], or where the writer died, [`Store::settle`]
+    /// carries out the rest.
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError>;
 
-    /// Every change under `prefix` after `since`, in order; the channel closes when the store is lost.
+    /// Every change under `prefix` after `since`, in order; the channel closes when the store is lost for good or
+    /// dropped. Where it may come back (etcd), the watch waits and goes on from where it was, without a gap; that it
+    /// waits is told by [`Store::reach`].
     async fn watch(
         &self,
         prefix: &str,
@@ -148,4 +167,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends a lease and removes its keys now. A missing lease is no error.
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError>;
+
+    /// Carries out what was decided and is not there yet because its writer died: to be called by whoever takes over,
+    /// before it reads.
+    async fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Whether the store answers, and when that changes. One that never changes is closed.
+    fn reach(&self) -> tokio::sync::watch::Receiver<Reach> {
+        tokio::sync::watch::channel(Reach::Here).1
+    }
 }

@@ -43,16 +43,22 @@ impl Model {
         self.leases.insert(lease.0);
     }
 
-    pub(crate) fn end(&mut self, lease: LeaseId) {
+    /// Does anything hang on this lease?
+    pub(crate) fn holds(&self, lease: LeaseId) -> bool {
+        self.entries.values().any(|(_, of)| *of == Some(lease))
+    }
+
+    pub(crate) fn end(&mut self, lease: LeaseId, next: StoreRevision) {
         self.leases.remove(&lease.0);
         let of_lease = |(key, (_, of)): (&String, &(_, Option<LeaseId>))| {
             (*of == Some(lease)).then(|| Op::Delete(key.clone()))
         };
         let ops = self.entries.iter().filter_map(of_lease).collect();
-        self.commit(&Txn { compares: Vec::new(), ops });
+        self.commit(&Txn { compares: Vec::new(), ops }, next);
     }
 
-    pub(crate) fn commit(&mut self, txn: &Txn) -> Outcome {
+    /// Carries it out at revision `next`, if it changes anything.
+    pub(crate) fn commit(&mut self, txn: &Txn, next: StoreRevision) -> Outcome {
         let holds = |compare: &Compare| match compare {
             Compare::Absent(key) => !self.entries.contains_key(key),
             Compare::Created(key, at) => self.get(key).is_some_and(|e| e.created == *at),
@@ -65,7 +71,6 @@ impl Model {
         if !txn.compares.iter().all(holds) || !txn.ops.iter().all(alive) {
             return Outcome::Refused;
         }
-        let next = self.revision + 1;
         for op in &txn.ops {
             let change = match op {
                 Op::Put { key, value, lease } => {

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, Entry, LeaseId, Outcome, Store, StoreError, StoreRevision, Txn};
+use super::{Change, Entry, LeaseId, Outcome, Store, StoreError, StoreRevision, Txn, limits};
 use reader::Readers;
 use writer::{Request, Write, Writer};
 
@@ -125,7 +125,7 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
-        apply::check_size(&txn)?;
+        limits::check(&txn)?;
         self.ask(|answer| Request::Write(Write::Commit { txn, answer })).await
     }
 

@@ -1,23 +1,11 @@
 //! Carries out one transaction against the tables; the caller wraps it in a savepoint.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{LeaseId, StoreError, StoreRevision, Txn};
+use super::{LeaseId, StoreRevision, Txn};
 use crate::store::{Compare, Op};
-
-/// Bytes of a key. Ours are paths of a few names.
-const KEY_BYTES_MAX: usize = 1024;
-
-/// Bytes of all values of one transaction. Records are a few KB; a manifest with its environments
-/// may be more.
-pub(super) const TXN_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// Compares and operations of one transaction: the records of 10,000 nodes of one rollout, and as
-/// much again.
-const TXN_OPS_MAX: usize = 20_000;
 
 /// What a transaction came to.
 pub(super) enum Applied {
@@ -27,41 +15,6 @@ pub(super) enum Applied {
     Same,
     /// A compare did not hold, or a lease has ended.
     Refused,
-}
-
-/// Refuses what no caller should ask, before it waits in the queue.
-pub(super) fn check_size(txn: &Txn) -> Result<(), StoreError> {
-    let refuse =
-        |why: String| Err(StoreError::Unavailable(format!("refused a transaction: {why}")));
-    let count = txn.compares.len() + txn.ops.len();
-    if count > TXN_OPS_MAX {
-        return refuse(format!("{count} compares and operations, at most {TXN_OPS_MAX} are taken"));
-    }
-    let bytes = size(txn);
-    if bytes > TXN_BYTES_MAX {
-        return refuse(format!("{bytes} bytes, at most {TXN_BYTES_MAX} are taken"));
-    }
-    let mut seen = HashSet::with_capacity(txn.ops.len());
-    for op in &txn.ops {
-        let key = key_of(op);
-        if key.is_empty() || key.len() > KEY_BYTES_MAX || key.contains('\0') {
-            let shown: String = key.chars().take(64).collect();
-            return refuse(format!("the key {shown:?} is not 1 to {KEY_BYTES_MAX} bytes of text"));
-        }
-        if !seen.insert(key) {
-            return refuse(format!("it changes {key} twice"));
-        }
-    }
-    Ok(())
-}
-
-/// Bytes of keys and values.
-pub(super) fn size(txn: &Txn) -> usize {
-    let bytes = |op: &Op| match op {
-        Op::Put { key, value, .. } => key.len() + value.len(),
-        Op::Delete(key) => key.len(),
-    };
-    txn.ops.iter().map(bytes).sum()
 }
 
 /// Carries `txn` out as `revision`, or finds that it must not be.
@@ -124,16 +77,8 @@ pub(super) fn leases(conn: &Connection) -> rusqlite::Result<Vec<(LeaseId, Durati
         .collect()
 }
 
-fn key_of(op: &Op) -> &str {
-    match op {
-        Op::Put { key, .. } | Op::Delete(key) => key,
-    }
-}
-
 fn holds(conn: &Connection, compare: &Compare) -> rusqlite::Result<bool> {
-    let key = match compare {
-        Compare::Absent(key) | Compare::Created(key, _) | Compare::Modified(key, _) => key,
-    };
+    let key = compare.key();
     let found: Option<(StoreRevision, StoreRevision)> = conn
         .prepare_cached("SELECT created, modified FROM entries WHERE key = ?1")?
         .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))

@@ -9,12 +9,13 @@ use rusqlite::Connection;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::apply::{self, TXN_BYTES_MAX};
+use super::apply;
 use super::errors::explain;
 use super::group::{Group, Verdict};
 use super::lease::Leases;
 use super::schema::{self, Opened};
 use super::{LeaseId, Limits, Outcome, StoreError, StoreRevision, Txn};
+use crate::store::limits::{self, TXN_BYTES_MAX};
 
 /// Requests of one group. The first of them waits for the last: 512 take about 5 ms, as long as a
 /// slow disk's sync.
@@ -47,7 +48,7 @@ pub(super) enum Write {
 impl Write {
     fn size(&self) -> usize {
         match self {
-            Self::Commit { txn, .. } => apply::size(txn),
+            Self::Commit { txn, .. } => limits::size(txn),
             Self::Grant { .. } | Self::Revoke { .. } => 0,
         }
     }
