@@ -23,6 +23,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// For an answer. Admitting a rollout over 10 000 nodes takes well under a second.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// For a push: its artifact may go from one controller to another meanwhile, some GiB over a slow link.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
 /// The largest document: a rollout over 10 000 nodes is some 4 MiB, failed outputs come on top.
 const DOCUMENT_BYTES_MAX: usize = 128 << 20;
 
@@ -137,7 +140,8 @@ impl Client {
     /// Makes a release; a repeat changes nothing, so any controller may be asked again.
     pub async fn push(&mut self, request: PushRequest) -> Result<String, ClientError> {
         let call = |mut link: Link| {
-            let request = ask(request.clone());
+            let mut request = ask(request.clone());
+            request.set_timeout(PUSH_TIMEOUT);
             async move { link.push_release(request).await }
         };
         self.asking(call).await.map(json)

@@ -6,6 +6,11 @@ pub mod agent {
 }
 
 #[allow(clippy::all, clippy::pedantic, clippy::restriction, missing_docs, reason = "generated")]
+pub mod controller {
+    tonic::include_proto!("rota.controller.v1");
+}
+
+#[allow(clippy::all, clippy::pedantic, clippy::restriction, missing_docs, reason = "generated")]
 pub mod operator {
     tonic::include_proto!("rota.operator.v1");
 }

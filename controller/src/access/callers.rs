@@ -46,6 +46,21 @@ impl Access {
         }
     }
 
+    /// The other controller that calls. Everybody else is refused, and the refusal recorded.
+    pub async fn controller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = self.known(request).await?;
+        match caller.identity.kind() {
+            Kind::Controller => Ok(caller),
+            Kind::Node | Kind::Edge | Kind::Operator => {
+                let why = format!(
+                    "{} is no controller: this service is for controllers",
+                    caller.identity
+                );
+                Err(self.turn_away(&caller, "copies service", &why).await)
+            }
+        }
+    }
+
     /// Anybody whose own certificate may be renewed here: agents and operators. A controller renews
     /// its own.
     pub async fn renewing<T>(&self, request: &Request<T>) -> Result<Caller, Status> {

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rota_identity::{
-    BadIdentity, ClientCertificates, Identity, Kind, Leaf, TlsError, server_config, tls,
+    BadIdentity, ClientCertificates, Credentials, Dialer, Identity, Kind, Leaf, TlsError,
+    server_config, tls,
 };
-use rustls::ServerConfig;
+use rustls::{RootCertStore, ServerConfig};
 
 use super::ca::{Ca, CaError};
 
@@ -33,11 +34,12 @@ pub enum OwnError {
     Tls(#[from] TlsError),
 }
 
-/// The TLS configuration of a controller's port, renewed in place.
+/// The TLS configurations of a controller's port and of its calls to other controllers, renewed in place.
 pub struct OwnCertificate {
     ca: Arc<Ca>,
     identity: Identity,
     config: Arc<ArcSwap<ServerConfig>>,
+    dialer: Dialer,
     renew_at: SystemTime,
 }
 
@@ -45,14 +47,20 @@ impl OwnCertificate {
     /// The first one.
     pub fn new(ca: Arc<Ca>, name: &str, now: SystemTime) -> Result<Self, OwnError> {
         let identity = Identity::new(Kind::Controller, name)?;
-        let (config, renew_at) = issue(&ca, &identity, now)?;
-        let config = Arc::new(ArcSwap::new(config));
-        Ok(Self { ca, identity, config, renew_at })
+        let fresh = issue(&ca, &identity, now)?;
+        let config = Arc::new(ArcSwap::new(fresh.server));
+        let dialer = Dialer::new(fresh.own, fresh.roots);
+        Ok(Self { ca, identity, config, dialer, renew_at: fresh.renew_at })
     }
 
     /// Read it anew for every connection.
     pub fn config(&self) -> Arc<ArcSwap<ServerConfig>> {
         Arc::clone(&self.config)
+    }
+
+    /// For calls to other controllers; it is renewed with the rest.
+    pub fn dialer(&self) -> Dialer {
+        self.dialer.clone()
     }
 
     /// When it is due.
@@ -62,9 +70,10 @@ impl OwnCertificate {
 
     /// Replaces it; connections that live keep what they have.
     pub fn renew(&mut self, now: SystemTime) -> Result<(), OwnError> {
-        let (config, renew_at) = issue(&self.ca, &self.identity, now)?;
-        self.config.store(config);
-        self.renew_at = renew_at;
+        let fresh = issue(&self.ca, &self.identity, now)?;
+        self.config.store(fresh.server);
+        self.dialer.renewed(fresh.own, fresh.roots);
+        self.renew_at = fresh.renew_at;
         Ok(())
     }
 
@@ -89,14 +98,19 @@ impl OwnCertificate {
     }
 }
 
-fn issue(
-    ca: &Ca,
-    identity: &Identity,
-    now: SystemTime,
-) -> Result<(Arc<ServerConfig>, SystemTime), OwnError> {
+/// A certificate that was just made, and what is made of it.
+struct Fresh {
+    own: Credentials,
+    roots: RootCertStore,
+    server: Arc<ServerConfig>,
+    renew_at: SystemTime,
+}
+
+fn issue(ca: &Ca, identity: &Identity, now: SystemTime) -> Result<Fresh, OwnError> {
     let (issued, key) = ca.issue_with_key(identity, now)?;
     let own = issued.credentials(&key)?;
     let renew_at = Leaf::parse(own.leaf()?)?.renew_at();
     let roots = tls::roots(ca.roots_pem())?;
-    Ok((server_config(&own, roots, ClientCertificates::Optional)?, renew_at))
+    let server = server_config(&own, roots.clone(), ClientCertificates::Optional)?;
+    Ok(Fresh { own, roots, server, renew_at })
 }

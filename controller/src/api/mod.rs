@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::access::{Access, Action, Caller};
 use crate::artifact::Format;
-use crate::artifact::store::ArtifactStore;
+use crate::artifact::peers::Artifacts;
 use crate::engine::{self, Handle, State};
 use crate::errors::Sort;
 use crate::store::Store;
@@ -42,7 +42,7 @@ pub struct Api {
     /// For tokens and the audit log.
     pub access: Arc<Access>,
     /// For what is in releases.
-    pub artifacts: ArtifactStore,
+    pub artifacts: Artifacts,
 }
 
 /// Who reads: an operator sees what his role shows, the local dashboard everything but the audit log and tokens.
@@ -264,7 +264,8 @@ impl Api {
             let format = Format::of_name(&format!("artifact.{}", release.format));
             (release.digest.clone(), format.unwrap_or(Format::Tar))
         };
-        let known = self.artifacts.files(&digest, format).await;
+        self.artifacts.brought(&digest).await?;
+        let known = self.artifacts.here.files(&digest, format).await;
         let refused = |why: String| Sort::Refused.error(format!("release {version}: {why}"), "");
         match known {
             Ok(Ok(listing)) => json(listing),

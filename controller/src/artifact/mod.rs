@@ -5,6 +5,7 @@ pub mod download;
 mod error;
 mod listing;
 pub mod pack;
+pub mod peers;
 pub mod store;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rota_proto::operator::{Kind, PushRequest, StartRequest};
 use rota_rollout::names::{AppName, EnvName, Version};
+use serde::Deserialize;
 
 use super::content::{self, Content};
 use super::desk::Desk;
@@ -12,7 +13,7 @@ use super::manifest::{self, Source};
 use super::outcome::{Exit, Failure};
 use super::starting::{self, ReplaceArgs, StartingArgs};
 use super::talk::{self, Format};
-use super::{checked, files, render, words};
+use super::{checked, files, render, upload, words};
 use crate::artifact;
 use crate::client::Client;
 use crate::manifest::Artifact;
@@ -245,7 +246,13 @@ async fn push_content(
         Some(release) if release.digest != content.digest() => {
             return Err(other_digest(&release, content));
         }
-        Some(_) => desk.talk.detail(&format!("release {app} {version} is there already")),
+        Some(_) => {
+            desk.talk.detail(&format!("release {app} {version} is there already"));
+            if let Some(packed) = content.packed() {
+                // Its bytes may have been lost with the disk that they were on.
+                upload::upload(desk, &mut client, packed).await?;
+            }
+        }
         None => content.bring(desk, &mut client).await?,
     }
     let request = PushRequest {
@@ -255,7 +262,20 @@ async fn push_content(
         digest: content.digest().to_owned(),
         format: content.format().to_owned(),
     };
-    Ok(client.push(request).await?)
+    let json = client.push(request).await?;
+    let Pushed { warning } = talk::parse(&json)?;
+    if let Some(warning) = warning {
+        desk.talk.say(&format!("warning: release {app} {version}: {warning}"));
+    }
+    Ok(json)
+}
+
+/// What a controller says of a push, beside the release.
+#[derive(Deserialize)]
+struct Pushed {
+    /// What its operator should know: its artifact is on one controller only.
+    #[serde(default)]
+    warning: Option<String>,
 }
 
 /// The release with this version, if there is one.

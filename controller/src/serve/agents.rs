@@ -15,10 +15,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::copies::unread;
 use super::enrol;
 use crate::access::audit::Deed;
 use crate::access::{Access, Caller, now};
-use crate::artifact::store::ArtifactStore;
+use crate::artifact::peers::Artifacts;
 use crate::engine::{AgentKey, Handle, Heartbeat, Hello, Input, State, ToSession};
 use crate::errors::{Sort, status};
 
@@ -32,14 +33,14 @@ const DOWNLOADS_MAX: usize = 64;
 pub struct FleetService {
     engine: Handle,
     access: Arc<Access>,
-    artifacts: ArtifactStore,
+    artifacts: Artifacts,
     downloads: Arc<Semaphore>,
     sessions: AtomicU64,
 }
 
 impl FleetService {
     /// Serves agents on behalf of this engine.
-    pub fn new(engine: Handle, access: Arc<Access>, artifacts: ArtifactStore) -> Self {
+    pub fn new(engine: Handle, access: Arc<Access>, artifacts: Artifacts) -> Self {
         let downloads = Arc::new(Semaphore::new(DOWNLOADS_MAX));
         Self { engine, access, artifacts, downloads, sessions: AtomicU64::new(1) }
     }
@@ -91,11 +92,10 @@ impl Fleet for FleetService {
             let message = format!("{}: {why}", caller.identity);
             return Err(status(Sort::NotPermitted.error(message, "")));
         }
+        self.artifacts.brought(&digest).await.map_err(status)?;
         let gone = |_| status(Sort::Unreachable.error("this controller is stopping", ""));
         let turn = Arc::clone(&self.downloads).acquire_owned().await.map_err(gone)?;
-        let download = self.artifacts.read(&digest, asked.offset).await.map_err(|error| {
-            status(Sort::NotFound.error(error.to_string(), "push the release again"))
-        })?;
+        let download = self.artifacts.here.read(&digest, asked.offset).await.map_err(unread)?;
         let size = download.size();
         let chunks = download.into_stream().map(move |chunk| {
             let _held_until_the_end = &turn;

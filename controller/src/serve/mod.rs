@@ -2,6 +2,7 @@
 
 mod agents;
 mod changes;
+mod copies;
 pub mod enrol;
 mod http;
 pub mod listen;

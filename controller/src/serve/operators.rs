@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::changes;
 use crate::access::{Access, Action, Caller};
 use crate::api::{Api, Page, Reader, fleet};
-use crate::artifact::store::ArtifactStore;
+use crate::artifact::peers::Artifacts;
 use crate::engine::live;
 use crate::errors::status;
 use crate::view::ErrorView;
@@ -41,7 +41,7 @@ pub struct OperatorService {
     /// Who may.
     pub access: Arc<Access>,
     /// Uploads.
-    pub artifacts: ArtifactStore,
+    pub artifacts: Artifacts,
 }
 
 pub(super) fn document(answer: Result<Value, ErrorView>) -> Result<Response<Document>, Status> {
@@ -90,7 +90,8 @@ impl Operator for OperatorService {
         let asked = request.into_inner().digest;
         self.access.permit(&caller, Action::PushRelease, None, &asked).await?;
         let digest = changes::digest(&asked).map_err(status)?;
-        let state = self.artifacts.state(&digest).await.map_err(changes::artifact)?;
+        changes::from_others(&self.artifacts, &digest).await;
+        let state = self.artifacts.here.state(&digest).await.map_err(changes::artifact)?;
         Ok(Response::new(UploadReply { have: state.have, complete: state.complete }))
     }
 

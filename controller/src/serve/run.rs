@@ -9,18 +9,22 @@ use std::time::{Duration, SystemTime};
 
 use rota_proto::agent::enrolment_server::EnrolmentServer;
 use rota_proto::agent::fleet_server::FleetServer;
+use rota_proto::controller::copies_server::CopiesServer;
 use rota_proto::operator::operator_server::OperatorServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tonic::transport::Server;
 
 use super::agents::FleetService;
+use super::copies::CopiesService;
 use super::enrol::Enrol;
 use super::operators::OperatorService;
 use super::{http, listen, upkeep};
 use crate::access::own::{OwnCertificate, OwnError};
 use crate::access::{Access, Ca, CaError, admin, now};
 use crate::api::Api;
+use crate::artifact::peers::{Artifacts, Listed};
 use crate::artifact::store::{ArtifactError, ArtifactStore};
 use crate::context::reachable;
 use crate::engine::keep::Keep;
@@ -109,8 +113,8 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let config = own.config();
     let incoming = listen::incoming(grpc, config, Arc::default());
     let fleet = FleetService::new(handle, Arc::clone(&access), artifacts.clone());
+    let copies = CopiesService::new(Arc::clone(&access), artifacts.clone());
     let keep = Keep { releases: args.keep_releases, rollouts: args.keep_rollouts as u64 };
-    let room = upkeep::make_room(api.clone(), artifacts.clone(), keep);
     let operators = OperatorService { api: api.clone(), access: Arc::clone(&access), artifacts };
     let enrol = EnrolmentServer::new(Enrol::new(Arc::clone(&access)));
     let router = Server::builder()
@@ -118,12 +122,10 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .add_service(enrol.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(FleetServer::new(fleet).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(CopiesServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(OperatorServer::new(operators).max_decoding_message_size(MESSAGE_BYTES_MAX));
     let engine = tokio::spawn(engine.run());
-    let banning = tokio::spawn(upkeep::tell_banned(Arc::clone(&access), api.engine.clone()));
-    let sweeping = tokio::spawn(upkeep::sweep_daily(Arc::clone(&access)));
-    let making_room = tokio::spawn(room);
-    let renewing = tokio::spawn(own.keep_renewed());
+    let beside = beside(&api, keep, own);
     let pages = tokio::spawn(http::serve(http, api, metrics));
     say_ready(&args, addresses);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -146,12 +148,21 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
             Err(ServeError::Ended)
         }
     };
-    for task in [banning, sweeping, making_room] {
-        task.abort();
-    }
-    renewing.abort();
+    drop(beside);
     pages.abort();
     result
+}
+
+/// What goes on beside answering, until it is dropped.
+fn beside(api: &Api, keep: Keep, own: OwnCertificate) -> JoinSet<()> {
+    let (engine, access, artifacts) = (&api.engine, &api.access, &api.artifacts);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(upkeep::tell_banned(Arc::clone(access), engine.clone()));
+    tasks.spawn(upkeep::sweep_daily(Arc::clone(access)));
+    tasks.spawn(upkeep::make_room(api.clone(), artifacts.here.clone(), keep));
+    tasks.spawn(upkeep::bring_in(engine.clone(), artifacts.clone()));
+    tasks.spawn(own.keep_renewed());
+    tasks
 }
 
 struct Built {
@@ -160,7 +171,7 @@ struct Built {
     engine: Engine,
     handle: Handle,
     access: Arc<Access>,
-    artifacts: ArtifactStore,
+    artifacts: Artifacts,
     metrics: Arc<Metrics>,
     own: OwnCertificate,
 }
@@ -180,6 +191,8 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     let ca = Arc::new(ca);
     let access = Arc::new(Access::open(Arc::clone(&store), Arc::clone(&ca)).await?);
     let own = OwnCertificate::new(ca, args.name.as_str(), SystemTime::now())?;
+    // One controller, as long as the store is embedded.
+    let artifacts = Artifacts::new(artifacts, Arc::new(Listed::default()), own.dialer());
     let grpc = listen::bind(args.listen).map_err(|cause| ServeError::Listen {
         address: args.listen,
         flag: "--listen",

@@ -6,13 +6,20 @@ use std::time::Duration;
 
 use rota_identity::{Identity, Kind};
 use rota_rollout::names::Digest;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::access::{Access, now, revoked};
 use crate::api::Api;
+use crate::artifact::IMAGE;
+use crate::artifact::peers::Artifacts;
 use crate::artifact::store::{ArtifactError, ArtifactStore};
 use crate::engine::keep::Keep;
+use crate::engine::records::{ReleaseRecord, keys};
 use crate::engine::{self, Handle, Input};
+use crate::errors::{Sort, chain};
+use crate::store::{Record, Store, scan_all};
+use crate::view::ErrorView;
 
 /// How often what has ended is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 3600);
@@ -39,9 +46,7 @@ pub(super) async fn make_room(api: Api, artifacts: ArtifactStore, keep: Keep) {
         let made = engine::keep::make_room(&api.engine, &*api.store, keep).await;
         let made = made.map_err(|error| error.message);
         let swept = match made {
-            Ok(()) => {
-                sweep(&api.engine, &artifacts, &mut used).await.map_err(|error| error.to_string())
-            }
+            Ok(()) => sweep(&api, &artifacts, &mut used).await.map_err(|error| error.message),
             Err(error) => Err(error),
         };
         match swept {
@@ -59,21 +64,61 @@ fn past(engine: &Handle) -> (usize, u64) {
 }
 
 /// Removes the artifacts that no release has any more: at once those that one had before, for no push will come for
-/// them. Nobody makes a release of one meanwhile.
+/// them. Nobody makes a release of one here meanwhile. What another controller makes of one at this very moment brings
+/// it here again.
 async fn sweep(
-    engine: &Handle,
+    api: &Api,
     artifacts: &ArtifactStore,
     used: &mut BTreeSet<Digest>,
-) -> Result<(), ArtifactError> {
+) -> Result<(), ErrorView> {
     let _alone = artifacts.pushing.write().await;
-    let before = std::mem::replace(used, engine.read().digests());
-    for (digest, age) in artifacts.ages().await? {
-        if !used.contains(&digest) && (age > ORPHAN_AGE || before.contains(&digest)) {
-            artifacts.remove(&digest).await?;
-            tracing::info!(digest = digest.short(), "removed an artifact that no release has");
-        }
+    let before = std::mem::replace(used, api.engine.read().digests());
+    let internal = |error: ArtifactError| Sort::Internal.error(chain(&error), "");
+    let aged = artifacts.ages().await.map_err(internal)?.into_iter();
+    let due: Vec<Digest> = aged
+        .filter(|(digest, age)| {
+            !used.contains(digest) && (*age > ORPHAN_AGE || before.contains(digest))
+        })
+        .map(|(digest, _)| digest)
+        .collect();
+    if due.is_empty() {
+        return Ok(());
+    }
+    // What this controller knows may be of before it was cut off from the store. What is gone is gone: so ask.
+    let known = released(&*api.store).await?;
+    for digest in due.into_iter().filter(|digest| !known.contains(digest)) {
+        artifacts.remove(&digest).await.map_err(internal)?;
+        tracing::info!(digest = digest.short(), "removed an artifact that no release has");
     }
     Ok(())
+}
+
+/// The artifacts of all releases that the store has now.
+async fn released(store: &dyn Store) -> Result<BTreeSet<Digest>, ErrorView> {
+    let (releases, _) = scan_all(store, keys::RELEASES).await?;
+    let digests = releases.iter().map(|entry| Ok(ReleaseRecord::decode(entry)?.digest));
+    digests.collect()
+}
+
+/// Brings in what releases are made of and is not here, while there are other controllers.
+pub(super) async fn bring_in(engine: Handle, artifacts: Artifacts) {
+    let (wanted, wants) = watch::channel(BTreeSet::new());
+    let bringing = tokio::spawn(artifacts.bring_in(wants));
+    let mut ticks = interval(ROOM_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !bringing.is_finished() {
+        ticks.tick().await;
+        let now = {
+            let state = engine.read();
+            let packed = state.releases.values().filter(|release| release.format != IMAGE);
+            packed.map(|release| release.digest.clone()).collect()
+        };
+        wanted.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+    }
 }
 
 /// Tells the engine, and so the edges, which nodes' certificates count no more.

@@ -7,6 +7,7 @@
 
 pub mod certificate;
 pub mod dial;
+pub mod dialer;
 pub mod files;
 pub mod keys;
 pub mod name;
@@ -15,6 +16,7 @@ pub mod token;
 
 pub use certificate::{Fingerprint, LEAF_LIFETIME, Leaf, renew_at};
 pub use dial::{DialError, connect, reason};
+pub use dialer::Dialer;
 pub use files::{FileError, IdentityFiles, check_mode, write_private};
 pub use keys::{KeyError, PrivateKey};
 pub use name::{BadIdentity, Identity, Kind, TRUST_DOMAIN};

@@ -2,7 +2,7 @@
 
 use rota_proto::operator::{Document, PushRequest, UploadPart, UploadReply, upload_part};
 use rota_rollout::names::Digest;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 use tonic::{Response, Status, Streaming};
 
@@ -11,7 +11,8 @@ use super::{Done, ask, write_down};
 use crate::access::{Caller, now};
 use crate::api::fleet::release_view;
 use crate::artifact::IMAGE;
-use crate::artifact::store::{ArtifactError, ArtifactStore};
+use crate::artifact::peers::{Artifacts, Pace, Spread};
+use crate::artifact::store::ArtifactError;
 use crate::engine::Ask;
 use crate::engine::records::ReleaseRecord;
 use crate::errors::{Sort, status};
@@ -27,7 +28,7 @@ pub(in crate::serve) fn artifact(error: ArtifactError) -> Status {
 
 /// Takes an upload: the header, then bytes until the end. Nothing is visible before the digest was verified.
 pub(in crate::serve) async fn upload(
-    artifacts: &ArtifactStore,
+    artifacts: &Artifacts,
     mut parts: Streaming<UploadPart>,
 ) -> Result<Response<UploadReply>, Status> {
     let usage = |why: &str| status(Sort::Usage.error(why, ""));
@@ -36,7 +37,13 @@ pub(in crate::serve) async fn upload(
         return Err(usage("an upload begins with its header"));
     };
     let digest = digest(&header.digest).map_err(status)?;
-    let begun = artifacts.begin(&digest, header.size, header.offset).await;
+    if let Some(copying) = artifacts.running(&digest)
+        && copying.end().await.is_ok()
+    {
+        // It came from another controller meanwhile: what is sent here is not needed.
+        return Ok(Response::new(UploadReply { have: header.size, complete: true }));
+    }
+    let begun = artifacts.here.begin(&digest, header.size, header.offset).await;
     let mut upload = begun.map_err(artifact)?;
     while let Some(part) = parts.next().await.transpose()? {
         match part.part {
@@ -56,6 +63,13 @@ pub(in crate::serve) async fn upload(
     Ok(Response::new(UploadReply { have, complete: true }))
 }
 
+/// Before an upload: perhaps another controller took it already. If none has it, it is uploaded here.
+pub(in crate::serve) async fn from_others(artifacts: &Artifacts, digest: &Digest) {
+    if let Err(error) = artifacts.brought(digest).await {
+        tracing::debug!(digest = digest.short(), "to be uploaded: {}", error.message);
+    }
+}
+
 /// Makes a release of an uploaded artifact.
 pub(in crate::serve) async fn push(
     service: &OperatorService,
@@ -63,7 +77,8 @@ pub(in crate::serve) async fn push(
     push: PushRequest,
 ) -> Result<Response<Document>, Status> {
     let target = push.version.clone();
-    let _kept = service.artifacts.pushing.read().await;
+    let alone = spread(&service.artifacts, &push).await;
+    let _kept = service.artifacts.here.pushing.read().await;
     let answer = match release(service, caller, push).await {
         Ok(release) => {
             let key = (release.app.clone(), release.version.clone());
@@ -71,12 +86,36 @@ pub(in crate::serve) async fn push(
             let state = service.api.engine.read();
             // A repeat is answered with the release as it was pushed first.
             let kept = state.releases.get(&key).map(|release| json!(release_view(&state, release)));
-            pushed.map(|answer| kept.unwrap_or(answer))
+            pushed.map(|answer| warned(kept.unwrap_or(answer), alone.as_deref()))
         }
         Err(error) => Err(error),
     };
-    write_down(service, caller, Done { what: "release push", target, message: "" }, &answer).await;
+    let message = alone.as_deref().unwrap_or_default();
+    write_down(service, caller, Done { what: "release push", target, message }, &answer).await;
     document(answer)
+}
+
+/// Brings the artifact here from the controller that took its upload, and sees to it that another one has it, too.
+/// Says why none has; what is not here at all is refused later, with its reason.
+async fn spread(artifacts: &Artifacts, push: &PushRequest) -> Option<String> {
+    let digest: Digest = push.digest.parse().ok()?;
+    if push.format == IMAGE || artifacts.bring(&digest, Pace::Hurried).await.is_err() {
+        return None;
+    }
+    match artifacts.spread(&digest).await {
+        Spread::Alone | Spread::On(_) => None,
+        Spread::Nowhere(said) => {
+            Some(format!("its artifact is on one controller only: {}", said.join("; ")))
+        }
+    }
+}
+
+/// The answer to a push, with what its operator should know.
+fn warned(mut answer: Value, warning: Option<&str>) -> Value {
+    if let (Some(warning), Some(fields)) = (warning, answer.as_object_mut()) {
+        fields.insert("warning".to_owned(), json!(warning));
+    }
+    answer
 }
 
 async fn release(
@@ -117,7 +156,7 @@ async fn uploaded(
     digest: &Digest,
     format: &str,
 ) -> Result<u64, ErrorView> {
-    let state = service.artifacts.state(digest).await;
+    let state = service.artifacts.here.state(digest).await;
     let state = state.map_err(|error| Sort::Internal.error(error.to_string(), ""))?;
     if !state.complete {
         let message = format!("the artifact {} is not here", digest.short());
