@@ -479,7 +479,8 @@ async fn a_release_that_is_there_is_not_uploaded_again() {
         let release = json!({ "app": "shop", "version": "1.1.0", "digest": digest, "size": 1,
             "created_at": "2026-11-24T03:45:00.000Z", "who": "bob", "current_in": [] });
         let reads = BTreeMap::from([("releases/shop/1.1.0".to_owned(), release.to_string())]);
-        let fake = Fake::start(Script { reads, ..Script::rollout(vec![vec![completed()]]) }).await;
+        let script = Script::rollout(vec![vec![completed()]]);
+        let fake = Fake::start(Script { reads, complete: true, ..script }).await;
         fake.write_app(MANIFEST);
         let ran = fake.run("deploy --version 1.1.0 --env prod").await;
         assert_eq!(ran.exit, exit, "{ran:?}");
