@@ -109,10 +109,8 @@ async fn send(tell: &mpsc::Sender<Result<Kept, Status>>, kept: Result<Kept, Stat
 
 /// Why an artifact is not read.
 pub(super) fn unread(error: ArtifactError) -> Status {
-    let sort = match &error {
-        ArtifactError::Missing { .. } => Sort::NotFound,
-        _ => Sort::Internal,
-    };
+    let missing = matches!(error, ArtifactError::Missing { .. });
+    let sort = if missing { Sort::NotFound } else { Sort::Internal };
     status(sort.error(chain(&error), "push the release again"))
 }
 
