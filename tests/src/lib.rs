@@ -1,4 +1,4 @@
-//! What the end-to-end tests and the demo share: a fleet of real processes, and load on it.
+//! What the tests and the demo share: a fleet of real processes, load on it, a sample release.
 
 pub mod etcd;
 pub mod farm;
@@ -7,6 +7,7 @@ pub mod load;
 pub mod moments;
 pub mod pages;
 pub mod processes;
+pub mod sample;
 
 /// Why the fleet does not do what it should.
 pub type Trouble = Box<dyn std::error::Error + Send + Sync>;

@@ -1,8 +1,6 @@
 //! What a seed makes: releases and how good they are, strategies, targets.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use rota_agent::spec;
 use rota_rollout::names::{Release, Span};
@@ -11,6 +9,7 @@ use rota_rollout::strategy::{
     Amount, Deadline, Mode, Offline, OnFailure, OnNodeFailure, Percent, StartOrder, Strategy,
     Tolerance,
 };
+use rota_tests::sample;
 
 use super::rng::Rng;
 
@@ -67,54 +66,14 @@ fn made(index: usize, policy: spec::OnDrainTimeout, hooks: bool, quality: Vec<Qu
     let version = format!("1.{index}.0");
     let digest = char::from(b'a' + index as u8).to_string().repeat(64);
     let script = if hooks { vec![vec!["script".to_owned()]] } else { Vec::new() };
-    let seconds = Duration::from_secs;
-    let spec = spec::Spec {
-        app: "shop".to_owned(),
-        env: "prod".to_owned(),
-        version: version.clone(),
-        digest: digest.clone(),
-        size: 1,
-        format: spec::Format::Tar,
-        run: spec::Run {
-            driver: spec::Driver::Exec,
-            command: Vec::new(),
-            user: None,
-            env: BTreeMap::new(),
-            env_file: None,
-            port: spec::Port::Auto,
-            stop_signal: 15,
-            stop_timeout: seconds(2),
-            notify: false,
-            socket: false,
-            limits: spec::Limits::default(),
-        },
-        health: spec::Health {
-            check: spec::Check::Alive,
-            interval: Duration::from_millis(100),
-            timeout: seconds(1),
-            healthy_for: Duration::ZERO,
-            deadline: seconds(10),
-        },
-        traffic: spec::Traffic {
-            via: spec::Via::Edge("shop".to_owned()),
-            drain_timeout: seconds(8),
-            on_drain_timeout: policy,
-            edges: spec::Needed::All,
-        },
-        smoke: vec![spec::Smoke {
-            name: "home".to_owned(),
-            test: spec::SmokeTest::Command(Vec::new()),
-            timeout: seconds(1),
-            retries: 0,
-        }],
-        image: None,
-        hooks: spec::Hooks {
-            before_drain: script.clone(),
-            before_start: script.clone(),
-            after_join: script.clone(),
-            on_failure: script,
-        },
+    let hooks = spec::Hooks {
+        before_drain: script.clone(),
+        before_start: script.clone(),
+        after_join: script.clone(),
+        on_failure: script,
     };
+    let mut spec = sample::spec(version.clone(), digest.clone(), hooks);
+    spec.traffic.on_drain_timeout = policy;
     let version = version.parse().expect("a version");
     let digest = digest.parse().expect("a digest");
     Made { release: Release { version, digest }, spec, quality }
