@@ -10,6 +10,7 @@ pub mod context;
 pub mod engine;
 pub mod errors;
 pub mod manifest;
+pub mod members;
 pub mod metrics;
 pub mod serve;
 pub mod serve_args;

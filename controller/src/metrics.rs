@@ -150,7 +150,7 @@ fn moving(registry: &mut Registry, state: &State) {
     }
     registry.register("rota_rollouts", "Rollouts by state, the ended ones included", family);
     let owned: Gauge = Gauge::default();
-    owned.set(i64::try_from(state.rollouts.len()).unwrap_or(i64::MAX));
+    owned.set(i64::try_from(state.own().count()).unwrap_or(i64::MAX));
     registry.register("rota_rollout_owned", "Rollouts that this controller owns", owned);
 }
 

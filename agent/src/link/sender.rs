@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rota_proto::agent::{self as proto, from_agent};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::ended::Ended;
+use super::reports::Waiting;
 use crate::report::Piece;
 use crate::wire;
 
@@ -20,6 +21,20 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// Sends the reports after this number; answers the last one's.
+    pub(super) async fn reports(
+        &self,
+        waiting: &mut watch::Receiver<Waiting>,
+        mut sent: u64,
+    ) -> Result<u64, Ended> {
+        let unsent = waiting.borrow_and_update().after(sent);
+        for report in unsent {
+            sent = report.seq;
+            self.send(from_agent::Message::Report(wire::report(&report))).await?;
+        }
+        Ok(sent)
+    }
+
     pub(super) async fn print(&self, news: Vec<Piece>) -> Result<(), Ended> {
         for piece in news {
             self.send(from_agent::Message::Output(wire::piece(piece))).await?;

@@ -147,11 +147,14 @@ struct Session<'a> {
     spread: Duration,
     /// The controller wants this edge to count anew: the n-th time that any wants it, and the controller's number.
     asked: Option<(u64, u64)>,
+    /// The controller wants to hear everything again.
+    again: bool,
 }
 
 impl<'a> Session<'a> {
     fn new(shared: &'a Shared, address: &'a str) -> Self {
-        Self { shared, address, claimed: None, welcomed: false, spread: SPREAD, asked: None }
+        let (spread, asked) = (SPREAD, None);
+        Self { shared, address, claimed: None, welcomed: false, spread, asked, again: false }
     }
 
     /// Gives back what the session held; says whether it had been welcomed.
@@ -207,12 +210,13 @@ impl<'a> Session<'a> {
         let mut pools_due = every(POOLS_EVERY);
         let mut pools_told = false;
         loop {
-            // Before each wait, what this controller has not heard yet.
-            let unsent = waiting.borrow_and_update().after(sent);
-            for report in unsent {
-                sent = report.seq;
-                sender.send(from_agent::Message::Report(wire::report(&report))).await?;
+            if std::mem::take(&mut self.again) {
+                sent = 0;
+                self.say_state(&mut inventory, &sender).await?;
+                self.say_pools(&mut pools, &sender).await?;
             }
+            // Before each wait, what this controller has not heard yet.
+            sent = sender.reports(&mut waiting, sent).await?;
             tokio::select! {
                 message = next(&mut inbound) => self.hear(&name, message?, &sender).await?,
                 _ = heartbeat.tick() => {
@@ -223,9 +227,7 @@ impl<'a> Session<'a> {
                 changed = waiting.changed() => gone(changed)?,
                 changed = inventory.changed() => {
                     gone(changed)?;
-                    let apps = inventory.borrow_and_update().clone().unwrap_or_default();
-                    let inventory = wire::inventory(&apps);
-                    sender.send(from_agent::Message::Inventory(inventory)).await?;
+                    self.say_state(&mut inventory, &sender).await?;
                 }
                 Some(refusal) = self.shared.refused() => {
                     sender.send(from_agent::Message::Refusal(wire::refused(refusal))).await?;
@@ -264,6 +266,16 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// What runs here.
+    async fn say_state(
+        &self,
+        inventory: &mut watch::Receiver<Option<Arc<Vec<crate::report::App>>>>,
+        sender: &Sender,
+    ) -> Result<(), Ended> {
+        let apps = inventory.borrow_and_update().clone().unwrap_or_default();
+        sender.send(from_agent::Message::Inventory(wire::inventory(&apps))).await
+    }
+
     async fn begin(&self, name: &str, welcome: proto::Welcome) {
         info!(controller = name, address = self.address, "session");
         self.shared.note(self.address, Some(name), SeenState::Up, None);
@@ -298,6 +310,7 @@ impl<'a> Session<'a> {
             to_agent::Message::Welcome(_) => return Err(Ended::OutOfOrder),
             to_agent::Message::Goodbye(goodbye) => return Err(Ended::Goodbye(goodbye.reason)),
             to_agent::Message::Directory(directory) => self.learn(name, directory).await,
+            to_agent::Message::Again(_) => self.again = true,
             to_agent::Message::Count(count) => {
                 self.shared.counts.send_modify(|counts| *counts += 1);
                 self.asked = Some((*self.shared.counts.borrow(), count.number));

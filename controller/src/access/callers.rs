@@ -125,6 +125,7 @@ impl Access {
             identity: leaf.identity,
             role: None,
             env: None,
+            forwarded: false,
             peer,
             serial: leaf.serial,
             not_after: leaf.not_after,

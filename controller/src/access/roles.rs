@@ -173,6 +173,8 @@ pub struct Caller {
     pub role: Option<Role>,
     /// The only environment where the role holds; none: everywhere.
     pub env: Option<String>,
+    /// Another controller asks on his behalf: it decides here or nowhere.
+    pub forwarded: bool,
     /// Where the call comes from.
     pub peer: Option<SocketAddr>,
     /// The number of the certificate.
@@ -265,6 +267,7 @@ mod tests {
             identity: uri.parse().unwrap(),
             role,
             env: env.map(str::to_owned),
+            forwarded: false,
             peer: None,
             serial: "01".into(),
             not_after: SystemTime::UNIX_EPOCH,

@@ -10,6 +10,7 @@ use super::{Reader, asked};
 use crate::access::rfc3339;
 use crate::engine::records::ReleaseRecord;
 use crate::engine::{Agent, State};
+use crate::members::ControllerRecord;
 use crate::view::{
     AppView, ControllerView, EdgeView, EventView, MemberView, NodeView, PoolView, ReleaseView,
 };
@@ -197,20 +198,50 @@ pub fn release_details(state: &State, release: &ReleaseRecord) -> Value {
     view
 }
 
-/// The controllers: with an embedded store, this one.
+/// The controllers: with an embedded store, this one; else all that are in, and those that may come back.
 pub fn controllers(state: &State) -> Vec<ControllerView> {
-    vec![ControllerView {
-        name: state.name.clone(),
-        state: match (state.draining, state.rollouts.is_empty()) {
-            (false, _) => "active",
-            (true, false) => "draining",
-            (true, true) => "drained",
+    let standing = |draining, rollouts: &[String]| match (draining, rollouts.is_empty()) {
+        (false, _) => "active",
+        (true, false) => "draining",
+        (true, true) => "drained",
+    };
+    let Some(cluster) = &state.cluster else {
+        let rollouts: Vec<String> = state.rollouts.keys().map(ToString::to_string).collect();
+        return vec![ControllerView {
+            name: state.name.clone(),
+            state: standing(state.draining, &rollouts).to_owned(),
+            rollouts,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: state.advertise.clone(),
+        }];
+    };
+    let owned = |name: &str| -> Vec<String> {
+        let own = state.rollouts.iter();
+        let own = own.filter(|(_, active)| state.owner(&active.owner) == name);
+        own.map(|(id, _)| id.to_string()).collect()
+    };
+    let view = |(name, known): (&String, &ControllerRecord)| {
+        let rollouts = owned(name);
+        let (is, version, address) = match cluster.members.get(name) {
+            Some(member) => {
+                let is = standing(member.draining, &rollouts);
+                (is, &member.version, &member.advertise)
+            }
+            // It was drained, and then stopped: nobody has lost anything.
+            None if known.drained && rollouts.is_empty() => {
+                ("drained", &known.version, &known.advertise)
+            }
+            None => ("lost", &known.version, &known.advertise),
+        };
+        ControllerView {
+            name: name.clone(),
+            state: is.to_owned(),
+            rollouts,
+            version: version.clone(),
+            address: address.clone(),
         }
-        .to_owned(),
-        rollouts: state.rollouts.keys().map(ToString::to_string).collect(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        address: state.advertise.clone(),
-    }]
+    };
+    cluster.known.iter().map(view).collect()
 }
 
 /// The newest events that match `app=` and `env=` of the query.

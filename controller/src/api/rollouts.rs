@@ -21,14 +21,14 @@ use crate::view::{
 /// A rollout that runs here.
 pub fn of_active(state: &State, active: &Active) -> RolloutView {
     let mut view = view(&active.rollout, &active.record, &active.evidence);
-    view.controller.clone_from(&state.name);
+    view.controller = state.owner(&active.owner).to_owned();
     view.term = active.term;
     let in_flight = in_flight(state, active);
     for progress in &mut view.nodes {
         progress.in_flight = in_flight.get(progress.name.as_str()).copied().unwrap_or(0);
     }
     view.eta_ms = eta(state, active);
-    if active.last_words.is_some() {
+    if active.rollout.is_ended() {
         not_yet_over(&mut view, &active.rollout);
     }
     if let Some(why) = &state.store_down

@@ -16,6 +16,7 @@ use rota_rollout::{What, names::AppName};
 use serde_json::json;
 
 use super::batch::Answer;
+use super::cluster::Owner;
 use super::records::{
     AgentRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord, ReleaseRecord,
     SpecRecord, keys,
@@ -71,8 +72,8 @@ impl Turn<'_> {
         fleet.revision = id.revision;
         fleet.open.insert(id.revision);
         let from = fleet.currents.last().map(|current| current.release.clone());
-        let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
-        self.written(written);
+        self.keep_fleet(&id.app, &id.env);
+        self.rely_on(&keys::release(&id.app, &found.release.version));
         self.admit(&id, &start, found, Admitted { from, who: who.to_owned() });
         self.edges_moved();
         self.step(&id, What::Started);
@@ -131,7 +132,8 @@ impl Turn<'_> {
             first_event: self.state.next_event,
         };
         let nodes = plan.nodes(&targets);
-        let owner = OwnerRecord { controller: self.state.name.clone(), term: 1 };
+        let place = self.state.place();
+        let owner = OwnerRecord { controller: self.state.name.clone(), term: 1, place };
         let prefix = keys::rollout(id);
         let mut results = vec![
             self.batch.put(format!("{prefix}spec"), &record),
@@ -150,6 +152,7 @@ impl Turn<'_> {
             rollout: Rollout::new(spec, head, nodes),
             record,
             evidence: EvidenceRecord::default(),
+            owner: Owner::Us,
             term: 1,
             fence: 0,
             wakes: Default::default(),

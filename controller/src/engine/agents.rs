@@ -5,8 +5,11 @@ use rota_rollout::event::OnceResult;
 use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId};
 use rota_rollout::{Event, What};
 
+use super::cluster::Owner;
 use super::records::{AgentRecord, EdgePoolRecord, keys};
-use super::state::{Agent, AgentKey, OFFLINE_AFTER_MS, RETURN_GRACE_MS, Session, ToSession};
+use super::state::{
+    Active, Agent, AgentKey, OFFLINE_AFTER_MS, RETURN_GRACE_MS, Session, ToSession,
+};
 use super::trace::TraceRecord;
 use super::{Hello, Turn, message};
 use crate::wire::{self, Said};
@@ -53,8 +56,7 @@ impl Turn<'_> {
         let env = record.env.clone();
         let drained = record.drained;
         if !durable {
-            let written = self.batch.put(store_key(&key), &record);
-            self.written(written);
+            self.keep_agent(&key, &record);
         }
         let agent = Agent {
             record,
@@ -101,6 +103,19 @@ impl Turn<'_> {
         self.batch.send(key.clone(), message(to_agent::Message::Welcome(welcome)));
     }
 
+    /// Keeps what an agent says of itself. Every controller hears it; the lead writes it down.
+    fn keep_agent(&mut self, key: &AgentKey, record: &AgentRecord) {
+        if self.state.leads() {
+            let written = self.batch.put(store_key(key), record);
+            self.written(written);
+        }
+    }
+
+    /// Tells every agent which controllers there are now.
+    pub(super) fn tell_all(&mut self) {
+        self.tell_directory_to(|_, _| true);
+    }
+
     /// Tells everybody in an environment which edges there are now.
     pub(super) fn tell_directory(&mut self, env: &str) {
         self.tell_directory_to(|_, agent| agent.record.env == env);
@@ -123,7 +138,8 @@ impl Turn<'_> {
     fn resend(&mut self, node: &NodeName) {
         let ids: Vec<RolloutId> = self.state.rollouts.keys().cloned().collect();
         for id in ids {
-            let Some(active) = self.state.rollouts.get(&id) else { continue };
+            let ours = |active: &&Active| active.owner == Owner::Us;
+            let Some(active) = self.state.rollouts.get(&id).filter(ours) else { continue };
             let orders = rota_rollout::outstanding(&active.rollout)
                 .into_iter()
                 .filter(|order| super::carry::addressee(order) == Some(node))
@@ -135,6 +151,9 @@ impl Turn<'_> {
     /// A report: what it means for its rollout. Acknowledged once that is durable.
     pub(super) fn report(&mut self, key: &AgentKey, report: Report) {
         let seq = report.seq;
+        if !self.may_acknowledge(&report.rollout) {
+            return; // its owner does
+        }
         let trace = wire::trace(&report);
         match wire::report(report) {
             Ok(said) => self.said(key, said, &trace),
@@ -146,6 +165,18 @@ impl Turn<'_> {
             let ack = to_agent::Message::Ack(rota_proto::agent::Ack { seq });
             self.batch.send(key.clone(), message(ack));
         }
+    }
+
+    /// Of a rollout that another controller runs, or of which this one does not know yet, nothing is acknowledged.
+    fn may_acknowledge(&self, id: &str) -> bool {
+        let Some(id) = id.parse::<RolloutId>().ok().filter(|_| self.state.cluster.is_some()) else {
+            return true;
+        };
+        let fleet = self.state.fleets.get(&(id.app.clone(), id.env.clone()));
+        self.state.is_ours(&id)
+            || fleet.is_some_and(|fleet| {
+                id.revision <= fleet.revision && !fleet.open.contains(&id.revision)
+            })
     }
 
     fn said(&mut self, key: &AgentKey, said: Said, trace: &TraceRecord) {
@@ -182,8 +213,8 @@ impl Turn<'_> {
             return;
         }
         agent.record.apps = apps;
-        let written = self.batch.put(store_key(key), &agent.record);
-        self.written(written);
+        let record = agent.record.clone();
+        self.keep_agent(key, &record);
         if let AgentKey::Node(name) = key {
             self.observe(name, None);
         }
@@ -196,6 +227,7 @@ impl Turn<'_> {
             .rollouts
             .iter()
             .filter(|(id, active)| Some(*id) != but && active.rollout.nodes().contains_key(name))
+            .filter(|(_, active)| active.owner == Owner::Us)
             .map(|(id, _)| id.clone())
             .collect();
         for id in ids {
@@ -227,8 +259,8 @@ impl Turn<'_> {
             agent.session = None;
             agent.record.last_seen = agent.heard;
             agent.record.offline = true;
-            let written = self.batch.put(store_key(&key), &agent.record);
-            self.written(written);
+            let record = agent.record.clone();
+            self.keep_agent(&key, &record);
             self.event_of_agent(&key, "went silent: offline");
             match &key {
                 AgentKey::Node(name) => self.observe(name, None),
@@ -243,6 +275,7 @@ impl Turn<'_> {
         let news: Vec<(RolloutId, Vec<NodeName>)> = state
             .rollouts
             .iter()
+            .filter(|(_, active)| active.owner == Owner::Us)
             .filter_map(|(id, active)| {
                 let pool = active.record.pool.as_deref()?;
                 let offline = state.edges_missing(&id.env, pool, active.record.edges);
@@ -277,13 +310,17 @@ impl Turn<'_> {
         };
         let env = self.state.agents.get(key).map(|agent| agent.record.env.clone());
         let text = format!("{kind} {name} {deed}");
+        if !self.state.leads() {
+            return; // every controller sees it; one says it
+        }
         let node = Some(name.to_string());
         self.event(super::carry::NewEvent { env, node, ..super::carry::NewEvent::new(kind, text) });
     }
 
     /// One event of a rollout: the core decides, the changes go into the batch, the orders behind it.
     pub(super) fn step(&mut self, id: &RolloutId, what: What) {
-        let Some(active) = self.state.rollouts.get(id) else { return };
+        let ours = |active: &&Active| active.owner == Owner::Us;
+        let Some(active) = self.state.rollouts.get(id).filter(ours) else { return };
         let step = rota_rollout::step(&active.rollout, &Event { at: self.at, what });
         self.take_step(id, step);
     }
@@ -295,6 +332,11 @@ pub(super) fn store_key(key: &AgentKey) -> String {
         AgentKey::Node(name) => format!("{}{name}", keys::NODES),
         AgentKey::Edge(name) => format!("{}{name}", keys::EDGES),
     }
+}
+
+/// What the operators want of a node.
+pub(super) fn standing(drained: bool) -> rota_proto::agent::ToAgent {
+    message(to_agent::Message::Standing(Standing { drained }))
 }
 
 fn refuse(out: &ToSession, reason: String) {

@@ -120,17 +120,14 @@ impl Turn<'_> {
 
     /// Writes changed records and applies them. Answers the nodes that became busy or free for other rollouts.
     fn apply(&mut self, id: &RolloutId, changes: Vec<Change>) -> Vec<NodeName> {
-        let Some(active) = self.state.rollouts.get_mut(id) else { return Vec::new() };
         if changes.is_empty() {
             return Vec::new();
         }
+        self.fenced(id);
+        let Some(active) = self.state.rollouts.get_mut(id) else { return Vec::new() };
         let prefix = keys::rollout(id);
-        let owner = format!("{prefix}owner");
-        self.batch.require(match active.fence {
-            0 => Compare::Absent(owner), // admitted in this very turn
-            fence => Compare::Modified(owner, fence),
-        });
         let mut moved = Vec::new();
+        let mut busy = Vec::new();
         let mut phases = Vec::new();
         let mut results = Vec::new();
         for change in &changes {
@@ -148,6 +145,7 @@ impl Turn<'_> {
                         }
                         phases.push((name.clone(), before.phase.clone(), node.phase.clone()));
                     }
+                    busy.push((name.clone(), node.phase.is_running()));
                     let record = NodeRecord { node: node.as_ref().clone() };
                     self.batch.put(format!("{prefix}nodes/{name}"), &record)
                 }
@@ -167,6 +165,7 @@ impl Turn<'_> {
         for result in results {
             self.written(result);
         }
+        self.busy_moved(id, &busy);
         for (name, was, is) in phases {
             self.measure(id, &name, &was, &is);
         }
@@ -175,6 +174,20 @@ impl Turn<'_> {
             self.ask_last_words(id);
         }
         moved
+    }
+
+    /// A rollout's records are written only by its owner. With the embedded store that is who claimed it last; among
+    /// several it is whoever has the place in which it was claimed, and that is compared by every commit.
+    fn fenced(&mut self, id: &RolloutId) {
+        let Some(active) = self.state.rollouts.get(id) else { return };
+        if self.state.cluster.is_some() {
+            return;
+        }
+        let owner = format!("{}owner", keys::rollout(id));
+        self.batch.require(match active.fence {
+            0 => Compare::Absent(owner), // admitted in this very turn
+            fence => Compare::Modified(owner, fence),
+        });
     }
 
     /// A rollout is over: counted, and perhaps its release is the environment's current one from now on. In the same
@@ -207,8 +220,7 @@ impl Turn<'_> {
             let excess = fleet.currents.len().saturating_sub(CURRENTS_KEPT);
             fleet.currents.drain(..excess);
         }
-        let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
-        self.written(written);
+        self.keep_fleet(&id.app, &id.env);
     }
 
     /// Remembers that the once-per-release job needs never run again for this release.
@@ -222,8 +234,7 @@ impl Turn<'_> {
             fleet.once_ran.push(release);
             let excess = fleet.once_ran.len().saturating_sub(ONCE_KEPT);
             fleet.once_ran.drain(..excess);
-            let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
-            self.written(written);
+            self.keep_fleet(&id.app, &id.env);
         }
     }
 

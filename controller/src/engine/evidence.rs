@@ -10,6 +10,7 @@ use rota_proto::agent::{Count, EdgeState, PoolState, to_agent};
 use rota_rollout::names::{NodeName, RolloutId, Span, Timestamp};
 
 use super::State;
+use super::cluster::Owner;
 use super::records::{Counted, EvidenceRecord, keys};
 use super::state::{Active, AgentKey};
 use super::{Turn, message};
@@ -50,6 +51,9 @@ impl Turn<'_> {
         let mut written = Vec::new();
         let mut complete = Vec::new();
         for (id, active) in &mut self.state.rollouts {
+            if active.owner != Owner::Us {
+                continue;
+            }
             let served = |pool: &&PoolState| Some(&pool.pool) == active.record.pool.as_ref();
             let Some(pool) = edge.pools.iter().find(served).filter(|_| id.env.as_str() == env)
             else {
@@ -128,11 +132,12 @@ impl Turn<'_> {
 
     /// The last word: stored, and told in the line that everybody will read.
     fn close_evidence(&mut self, id: &RolloutId) {
+        let next = self.state.next_seq(self.at);
         let Some(active) = self.state.rollouts.get_mut(id) else { return };
         let unheard = active.last_words.take().map(|awaited| awaited.edges);
         active.evidence.unheard = unheard.unwrap_or_default();
         active.evidence.counted.clear();
-        active.evidence.last_event = self.state.next_event;
+        active.evidence.last_event = next;
         let written = self.batch.put(format!("{}evidence", keys::rollout(id)), &active.evidence);
         let view = closed(&self.state.name, active);
         let line = evidence_line(&view, self.at);
@@ -141,8 +146,7 @@ impl Turn<'_> {
         self.written(kept);
         if let Some(fleet) = self.state.fleets.get_mut(&(id.app.clone(), id.env.clone())) {
             fleet.open.remove(&id.revision);
-            let written = self.batch.put(keys::fleet(&id.app, &id.env), fleet);
-            self.written(written);
+            self.keep_fleet(&id.app, &id.env);
         }
         self.event_of(id, None, line);
     }

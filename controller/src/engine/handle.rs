@@ -1,11 +1,23 @@
 //! The way to the engine, for everything that listens: tell it, ask it, and see what it has made durable.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::timeout;
 
+use super::cluster::keys as guards;
+use super::place::AGAIN;
 use super::{Answer, Asked, Input, State};
 use crate::errors::Sort;
+use crate::store::{Op, Store, Txn};
+
+/// So long a read waits for what other controllers did; then it shows what is known.
+const PASS_MAX: Duration = Duration::from_secs(2);
+
+/// How often a change is decided anew because something else changed at the same moment.
+const TRIES_MAX: usize = 20;
 
 /// The way to the engine, for everything that listens.
 #[derive(Clone)]
@@ -14,6 +26,7 @@ pub struct Handle {
     state: Arc<RwLock<State>>,
     changed: watch::Receiver<u64>,
     settled: watch::Receiver<Settled>,
+    barrier: Option<Arc<Barrier>>,
 }
 
 /// How far the state that readers see is durable.
@@ -33,10 +46,22 @@ impl Handle {
     pub(super) fn new(
         inputs: mpsc::Sender<Input>,
         state: Arc<RwLock<State>>,
-        changed: watch::Receiver<u64>,
-        settled: watch::Receiver<Settled>,
+        (changed, settled): (watch::Receiver<u64>, watch::Receiver<Settled>),
+        barrier: Option<Barrier>,
     ) -> Self {
-        Self { inputs, state, changed, settled }
+        Self { inputs, state, changed, settled, barrier: barrier.map(Arc::new) }
+    }
+
+    /// Waits until everything that any controller had acknowledged before is known here. Where the store does not
+    /// answer, what is known has to do: the state says itself that the store is away.
+    pub async fn catch_up(&self) {
+        let Some(barrier) = &self.barrier else { return };
+        if self.read().store_down.is_some() {
+            return;
+        }
+        if let Err(why) = barrier.pass().await {
+            tracing::warn!(why, "what other controllers did a moment ago may not be known here");
+        }
     }
 
     /// The state as it is. Never held over an await.
@@ -72,12 +97,65 @@ impl Handle {
 
     /// Asks on behalf of an operator; the answer comes when it is durable.
     pub async fn ask(&self, asked: Asked) -> Answer {
-        let (reply, answer) = oneshot::channel();
         let ended = || Sort::Unreachable.error("this controller is stopping", "ask another one");
-        if !self.tell(Input::Asked(Box::new(asked), reply)).await {
-            return Err(ended());
+        self.catch_up().await;
+        for _ in 1..TRIES_MAX {
+            let (reply, answer) = oneshot::channel();
+            if !self.tell(Input::Asked(Box::new(asked.clone()), reply)).await {
+                return Err(ended());
+            }
+            match answer.await.unwrap_or_else(|_| Err(ended())) {
+                Err(refused) if refused.kind == AGAIN => {}
+                answer => return answer,
+            }
         }
-        answer.await.unwrap_or_else(|_| Err(ended()))
+        Err(Sort::Refused.error("too much changes at the same time; nothing was done", "try again"))
+    }
+}
+
+/// Something that this controller writes to the shared store, and then waits to be told of by the watch: by then it has
+/// been told of everything that was written before.
+pub(super) struct Barrier {
+    store: Arc<dyn Store>,
+    key: String,
+    /// The number of the newest; whoever comes while one is being written shares the next.
+    asked: AtomicU64,
+    writing: Mutex<u64>,
+    seen: watch::Sender<u64>,
+}
+
+impl Barrier {
+    pub(super) fn new(store: Arc<dyn Store>, name: &str) -> Self {
+        let key = format!("{}{name}", guards::BARRIER);
+        // Above those of an earlier process.
+        let first = crate::access::now().0 << 10;
+        let (seen, _) = watch::channel(0);
+        Self { store, key, asked: AtomicU64::new(first), writing: Mutex::new(0), seen }
+    }
+
+    pub(super) fn seen(&self) -> watch::Sender<u64> {
+        self.seen.clone()
+    }
+
+    async fn pass(&self) -> Result<(), String> {
+        let mine = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut seen = self.seen.subscribe();
+        let passed = async {
+            let mut written = self.writing.lock().await;
+            if *written < mine {
+                let number = self.asked.load(Ordering::SeqCst);
+                let ops = vec![Op::put(self.key.clone(), number.to_string().into_bytes())];
+                let txn = Txn { compares: Vec::new(), ops };
+                self.store.commit(txn).await.map_err(|error| error.to_string())?;
+                *written = number;
+            }
+            drop(written);
+            seen.wait_for(|seen| *seen >= mine).await.map(|_| ()).map_err(|error| error.to_string())
+        };
+        match timeout(PASS_MAX, passed).await {
+            Ok(passed) => passed,
+            Err(_) => Err(format!("not seen within {} s", PASS_MAX.as_secs())),
+        }
     }
 }
 

@@ -46,9 +46,8 @@ impl Turn<'_> {
             if self.user_of(&key.0, &record.release()).is_some() {
                 continue;
             }
-            self.state.releases.remove(&key);
             let (app, version) = &key;
-            self.batch.delete(keys::release(app, version));
+            self.forget_release(app, version);
             let text = format!("release {app} {version} removed: the newest {keep} are kept");
             let app = Some(app.to_string());
             self.event(NewEvent { app, ..NewEvent::new("release", text) });
@@ -63,8 +62,7 @@ impl Turn<'_> {
             && fleet.summed_up < upto.0
         {
             fleet.summed_up = upto.0;
-            let written = self.batch.put(keys::fleet(&key.0, &key.1), fleet);
-            self.written(written);
+            self.keep_fleet(&key.0, &key.1);
         }
         Ok(json!({}))
     }
@@ -90,7 +88,7 @@ impl State {
 
 /// Makes room: releases first, then rollouts that are over long since.
 pub async fn make_room(engine: &Handle, store: &dyn Store, keep: Keep) -> Result<(), ErrorView> {
-    let ask = |ask: Ask| engine.ask(Asked { who: "rota".to_owned(), ask });
+    let ask = |ask: Ask| engine.ask(Asked { who: "rota".to_owned(), ask, forwarded: false });
     ask(Ask::PruneReleases(keep.releases)).await?;
     let due: Vec<(AppName, EnvName, Vec<Revision>)> = {
         let state = engine.read();

@@ -8,7 +8,6 @@ use rota_rollout::names::{AppName, EnvName, NodeName, Release};
 use rota_rollout::node::Serving;
 use rota_rollout::rollout::Kind;
 
-use super::records::keys;
 use super::{Start, State, Turn};
 
 /// How often nodes are looked for that run nothing or something else: it reads manifests and all nodes.
@@ -37,6 +36,9 @@ impl Turn<'_> {
         if look {
             self.state.strays_seen = self.at;
             self.take_newcomers();
+        }
+        if !self.state.leads() {
+            return;
         }
         for (app, env) in waiting {
             let Some(current) = self.state.current(&app, &env).cloned() else { continue };
@@ -73,8 +75,7 @@ impl Turn<'_> {
         let Some(fleet) = self.state.fleets.get_mut(&key) else { return };
         if fleet.late != late || fleet.left != left {
             (fleet.late, fleet.left) = (late, left);
-            let written = self.batch.put(keys::fleet(app, env), fleet);
-            self.written(written);
+            self.keep_fleet(app, env);
         }
     }
 
@@ -120,8 +121,7 @@ impl Turn<'_> {
         // What becomes of them is this rollout's to say.
         let Some(fleet) = self.state.fleets.get_mut(&(app.clone(), env.clone())) else { return };
         fleet.late.retain(|name| !nodes.contains(name));
-        let written = self.batch.put(keys::fleet(&app, &env), fleet);
-        self.written(written);
+        self.keep_fleet(&app, &env);
     }
 }
 

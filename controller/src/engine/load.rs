@@ -6,13 +6,17 @@ use rota_rollout::names::{AppName, EnvName, NodeName, Revision, RolloutId, Times
 use rota_rollout::node::Node;
 use rota_rollout::rollout::Rollout;
 
+use super::cluster::{BusyRecord, Owner, keys as guards};
 use super::pace::Clock;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord,
     ReleaseRecord, SpecRecord, keys,
 };
 use super::state::{Active, Agent, AgentKey, EVENTS_IN_MEMORY, State};
-use crate::store::{Compare, Entry, Op, Outcome, Record, Store, StoreError, Txn, scan_all};
+use crate::members::{ControllerRecord, MemberRecord, keys as members};
+use crate::store::{
+    Compare, Entry, Op, Outcome, Record, Store, StoreError, StoreRevision, Txn, scan_all,
+};
 use crate::view::{EventView, HistoryEntry};
 
 /// A rollout that is over, as the store keeps it.
@@ -35,15 +39,19 @@ pub async fn writable_state(
 ) -> Result<State, StoreError> {
     let ops = vec![Op::put(keys::PROBE, at.0.to_string().into_bytes())];
     store.commit(Txn { compares: Vec::new(), ops }).await?;
-    state(store, name, at).await
+    let mut state = State { name: name.to_owned(), ..State::default() };
+    into(store, &mut state, at).await?;
+    Ok(state)
 }
 
-/// Everything that is durable; nobody is connected yet.
-pub async fn state(store: &dyn Store, name: &str, at: Timestamp) -> Result<State, StoreError> {
-    let mut state = State::default();
+/// Everything that is durable, into a state that has its name, and its place if there are several controllers; nobody
+/// is connected yet.
+pub async fn into(store: &dyn Store, state: &mut State, at: Timestamp) -> Result<(), StoreError> {
+    let mut revs = BTreeMap::new();
     for entry in scan_all(store, keys::RELEASES).await?.0 {
         let release = ReleaseRecord::decode(&entry)?;
         state.releases.insert((release.app.clone(), release.version.clone()), release);
+        revs.insert(entry.key, entry.modified);
     }
     for (prefix, edge) in [(keys::NODES, false), (keys::EDGES, true)] {
         for entry in scan_all(store, prefix).await?.0 {
@@ -66,22 +74,94 @@ pub async fn state(store: &dyn Store, name: &str, at: Timestamp) -> Result<State
     for entry in scan_all(store, keys::FLEETS).await?.0 {
         let (app, env) = two(&entry, keys::FLEETS)?;
         state.fleets.insert((app, env), FleetRecord::decode(&entry)?);
+        revs.insert(entry.key, entry.modified);
     }
     for entry in scan_all(store, keys::ENVS).await?.0 {
         let env: EnvName = parsed(&entry, &entry.key[keys::ENVS.len()..])?;
         state.envs.insert(env, EnvRecord::decode(&entry)?);
     }
-    events(store, &mut state).await?;
+    events(store, state).await?;
+    together(store, state, revs).await?;
     for ((app, env), fleet) in state.fleets.clone() {
         for revision in fleet.open {
             let id = RolloutId { app: app.clone(), env: env.clone(), revision };
-            if let Some(mut active) = claim(store, &id, name, 0).await? {
-                active.awaits_last_words(&state, at);
+            open(store, state, id, at).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What is known of the other controllers.
+async fn together(
+    store: &dyn Store,
+    state: &mut State,
+    mut revs: BTreeMap<String, u64>,
+) -> Result<(), StoreError> {
+    let Some(cluster) = &mut state.cluster else { return Ok(()) };
+    for prefix in [guards::GUARD, guards::OUT] {
+        let entries = scan_all(store, prefix).await?.0;
+        revs.extend(entries.into_iter().map(|entry| (entry.key, entry.modified)));
+    }
+    cluster.revs = revs;
+    for entry in scan_all(store, guards::BUSY).await?.0 {
+        let node: NodeName = parsed(&entry, &entry.key[guards::BUSY.len()..])?;
+        let id = parsed(&entry, &BusyRecord::decode(&entry)?.rollout)?;
+        cluster.busy.insert(node, id);
+    }
+    for entry in scan_all(store, members::MEMBERS).await?.0 {
+        let name = entry.key[members::MEMBERS.len()..].to_owned();
+        cluster.members.insert(name, MemberRecord::decode(&entry)?);
+    }
+    for entry in scan_all(store, members::CONTROLLERS).await?.0 {
+        let name = entry.key[members::CONTROLLERS.len()..].to_owned();
+        cluster.known.insert(name, ControllerRecord::decode(&entry)?);
+    }
+    let lead = store.get(members::LEAD).await?;
+    cluster.lead =
+        lead.map(|entry| (String::from_utf8_lossy(&entry.value).into_owned(), entry.created));
+    Ok(())
+}
+
+/// A rollout that is not over: claimed, where this controller is the only one or it was its own; else looked at.
+async fn open(
+    store: &dyn Store,
+    state: &mut State,
+    id: RolloutId,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let place = state.cluster.as_ref().map(|_| state.place());
+    let claimant = Claimant { name: &state.name, place, newest: 0 };
+    if let Some(place) = place {
+        let Some(mut active) = seen(store, &id).await? else { return Ok(()) };
+        match &active.owner {
+            Owner::Other(name) if *name != state.name => {
+                state.rollouts.insert(id, active);
+                return Ok(());
+            }
+            Owner::Other(_) | Owner::Us => {}
+        }
+        if active.fence == place {
+            active.owner = Owner::Us;
+            active.awaits_last_words(state, at);
+            state.rollouts.insert(id, active);
+            return Ok(());
+        }
+    }
+    match claim(store, &id, &claimant).await? {
+        Some((mut active, from)) => {
+            active.awaits_last_words(state, at);
+            if place.is_some() {
+                state.taken.push((id.clone(), from));
+            }
+            state.rollouts.insert(id, active);
+        }
+        None => {
+            if let Some(active) = seen(store, &id).await?.filter(|_| place.is_some()) {
                 state.rollouts.insert(id, active);
             }
         }
     }
-    Ok(state)
+    Ok(())
 }
 
 fn parsed<T: std::str::FromStr<Err = rota_rollout::names::BadName>>(
@@ -107,47 +187,78 @@ async fn events(store: &dyn Store, state: &mut State) -> Result<(), StoreError> 
             newest.pop_front();
         }
     }
-    state.next_event = newest.back().map_or(1, |event: &EventView| event.seq + 1);
+    let next = newest.back().map_or(1, |event: &EventView| event.seq + 1);
+    state.next_event = next.max(state.next_event);
     state.events = newest;
     Ok(())
 }
 
+/// Who claims.
+pub struct Claimant<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its place among several controllers; `None` with the embedded store.
+    pub place: Option<StoreRevision>,
+    /// The newest term that a node has accepted; the new one will be higher.
+    pub newest: u64,
+}
+
+/// A rollout as its owner left it in the store; its `fence` is the place of its owner.
+pub async fn seen(store: &dyn Store, id: &RolloutId) -> Result<Option<Active>, StoreError> {
+    let Some(ended) = load_ended(store, id).await? else { return Ok(None) };
+    let OwnerRecord { controller, term, place } = ended.owner.clone();
+    Ok(Some(active(ended, Owner::Other(controller), term, place)))
+}
+
+fn active(ended: Ended, owner: Owner, term: u64, fence: StoreRevision) -> Active {
+    Active {
+        rollout: ended.rollout,
+        record: ended.record,
+        evidence: ended.evidence,
+        owner,
+        term,
+        fence,
+        wakes: BTreeSet::new(),
+        fetching_since: BTreeMap::new(),
+        clock: Clock::default(),
+        last_words: None,
+        known: BTreeMap::new(),
+    }
+}
+
 /// Claims a rollout in a higher term. From then on every older owner is refused by the store. One that is over is
-/// claimed too: its evidence may have to be closed.
-/// `newest`: the newest term that a node has accepted; ours will be higher.
+/// claimed too: its evidence may have to be closed. `None`: somebody else was faster. With the name of its last owner.
+///
+/// Among several controllers the last owner must be gone, or be this one, or have handed it over; and then the rollout
+/// is read only after the claim, for until then its owner may have written.
 pub async fn claim(
     store: &dyn Store,
     id: &RolloutId,
-    name: &str,
-    newest: u64,
-) -> Result<Option<Active>, StoreError> {
-    let Some(ended) = load_ended(store, id).await? else { return Ok(None) };
+    claimant: &Claimant<'_>,
+) -> Result<Option<(Active, String)>, StoreError> {
     let key = format!("{}owner", keys::rollout(id));
     let entry = store.get(&key).await?;
-    let (term, compare) = match &entry {
-        Some(entry) => (
-            OwnerRecord::decode(entry)?.term.max(newest) + 1,
-            Compare::Modified(key.clone(), entry.modified),
-        ),
-        None => (newest + 1, Compare::Absent(key.clone())),
-    };
-    let owner = OwnerRecord { controller: name.to_owned(), term };
-    let ops = vec![Op::put(key, owner.encode()?)];
-    match store.commit(Txn { compares: vec![compare], ops }).await? {
-        Outcome::Done(fence) => Ok(Some(Active {
-            rollout: ended.rollout,
-            record: ended.record,
-            evidence: ended.evidence,
-            term,
-            fence,
-            wakes: BTreeSet::new(),
-            fetching_since: BTreeMap::new(),
-            clock: Clock::default(),
-            last_words: None,
-            known: BTreeMap::new(),
-        })),
-        Outcome::Refused => Ok(None), // somebody else was faster
+    let last = entry.as_ref().map(OwnerRecord::decode).transpose()?;
+    let term = last.as_ref().map_or(0, |last| last.term).max(claimant.newest) + 1;
+    let from = last.map(|last| last.controller).unwrap_or_default();
+    let mut compares = vec![match &entry {
+        Some(entry) => Compare::Modified(key.clone(), entry.modified),
+        None => Compare::Absent(key.clone()),
+    }];
+    if let Some(place) = claimant.place {
+        compares.push(Compare::Created(members::member(claimant.name), place));
+        if from != claimant.name && !from.is_empty() {
+            compares.push(Compare::Absent(members::member(&from)));
+        }
     }
+    let place = claimant.place.unwrap_or(0);
+    let owner = OwnerRecord { controller: claimant.name.to_owned(), term, place };
+    let ops = vec![Op::put(key, owner.encode()?)];
+    let Outcome::Done(fence) = store.commit(Txn { compares, ops }).await? else {
+        return Ok(None);
+    };
+    let Some(ended) = load_ended(store, id).await? else { return Ok(None) };
+    Ok(Some((active(ended, Owner::Us, term, fence), from)))
 }
 
 /// A rollout as the store keeps it, running or over.
@@ -173,7 +284,7 @@ pub async fn load_ended(store: &dyn Store, id: &RolloutId) -> Result<Option<Ende
         rollout: Rollout::new(record.spec.clone(), head, nodes),
         record,
         evidence: evidence.unwrap_or_default(),
-        owner: owner.unwrap_or(OwnerRecord { controller: String::new(), term: 0 }),
+        owner: owner.unwrap_or(OwnerRecord { controller: String::new(), term: 0, place: 0 }),
     }))
 }
 
@@ -210,10 +321,19 @@ pub fn replace(state: &mut State, fresh: State) {
     let sessions = std::mem::take(&mut state.agents);
     let (name, advertise) = (std::mem::take(&mut state.name), std::mem::take(&mut state.advertise));
     let (draining, banned) = (state.draining, std::mem::take(&mut state.banned));
-    let turn = state.turn;
-    *state = State { name, advertise, draining, banned, turn, ..fresh };
+    let (turn, hears_told) = (state.turn, state.hears_told);
+    let epoch = state.cluster.as_ref().map_or(0, |cluster| cluster.epoch);
+    *state = State { name, advertise, draining, banned, turn, hears_told, ..fresh };
+    if let Some(cluster) = &mut state.cluster {
+        cluster.epoch = epoch;
+    }
     for (key, old) in sessions {
         if let Some(agent) = state.agents.get_mut(&key) {
+            if state.cluster.is_some() && old.session.is_some() {
+                // What it says of itself here is newer than what was written down.
+                let (drained, labels_set) = (agent.record.drained, agent.record.labels_set.clone());
+                agent.record = AgentRecord { drained, labels_set, ..old.record };
+            }
             agent.session = old.session;
             agent.heard = old.heard;
             agent.online = old.online;

@@ -8,9 +8,12 @@ pub mod admission;
 mod agents;
 mod batch;
 mod carry;
+mod claims;
+pub mod cluster;
 pub mod drift;
 mod evidence;
 mod fence;
+mod follow;
 mod handle;
 pub mod keep;
 mod late;
@@ -19,9 +22,12 @@ mod load;
 mod meter;
 mod newcomers;
 mod nodes;
+mod number;
 mod own;
 pub mod pace;
+pub mod place;
 pub mod records;
+mod reload;
 mod removed;
 mod run;
 pub mod state;
@@ -33,18 +39,21 @@ pub mod windows;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use rota_proto::agent::{FromAgent, ToAgent, to_agent};
-use rota_rollout::names::{NodeName, RolloutId, Timestamp};
+use rota_proto::agent::{Again, FromAgent, Goodbye, ToAgent, to_agent};
+use rota_rollout::names::{NodeName, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use admission::{Given, Start};
 pub use batch::{Answer, Batch};
+use cluster::{Cluster, Owner};
 pub use handle::Handle;
-use handle::Settled;
+use handle::{Barrier, Settled};
 pub use load::{Ended, history, load_ended};
 pub use meter::Measure;
 pub use nodes::Drain;
 pub use own::Service;
+use reload::Together;
+pub use reload::{OpenError, Own};
 pub use run::RunAsked;
 pub use state::{Active, Agent, AgentKey, Heartbeat, State, ToSession};
 pub(crate) use turn::Turn;
@@ -52,8 +61,8 @@ pub(crate) use verbs::applied;
 pub use verbs::{Ask, Asked};
 
 use crate::access::now;
-use crate::errors::Sort;
-use crate::store::{Outcome, Store, StoreError};
+use crate::members::Place;
+use crate::store::{Change, Outcome, Store};
 
 /// Inputs that wait for the engine. A fleet of ten thousand may reconnect within seconds after a controller restarts;
 /// beyond this, sessions wait their turn.
@@ -64,9 +73,6 @@ const INPUTS_PER_TURN: usize = 512;
 
 /// How often silent agents, deadlines and freezes are looked at.
 const TICK: Duration = Duration::from_millis(250);
-
-/// How long the engine waits before it asks a store again that did not answer.
-const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// What the engine hears.
 #[expect(clippy::large_enum_variant, reason = "a few live at a time, each for a moment")]
@@ -81,6 +87,12 @@ pub enum Input {
     Banned(Vec<(String, NodeName)>),
     /// An operator wants something.
     Asked(Box<Asked>, oneshot::Sender<Answer>),
+    /// What was written to a shared store, by whomever, since everything was read for the `epoch`-th time.
+    Stored { epoch: u64, changes: Vec<Change> },
+    /// It is not told any more.
+    Unwatched { epoch: u64, why: String },
+    /// This controller's lease has ended.
+    Expired { place: Place, why: String },
 }
 
 /// The beginning of a session.
@@ -108,25 +120,48 @@ pub struct Engine {
     settled: watch::Sender<Settled>,
     started: Timestamp,
     measure: Box<dyn Fn(Measure) + Send + Sync>,
+    /// Among several controllers.
+    together: Option<Together>,
 }
 
 impl Engine {
-    /// Reads the state back, claims what runs, and is ready to go on.
+    /// Reads the state back, claims what runs, and is ready to go on. With a membership this controller is one of
+    /// several, and takes its place among them.
     pub async fn open(
         store: Arc<dyn Store>,
-        name: &str,
-        advertise: &str,
+        who: Own,
         measure: Box<dyn Fn(Measure) + Send + Sync>,
-    ) -> Result<(Self, Handle), StoreError> {
-        let mut state = load::state(store.as_ref(), name, now()).await?;
-        state.name = name.to_owned();
-        state.advertise = advertise.to_owned();
+    ) -> Result<(Self, Handle), OpenError> {
+        let mut state = State { name: who.name, advertise: who.advertise, ..State::default() };
+        let mut since = None;
+        if let Some(membership) = &who.membership {
+            let place = membership.join(now()).await?;
+            store.settle().await?;
+            state.cluster = Some(Cluster { place: Some(place), ..Cluster::default() });
+            since = Some(store.scan("", "", 0).await?.1);
+        }
+        load::into(store.as_ref(), &mut state, now()).await?;
         let state = Arc::new(RwLock::new(state));
         let (to_engine, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
         let (changed, watching) = watch::channel(0);
         let (settled, settling) = watch::channel(Settled::default());
-        let handle = Handle::new(to_engine, Arc::clone(&state), watching, settling);
-        let engine = Self { store, state, inputs, changed, settled, started: now(), measure };
+        let barrier =
+            who.membership.as_ref().map(|it| Barrier::new(Arc::clone(&it.store), &it.name));
+        let seen = barrier.as_ref().map(Barrier::seen);
+        let weak = to_engine.downgrade();
+        let together = who.membership.zip(seen).map(|(membership, seen)| Together {
+            membership,
+            inputs: weak,
+            tasks: Vec::new(),
+            seen,
+        });
+        let handle = Handle::new(to_engine, Arc::clone(&state), (watching, settling), barrier);
+        let started = now();
+        let mut engine =
+            Self { store, state, inputs, changed, settled, started, measure, together };
+        if let Some(since) = since {
+            engine.watch_from(since);
+        }
         Ok((engine, handle))
     }
 
@@ -155,22 +190,6 @@ impl Engine {
         }
     }
 
-    /// A new owner gives every order again that was not answered.
-    async fn resume(&mut self) {
-        let mut batch = Batch::default();
-        {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            let (at, started) = (now(), self.started);
-            let ids: Vec<RolloutId> = state.rollouts.keys().cloned().collect();
-            let mut turn = Turn { state: &mut state, batch: &mut batch, at, started };
-            turn.windows_moved();
-            for id in ids {
-                turn.resend_all(&id);
-            }
-        }
-        self.commit(batch).await;
-    }
-
     /// How long nothing needs to be done, unless an input comes.
     fn until_next(&self, last_tick: Timestamp) -> Duration {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
@@ -189,6 +208,10 @@ impl Engine {
             state.turn += 1;
             let mut turn = Turn { state: &mut state, batch: &mut batch, at, started: self.started };
             turn.windows_moved();
+            for (id, from) in std::mem::take(&mut turn.state.taken) {
+                turn.claimed(&id, &from);
+                turn.take_over(&id);
+            }
             for input in inputs {
                 turn.take(input);
             }
@@ -197,10 +220,12 @@ impl Engine {
             }
         }
         let reclaims = std::mem::take(&mut batch.reclaims);
+        let next = std::mem::take(&mut batch.next);
         self.commit(batch).await;
         self.settle(false);
+        Box::pin(self.go_on(next)).await;
         for (id, newest) in reclaims {
-            self.reclaim(id, newest).await;
+            self.claim(id, newest).await;
         }
     }
 
@@ -214,6 +239,11 @@ impl Engine {
 
     /// Makes a turn durable, then says what may be said.
     async fn commit(&mut self, mut batch: Batch) {
+        if batch.is_empty() {
+            return self.say(batch);
+        }
+        batch.fence(&self.state.read().unwrap_or_else(PoisonError::into_inner));
+        let tracked = batch.tracked();
         let Some(txn) = batch.txn() else { return self.say(batch) };
         let began = std::time::Instant::now();
         let outcome = self.store.commit(txn).await;
@@ -226,33 +256,18 @@ impl Engine {
                         active.fence = revision;
                     }
                 }
+                if let Some(cluster) = &mut state.cluster {
+                    cluster.wrote(tracked, revision);
+                }
                 drop(state);
                 self.say(batch);
             }
+            Ok(Outcome::Refused) if self.together.is_some() => self.decide_anew(batch).await,
             Ok(Outcome::Refused) => {
                 self.recover(batch, "another controller has claimed one of our rollouts").await;
             }
             Err(error) => self.recover(batch, &error.to_string()).await,
         }
-    }
-
-    /// Claims a rollout in a term above the newest that a node knows, and gives its orders again.
-    async fn reclaim(&mut self, id: RolloutId, newest: u64) {
-        let name = self.state.read().unwrap_or_else(PoisonError::into_inner).name.clone();
-        let mut batch = Batch::default();
-        match load::claim(self.store.as_ref(), &id, &name, newest).await {
-            Ok(Some(mut active)) => {
-                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-                let (at, started) = (now(), self.started);
-                active.awaits_last_words(&state, at);
-                state.rollouts.insert(id.clone(), active);
-                let mut turn = Turn { state: &mut state, batch: &mut batch, at, started };
-                turn.resend_all(&id);
-            }
-            Ok(None) => tracing::error!(rollout = %id, "another controller has claimed it"),
-            Err(error) => tracing::error!(rollout = %id, %error, "cannot claim it again"),
-        }
-        self.say(batch);
     }
 
     /// What may be said now that it is durable.
@@ -273,6 +288,7 @@ impl Engine {
         let ended: Vec<_> = state
             .rollouts
             .iter()
+            .filter(|(_, active)| active.owner == Owner::Us)
             .filter(|(_, active)| active.rollout.is_ended() && active.last_words.is_none())
             .map(|(id, _)| id.clone())
             .collect();
@@ -290,48 +306,6 @@ impl Engine {
             self.changed.send_modify(|version| *version += 1);
         }
     }
-
-    /// The commit failed: nothing of the turn has happened. Read everything again, until that works.
-    async fn recover(&mut self, batch: Batch, why: &str) {
-        tracing::error!(why, "the store did not take a change: this controller decides nothing");
-        {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            state.store_down = Some(why.to_owned());
-        }
-        self.settle(true);
-        self.changed.send_modify(|version| *version += 1);
-        for (reply, answer) in batch.answers {
-            let refused = answer.and_then(|_| {
-                let hint = "nothing was changed; try again when the store answers";
-                Err(Sort::Store.error(why.to_owned(), hint))
-            });
-            if reply.send(refused).is_err() {
-                tracing::debug!("an operator did not wait for the answer");
-            }
-        }
-        let name = self.state.read().unwrap_or_else(PoisonError::into_inner).name.clone();
-        let fresh = loop {
-            match load::writable_state(self.store.as_ref(), &name, now()).await {
-                Ok(fresh) => break fresh,
-                Err(error) => {
-                    tracing::error!(%error, "the store still does not answer");
-                    tokio::time::sleep(STORE_RETRY).await;
-                }
-            }
-        };
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        load::replace(&mut state, fresh);
-        let keys: Vec<AgentKey> = state.agents.keys().cloned().collect();
-        for key in keys {
-            // Whoever is connected says Hello again, with everything that it has not heard acknowledged.
-            let goodbye = rota_proto::agent::Goodbye { reason: "the store was away".to_owned() };
-            send(&mut state, &key, message(to_agent::Message::Goodbye(goodbye)));
-        }
-        drop(state);
-        self.settle(true);
-        self.changed.send_modify(|version| *version += 1);
-        tracing::info!("the store answers again");
-    }
 }
 
 /// Hands a message to an agent's session. A session that does not read is ended: it counts as lost.
@@ -342,6 +316,21 @@ fn send(state: &mut State, key: &AgentKey, message: ToAgent) {
         tracing::warn!(?key, %error, "an agent does not read: its session ends");
         agent.session = None;
     }
+}
+
+/// Asks an agent for everything that it has not heard acknowledged.
+fn again() -> ToAgent {
+    message(to_agent::Message::Again(Again {}))
+}
+
+/// Ends a session.
+fn goodbye(reason: &str) -> ToAgent {
+    message(to_agent::Message::Goodbye(Goodbye { reason: reason.to_owned() }))
+}
+
+/// Does a session begin with it?
+fn is_welcome(message: &ToAgent) -> bool {
+    matches!(message.message, Some(to_agent::Message::Welcome(_)))
 }
 
 /// A message to an agent.

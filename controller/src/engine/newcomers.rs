@@ -6,6 +6,7 @@ use rota_rollout::names::{NodeName, RolloutId};
 use rota_rollout::newcomers::takes_in;
 
 use super::admission::{is_meant, spread};
+use super::cluster::Owner;
 use super::state::Active;
 use super::{State, Turn};
 
@@ -17,7 +18,8 @@ impl Turn<'_> {
             let targets = state.newcomers(id, active);
             targets.into_iter().map(|target| (id.clone(), target)).collect::<Vec<_>>()
         };
-        let found: Vec<(RolloutId, Target)> = state.rollouts.iter().flat_map(newcomers).collect();
+        let own = state.rollouts.iter().filter(|(_, active)| active.owner == Owner::Us);
+        let found: Vec<(RolloutId, Target)> = own.flat_map(newcomers).collect();
         for (id, target) in found {
             self.step(&id, What::Newcomer(target));
         }

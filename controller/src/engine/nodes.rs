@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use rota_proto::agent::{Goodbye, Standing, to_agent};
+use rota_proto::agent::{Goodbye, to_agent};
 use rota_rollout::gate::list;
 use rota_rollout::names::{AppName, EnvName, NodeName};
 use rota_rollout::node::Serving;
 use rota_rollout::strategy::Strategy;
 
-use super::agents::store_key;
+use super::agents::{standing, store_key};
 use super::batch::Answer;
 use super::carry::NewEvent;
-use super::state::AgentKey;
+use super::cluster::keys as guards;
+use super::state::{AgentKey, Session};
 use super::verbs::applied;
 use super::{State, Turn, message};
 use crate::errors::Sort;
@@ -128,10 +129,15 @@ impl Turn<'_> {
         let key = AgentKey::Node(name.clone());
         let Some(agent) = self.state.agents.get_mut(&key) else { return };
         agent.record.drained = drained;
-        let env = Some(agent.record.env.clone());
+        let (env, apps) = (agent.record.env.clone(), agent.record.apps.clone());
         let written = self.batch.put(store_key(&key), &agent.record);
         self.written(written);
-        self.batch.send(key, message(to_agent::Message::Standing(Standing { drained })));
+        if drained && let Ok(env) = env.parse() {
+            self.guard(&env);
+            apps.iter().for_each(|entry| self.rely_on(&guards::out(&entry.app, &env)));
+        }
+        let env = Some(env);
+        self.batch.send(key, standing(drained));
         let node = Some(name.to_string());
         self.event(NewEvent { env, node, ..NewEvent::new("node", text.to_owned()) });
         self.observe(name, None);
@@ -186,12 +192,8 @@ impl Turn<'_> {
             let (AgentKey::Node(name) | AgentKey::Edge(name)) = key;
             return Err(no_node(self.state, name));
         };
-        if let Some(session) = agent.session {
-            let goodbye = Goodbye { reason: "this agent was removed and revoked".to_owned() };
-            let goodbye = message(to_agent::Message::Goodbye(goodbye));
-            if session.out.try_send(Box::new(goodbye)).is_err() {
-                tracing::debug!("the removed agent is gone already");
-            }
+        if let Some(session) = &agent.session {
+            dismiss(session);
         }
         self.batch.delete(store_key(key));
         match key {
@@ -207,6 +209,15 @@ impl Turn<'_> {
                 applied(format!("edge {name} is removed and its certificates are revoked"))
             }
         }
+    }
+}
+
+/// Ends the session of an agent that was removed.
+pub(super) fn dismiss(session: &Session) {
+    let goodbye = Goodbye { reason: "this agent was removed and revoked".to_owned() };
+    let goodbye = message(to_agent::Message::Goodbye(goodbye));
+    if session.out.try_send(Box::new(goodbye)).is_err() {
+        tracing::debug!("the removed agent is gone already");
     }
 }
 

@@ -5,9 +5,11 @@ use rota_rollout::names::ControllerName;
 use super::Turn;
 use super::batch::Answer;
 use super::carry::NewEvent;
+use super::claims::others_active;
 use super::verbs::applied;
 use crate::errors::Sort;
 use crate::view::ErrorView;
+use crate::words;
 
 /// What an operator wants of a controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,19 +35,32 @@ impl Turn<'_> {
                 "`rota controller ls` lists them",
             ));
         }
-        if asked.draining {
+        let others = self.state.cluster.as_ref();
+        let others = others.is_some_and(|cluster| others_active(cluster, &self.state.name));
+        if asked.draining && !others {
             alone(asked)?;
         }
         let (deed, is, now) = match asked.draining {
             true => ("drained", "is drained", "takes nothing new"),
             false => ("undrained", "is in service", "takes new rollouts"),
         };
-        if self.state.draining == asked.draining {
-            return applied(format!("controller {name} {is} already: it {now}"));
+        let already = self.state.draining == asked.draining;
+        if !already {
+            self.set_draining(asked.draining);
+            self.event(NewEvent::new("controller", format!("controller {name} {deed} by {who}")));
         }
-        self.state.draining = asked.draining;
-        self.event(NewEvent::new("controller", format!("controller {name} {deed} by {who}")));
-        applied(format!("controller {name} {now}"))
+        let given = match asked.draining && asked.handover {
+            true => self.hand_over("is drained"),
+            false => 0,
+        };
+        let handed = match given {
+            0 => String::new(),
+            given => format!("; {} handed over", words::count(given as u64, "rollout")),
+        };
+        match already && given == 0 {
+            true => applied(format!("controller {name} {is} already: it {now}")),
+            false => applied(format!("controller {name} {now}{handed}")),
+        }
     }
 }
 

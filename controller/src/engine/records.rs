@@ -280,6 +280,9 @@ pub struct OwnerRecord {
     pub controller: String,
     /// Raised by every claim.
     pub term: u64,
+    /// Which place of that controller claimed it; another one: it was handed over, or that process is gone.
+    #[serde(default)]
+    pub place: u64,
 }
 
 /// What the edges counted while a rollout ran.

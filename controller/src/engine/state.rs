@@ -13,6 +13,7 @@ use rota_rollout::node::{Observed, Serving};
 use tokio::sync::mpsc;
 
 use super::carry::Known;
+use super::cluster::{Cluster, Owner};
 use super::evidence::LastWords;
 use super::live::Lives;
 use super::pace::Clock;
@@ -95,7 +96,7 @@ impl Agent {
     }
 }
 
-/// A rollout that runs, and is ours.
+/// A rollout that runs.
 #[derive(Debug)]
 pub struct Active {
     /// The core's state.
@@ -104,9 +105,11 @@ pub struct Active {
     pub record: SpecRecord,
     /// What was measured.
     pub evidence: EvidenceRecord,
-    /// Our term.
+    /// Who runs it.
+    pub owner: Owner,
+    /// Its owner's term.
     pub term: u64,
-    /// The store's revision of our claim: the fence of every commit.
+    /// With the embedded store: the store's revision of our claim, the fence of every commit.
     pub fence: u64,
     /// When it wants to be woken.
     pub wakes: BTreeSet<Timestamp>,
@@ -151,6 +154,12 @@ pub struct State {
     pub store_down: Option<String>,
     /// This controller takes no new rollouts.
     pub draining: bool,
+    /// When it was last said how many agents are heard here.
+    pub hears_told: Timestamp,
+    /// Rollouts that were just claimed.
+    pub taken: Vec<(RolloutId, String)>,
+    /// The other controllers; `None` with the embedded store, where there are none.
+    pub cluster: Option<Cluster>,
     /// When nodes that run something else than they should were looked for last.
     pub strays_seen: Timestamp,
     /// The certificates of nodes that were revoked: serial and node.
@@ -160,6 +169,13 @@ pub struct State {
 }
 
 impl State {
+    /// The same controller, with everything still to be read.
+    pub fn anew(&self) -> Self {
+        let cluster = self.cluster.as_ref().map(|_| Cluster::default());
+        let (name, next_event) = (self.name.clone(), self.next_event);
+        Self { name, next_event, cluster, ..Self::default() }
+    }
+
     /// A node's agent.
     pub fn node(&self, name: &NodeName) -> Option<&Agent> {
         self.agents.get(&AgentKey::Node(name.clone()))
@@ -248,10 +264,12 @@ impl State {
 
     /// Is a rollout other than this one updating the node?
     fn is_busy(&self, name: &NodeName, own: Option<&RolloutId>) -> bool {
-        self.rollouts.iter().any(|(id, active)| {
+        let here = self.rollouts.iter().any(|(id, active)| {
             Some(id) != own
                 && active.rollout.nodes().get(name).is_some_and(|node| node.phase.is_running())
-        })
+        });
+        let busy = self.cluster.as_ref().and_then(|cluster| cluster.busy.get(name));
+        here || busy.is_some_and(|id| Some(id) != own)
     }
 
     /// The release of an app that a node runs.
@@ -270,11 +288,7 @@ impl State {
                     address: edge.record.traffic_address.clone(),
                 })
             });
-        Directory {
-            controllers: vec![self.advertise.clone()],
-            edges: edges.collect(),
-            banned: Vec::new(),
-        }
+        Directory { controllers: self.controllers(), edges: edges.collect(), banned: Vec::new() }
     }
 
     /// The same for one agent. Edges hear too whom they must not listen to any more.

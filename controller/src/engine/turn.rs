@@ -4,9 +4,11 @@ use rota_proto::agent::from_agent;
 use rota_rollout::names::{NodeName, RolloutId, Timestamp};
 
 use super::carry::NewEvent;
+use super::number::after;
+use super::place::{NO_HOST, elsewhere};
 use super::records::keys;
 use super::state::{AgentKey, EVENTS_IN_MEMORY};
-use super::{Batch, Input, State};
+use super::{Answer, Asked, Batch, Input, State};
 use crate::api::rollouts::state_of;
 use crate::errors::Sort;
 use crate::store::StoreError;
@@ -74,13 +76,36 @@ impl Turn<'_> {
                 self.state.banned = banned;
                 self.tell_edges();
             }
+            Input::Stored { epoch, changes } => self.stored(epoch, changes),
+            Input::Unwatched { epoch, why } => {
+                if self.state.cluster.as_ref().is_some_and(|cluster| cluster.epoch == epoch) {
+                    self.batch.next.reload = Some(why);
+                }
+            }
+            Input::Expired { place, why } => {
+                if let Some(cluster) = &mut self.state.cluster
+                    && cluster.place == Some(place)
+                {
+                    cluster.place = None;
+                    self.batch.next.reload = Some(why);
+                }
+            }
             Input::Asked(asked, reply) => {
-                let answer = match &self.state.store_down {
-                    Some(why) => Err(Sort::Store.error(why.clone(), "")),
-                    None => self.asked(*asked),
-                };
+                let answer = self.answer(*asked);
                 self.batch.answers.push((reply, answer));
             }
+        }
+    }
+
+    /// What an operator hears, from here or from where it is decided.
+    fn answer(&mut self, asked: Asked) -> Answer {
+        if let Some(why) = &self.state.store_down {
+            return Err(Sort::Store.error(why.clone(), ""));
+        }
+        match self.state.place_of(&asked) {
+            Ok(None) => self.asked(asked),
+            Ok(Some(name)) => Err(elsewhere(&name)),
+            Err(nobody) => Err(Sort::Refused.error(nobody.to_string(), NO_HOST)),
         }
     }
 
@@ -88,10 +113,13 @@ impl Turn<'_> {
     pub(super) fn tick(&mut self) {
         self.notice_silence();
         self.edges_moved();
-        self.thaw();
+        if self.state.leads() {
+            self.thaw();
+        }
         self.wake_rollouts();
         self.close_overdue();
         self.catch_up();
+        self.see_to_owners();
     }
 
     /// Writes a line about a rollout, or one of its nodes, into the event log.
@@ -111,8 +139,8 @@ impl Turn<'_> {
 
     /// Writes a line into the event log.
     pub(super) fn event(&mut self, new: NewEvent) {
-        let seq = self.state.next_event;
-        self.state.next_event += 1;
+        let seq = self.state.next_seq(self.at);
+        self.state.next_event = after(seq);
         let event = EventView {
             seq,
             at: crate::access::rfc3339(self.at),
@@ -128,7 +156,9 @@ impl Turn<'_> {
         self.batch.events.push(event.clone());
         let written = self.batch.put(keys::event(seq), &event);
         self.written(written);
-        if let Some(old) = seq.checked_sub(EVENTS_KEPT).filter(|old| *old > 0) {
+        // Among several controllers the lead makes room from time to time.
+        let old = seq.checked_sub(EVENTS_KEPT).filter(|old| *old > 0);
+        if let Some(old) = old.filter(|_| self.state.cluster.is_none()) {
             self.batch.delete(keys::event(old));
         }
         self.state.events.push_back(event);

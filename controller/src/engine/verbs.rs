@@ -21,14 +21,18 @@ use crate::manifest::Manifest;
 use crate::view::{AppliedView, ErrorView};
 
 /// What an operator wants, and who he is.
+#[derive(Clone)]
 pub struct Asked {
     /// The name in his certificate.
     pub who: String,
     /// What.
     pub ask: Ask,
+    /// Another controller sent it here.
+    pub forwarded: bool,
 }
 
 /// What an operator wants.
+#[derive(Clone)]
 pub enum Ask {
     /// A new rollout.
     Start(Start),
@@ -171,8 +175,7 @@ impl Turn<'_> {
             same_release(old, &release)?;
             return Ok(answer);
         }
-        let written = self.batch.put(keys::release(&release.app, &release.version), &release);
-        self.written(written);
+        self.put_shared(keys::release(&release.app, &release.version), &release);
         let text = format!(
             "release {} {} ({}) pushed by {}",
             release.app,
@@ -202,9 +205,18 @@ impl Turn<'_> {
             );
             return Err(Sort::Refused.error(format!("release {version} of {app} is {user}"), hint));
         }
-        self.batch.delete(keys::release(app, version));
-        self.state.releases.remove(&key);
+        self.forget_release(app, version);
         applied(format!("release {version} of {app} is removed"))
+    }
+
+    /// Nobody may have begun to move to it meanwhile.
+    pub(super) fn forget_release(&mut self, app: &AppName, version: &Version) {
+        let fleets = self.state.fleets.keys().filter(|(of, _)| of == app);
+        let fleets: Vec<String> = fleets.map(|(app, env)| keys::fleet(app, env)).collect();
+        fleets.iter().for_each(|key| self.rely_on(key));
+        self.rely_on(&keys::release(app, version));
+        self.batch.delete(keys::release(app, version));
+        self.state.releases.remove(&(app.clone(), version.clone()));
     }
 
     /// Who still needs a release?
@@ -265,8 +277,8 @@ impl Turn<'_> {
         let mut record = self.state.envs.get(env).cloned().unwrap_or_default();
         record.frozen = freeze;
         self.keep_env(env, record);
-        let there: Vec<RolloutId> =
-            self.state.rollouts.keys().filter(|id| id.env == *env).cloned().collect();
+        self.guard(env);
+        let there: Vec<RolloutId> = self.state.own().filter(|id| id.env == *env).cloned().collect();
         for id in there {
             self.step(&id, What::Frozen(frozen.clone()));
         }

@@ -6,6 +6,7 @@ use rota_rollout::shut::Closed;
 
 use super::batch::Answer;
 use super::carry::NewEvent;
+use super::cluster::Owner;
 use super::records::{EnvRecord, WindowRecord};
 use super::verbs::applied;
 use super::{State, Turn};
@@ -102,6 +103,7 @@ impl Turn<'_> {
         let news: Vec<(RolloutId, Option<Closed>)> = state
             .rollouts
             .iter()
+            .filter(|(_, active)| active.owner == Owner::Us)
             .filter(|(id, active)| active.rollout.head.closed.as_ref() != state.closed(&id.env))
             .map(|(id, _)| (id.clone(), state.closed(&id.env).cloned()))
             .collect();
@@ -140,6 +142,7 @@ impl Turn<'_> {
 
     fn set_windows(&mut self, env: &EnvName, record: EnvRecord, event: String) {
         self.keep_env(env, record);
+        self.guard(env);
         self.state.calendar.remove(env);
         self.event(NewEvent { env: Some(env.to_string()), ..NewEvent::new("controller", event) });
         self.windows_moved();

@@ -341,5 +341,6 @@ async fn write_down(
 }
 
 async fn ask(service: &OperatorService, caller: &Caller, ask: Ask) -> Answer {
-    service.api.engine.ask(Asked { who: caller.identity.name().to_owned(), ask }).await
+    let (who, forwarded) = (caller.identity.name().to_owned(), caller.forwarded);
+    service.api.engine.ask(Asked { who, ask, forwarded }).await
 }

@@ -28,7 +28,7 @@ use crate::artifact::peers::{Artifacts, Listed};
 use crate::artifact::store::{ArtifactError, ArtifactStore};
 use crate::context::reachable;
 use crate::engine::keep::Keep;
-use crate::engine::{Engine, Handle};
+use crate::engine::{Engine, Handle, OpenError, Own};
 use crate::metrics::Metrics;
 use crate::serve_args::{ServeArgs, StoreArg};
 use crate::store::{Store, StoreError, sqlite::SqliteStore};
@@ -67,6 +67,9 @@ pub enum ServeError {
     /// The state.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The state, or no place among the controllers.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The artifacts.
     #[error(transparent)]
     Artifacts(#[from] ArtifactError),
@@ -214,7 +217,8 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     let counted = Arc::clone(&metrics);
     let measure = Box::new(move |measure| counted.count(measure));
     let advertise = args.advertise.clone().unwrap_or_else(|| reachable(listens));
-    let (engine, handle) = Engine::open(store, args.name.as_str(), &advertise, measure).await?;
+    let who = Own::alone(args.name.as_str(), &advertise);
+    let (engine, handle) = Engine::open(store, who, measure).await?;
     Ok(Built { grpc, http, engine, handle, access, artifacts, metrics, own })
 }
 

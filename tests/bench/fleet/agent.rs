@@ -143,7 +143,8 @@ impl Simulated {
                 | to_agent::Message::Ack(_)
                 | to_agent::Message::Directory(_)
                 | to_agent::Message::Standing(_)
-                | to_agent::Message::Count(_),
+                | to_agent::Message::Count(_)
+                | to_agent::Message::Again(_),
             )
             | None => Ok(()),
         }

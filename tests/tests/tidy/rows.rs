@@ -128,6 +128,7 @@ pub const LAYERS: &[Layers] = &[
                 &["calendar", "context", "manifest", "serve_args", "store", "view", "words"],
                 "know nobody of ours",
             ),
+            (&["members"], "who is in"),
             (&["artifact", "errors"], "what is packed; how everything is refused"),
             (&["access", "client"], "who may; the way to a controller"),
             (&["api", "engine", "wire"], "the loop, what can be read of it, and its border"),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use rota_rollout::names::{EnvName, Timestamp};
 
 use crate::access::memory::{Disk, Memory};
-use crate::engine::{Ask, Asked, Engine, Handle};
+use crate::engine::{Ask, Asked, Engine, Handle, Own};
 
 async fn opened() -> (Arc<Memory>, Handle) {
     let store = Arc::new(Memory::default());
     let (engine, handle) =
-        Engine::open(store.clone(), "c1", "here:7400", Box::new(|_| {})).await.unwrap();
+        Engine::open(store.clone(), Own::alone("c1", "here:7400"), Box::new(|_| {})).await.unwrap();
     tokio::spawn(engine.run());
     (store, handle)
 }
@@ -18,7 +18,7 @@ async fn opened() -> (Arc<Memory>, Handle) {
 fn freeze() -> Asked {
     let env: EnvName = "prod".parse().unwrap();
     let ask = Ask::Freeze { env, why: "sale".to_owned(), until: None::<Timestamp> };
-    Asked { who: "ann".to_owned(), ask }
+    Asked { who: "ann".to_owned(), ask, forwarded: false }
 }
 
 fn is_frozen(handle: &Handle) -> bool {

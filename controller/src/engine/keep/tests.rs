@@ -9,10 +9,11 @@ use rota_rollout::rollout::{Head, Kind, Limits, Outcome, Rollout, Spec, Stage};
 use rota_rollout::strategy::Strategy;
 
 use super::*;
+use crate::engine::history;
 use crate::engine::records::{
     Current, EvidenceRecord, HeadRecord, NodeRecord, OwnerRecord, ReleaseRecord, SpecRecord,
 };
-use crate::engine::{Engine, history};
+use crate::engine::{Engine, Own};
 use crate::store::sqlite::SqliteStore;
 
 const KEEP: Keep = Keep { releases: 3, rollouts: 5 };
@@ -76,7 +77,7 @@ async fn after(deploys: u64, dir: &std::path::Path) -> Arc<dyn Store> {
     for revision in 1..=deploys {
         let (id, rollout, release) = (id(revision), ended(revision), release(revision));
         let prefix = keys::rollout(&id);
-        let owner = OwnerRecord { controller: "c1".to_owned(), term: 1 };
+        let owner = OwnerRecord { controller: "c1".to_owned(), term: 1, place: 0 };
         let spec = SpecRecord {
             spec: rollout.spec.clone(),
             release: release.clone(),
@@ -115,7 +116,7 @@ async fn count(store: &dyn Store, prefix: &str) -> usize {
 /// Opens the store as a controller does, makes room, and stops.
 async fn controller(store: &Arc<dyn Store>) {
     let measure = Box::new(|_| ());
-    let opened = Engine::open(Arc::clone(store), "c1", "c1:7400", measure).await;
+    let opened = Engine::open(Arc::clone(store), Own::alone("c1", "c1:7400"), measure).await;
     let (engine, handle) = opened.unwrap();
     let running = tokio::spawn(engine.run());
     make_room(&handle, &**store, KEEP).await.unwrap();

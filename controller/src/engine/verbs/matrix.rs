@@ -115,7 +115,7 @@ fn turn<T>(state: &mut State, deed: impl FnOnce(&mut Turn<'_>) -> T) -> T {
 }
 
 fn ask(state: &mut State, ask: Ask) -> Answer {
-    turn(state, |turn| turn.asked(Asked { who: "ann".to_owned(), ask }))
+    turn(state, |turn| turn.asked(Asked { who: "ann".to_owned(), ask, forwarded: false }))
 }
 
 fn start(kind: Kind, version: &str) -> Start {

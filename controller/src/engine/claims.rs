@@ -1,0 +1,271 @@
+//! Who runs what, among several controllers: orphans are claimed, a drained controller hands over, somebody leads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rota_rollout::What;
+use rota_rollout::claim::{Member, Nobody, Orphan, heir, takes};
+use rota_rollout::names::{AppName, ControllerName, EnvName, RolloutId, Timestamp};
+
+use super::carry::NewEvent;
+use super::cluster::{Cluster, Owner};
+use super::records::{OwnerRecord, keys};
+use super::state::AgentKey;
+use super::{State, Turn, again};
+use crate::members::{MemberRecord, keys as members};
+
+/// How often this controller says how many agents it hears.
+const HEARS_EVERY_MS: u64 = 2_000;
+
+/// An agent that was heard within this time is heard: one heartbeat and a half, so that a controller that is cut off
+/// from the agents knows it before it would take them for offline.
+const HEARD_WITHIN_MS: u64 = 7_500;
+
+impl State {
+    /// The controllers that are in, as the rule of claims knows them.
+    pub(super) fn claimants(&self) -> Vec<Member> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let owned = |name: &str| {
+            let owned = self.rollouts.values().filter(|active| self.owner(&active.owner) == name);
+            owned.count()
+        };
+        let most = cluster.members.values().map(|member| member.hears).max().unwrap_or(0);
+        let member = |(name, record): (&String, &MemberRecord)| {
+            Some(Member {
+                name: name.parse().ok()?,
+                // One that hears few of the agents that others hear can order nothing.
+                draining: record.draining || record.hears * 2 < most,
+                owns: owned(name),
+                cap: Some(record.rollouts_max),
+            })
+        };
+        cluster.members.iter().filter_map(member).collect()
+    }
+
+    /// Who should run a new rollout: whoever runs others of the app there, else the one with the fewest. `None`: this
+    /// controller.
+    pub fn host(&self, app: &AppName, env: &EnvName) -> Result<Option<String>, Nobody> {
+        let Some(cluster) = &self.cluster else { return Ok(None) };
+        let is_in = |name: &str| cluster.members.contains_key(name);
+        let owner =
+            self.open(app, env).map(|active| self.owner(&active.owner)).find(|it| is_in(it));
+        let elsewhere = |name: &str| (name != self.name).then(|| name.to_owned());
+        if let Some(owner) = owner {
+            return Ok(elsewhere(owner));
+        }
+        let claimants = self.claimants();
+        let own = claimants.iter().find(|member| member.name.as_str() == self.name);
+        let first = heir(&claimants, 1)?;
+        let fewest = claimants.iter().find(|member| member.name == *first).map_or(0, |it| it.owns);
+        // Nobody is asked to do what could as well be done here.
+        if own.is_some_and(|own| own.can_take(1) && own.owns <= fewest) {
+            return Ok(None);
+        }
+        Ok(elsewhere(first.as_str()))
+    }
+
+    /// How many agents are heard here.
+    fn hears(&self, at: Timestamp) -> usize {
+        let heard = self
+            .agents
+            .values()
+            .filter(|agent| agent.session.is_some() && at.since(agent.heard()).0 < HEARD_WITHIN_MS);
+        heard.count()
+    }
+
+    /// Is another controller in that hears far more of the agents?
+    fn is_deaf(&self) -> bool {
+        let me = |member: &Member| member.name.as_str() == self.name;
+        let claimants = self.claimants();
+        let own = self.cluster.as_ref().and_then(|cluster| cluster.members.get(&self.name));
+        own.is_some_and(|own| !own.draining)
+            && claimants.iter().any(|member| me(member) && member.draining)
+            && claimants.iter().any(|member| !me(member) && !member.draining)
+    }
+}
+
+impl Turn<'_> {
+    /// With every tick: takes over what nobody runs, hands over what cannot be run from here, and leads if nobody does.
+    pub(super) fn see_to_owners(&mut self) {
+        if self.state.cluster.as_ref().is_none_or(|cluster| cluster.place.is_none()) {
+            return;
+        }
+        self.tell_hears();
+        let draining = self.state.draining;
+        let led = self.state.cluster.as_ref().is_some_and(|cluster| cluster.lead.is_some());
+        self.batch.next.lead = !led && !draining;
+        if self.state.is_deaf() {
+            self.hand_over("hears few of the agents");
+        }
+        self.find_orphans();
+    }
+
+    fn tell_hears(&mut self) {
+        let (hears, at, name) = (self.state.hears(self.at), self.at, self.state.name.clone());
+        if at.since(self.state.hears_told).0 < HEARS_EVERY_MS {
+            return;
+        }
+        self.state.hears_told = at;
+        let Some(cluster) = &mut self.state.cluster else { return };
+        let Some(own) = cluster.members.get_mut(&name).filter(|own| own.hears != hears) else {
+            return;
+        };
+        own.hears = hears;
+        self.keep_member();
+    }
+
+    /// Writes down how this controller is in.
+    fn keep_member(&mut self) {
+        let Some(cluster) = &self.state.cluster else { return };
+        let Some((own, place)) = cluster.members.get(&self.state.name).cloned().zip(cluster.place)
+        else {
+            return;
+        };
+        let key = members::member(&self.state.name);
+        let written = self.batch.put_leased(key, &own, place.lease);
+        self.written(written);
+    }
+
+    fn find_orphans(&mut self) {
+        let (at, draining) = (self.at, self.state.draining);
+        let Some(cluster) = &self.state.cluster else { return };
+        let gone = |owner: &Owner| match owner {
+            Owner::Us => false,
+            Owner::Other(name) => !cluster.members.contains_key(name),
+        };
+        let all = self.state.rollouts.iter().filter(|(_, active)| gone(&active.owner));
+        let orphans: BTreeMap<RolloutId, Timestamp> = all
+            .map(|(id, _)| (id.clone(), cluster.orphans.get(id).copied().unwrap_or(at)))
+            .collect();
+        let claims = match draining {
+            true => BTreeSet::new(),
+            false => self.state.claims(&orphans, at),
+        };
+        self.batch.next.claims.extend(claims);
+        if let Some(cluster) = &mut self.state.cluster {
+            cluster.orphans = orphans;
+        }
+    }
+
+    /// Every rollout of this controller goes to others, who claim it as soon as they see it.
+    pub(super) fn hand_over(&mut self, why: &str) -> usize {
+        let own: Vec<RolloutId> = self.state.own().cloned().collect();
+        let mut given = 0;
+        for id in own {
+            let others = self.state.claimants();
+            let me = self.state.name.clone();
+            let others: Vec<Member> =
+                others.into_iter().filter(|member| member.name.as_str() != me).collect();
+            let Ok(heir) = heir(&others, 1).cloned() else { break };
+            self.give(&id, &heir, why);
+            given += 1;
+        }
+        given
+    }
+
+    fn give(&mut self, id: &RolloutId, heir: &ControllerName, why: &str) {
+        let Some(active) = self.state.rollouts.get_mut(id) else { return };
+        active.term += 1;
+        active.owner = Owner::Other(heir.to_string());
+        active.wakes.clear();
+        let record = OwnerRecord { controller: heir.to_string(), term: active.term, place: 0 };
+        let written = self.batch.put(format!("{}owner", keys::rollout(id)), &record);
+        self.written(written);
+        let text = format!("{} hands rollout {id} to {heir}: it {why}", self.state.name);
+        self.event_of(id, None, text);
+    }
+
+    /// This controller takes nothing new from now on, or works again.
+    pub(super) fn set_draining(&mut self, draining: bool) {
+        self.state.draining = draining;
+        let name = self.state.name.clone();
+        let Some(cluster) = &mut self.state.cluster else { return };
+        if let Some(own) = cluster.members.get_mut(&name) {
+            own.draining = draining;
+        }
+        if let Some(known) = cluster.known.get_mut(&name) {
+            known.drained = draining;
+        }
+        let known = cluster.known.get(&name).cloned();
+        self.keep_member();
+        if let Some(known) = known {
+            let written = self.batch.put(members::controller(&name), &known);
+            self.written(written);
+        }
+        if draining && self.state.leads() {
+            self.batch.delete(members::LEAD.to_owned());
+            self.batch.next.follows = true;
+        }
+    }
+
+    /// A rollout that was just claimed: what its former owner did not get to, or what has changed since, comes now.
+    pub(super) fn take_over(&mut self, id: &RolloutId) {
+        let (at, state) = (self.at, &mut *self.state);
+        if let Some(mut active) = state.rollouts.remove(id) {
+            active.awaits_last_words(state, at);
+            state.rollouts.insert(id.clone(), active);
+        }
+        if let Some(cluster) = &mut self.state.cluster {
+            cluster.orphans.remove(id);
+        }
+        self.resend_all(id);
+        self.freeze_moved(id);
+        let Some(active) = self.state.rollouts.get(id) else { return };
+        let nodes: Vec<_> = active.rollout.nodes().keys().cloned().collect();
+        for node in nodes {
+            let observed = self.state.observed(&node, &id.app, Some(id));
+            let runs = self.state.runs(&node, &id.app);
+            self.batch.send(AgentKey::Node(node.clone()), again());
+            self.step(id, What::Observed { node, observed, runs });
+        }
+        self.edges_moved();
+        self.windows_moved();
+        self.step(id, What::Tick);
+    }
+
+    /// Says that a rollout has another owner now.
+    pub(super) fn claimed(&mut self, id: &RolloutId, from: &str) {
+        let name = &self.state.name;
+        if from != name && !from.is_empty() {
+            let text = format!("{name} takes rollout {id} over from {from}");
+            self.event(NewEvent {
+                app: Some(id.app.to_string()),
+                env: Some(id.env.to_string()),
+                rollout: Some(id.to_string()),
+                ..NewEvent::new("rollout", text)
+            });
+        }
+    }
+}
+
+impl State {
+    /// The orphans that this controller claims now. Rollouts of one app in one environment stay together.
+    fn claims(
+        &self,
+        orphans: &BTreeMap<RolloutId, Timestamp>,
+        at: Timestamp,
+    ) -> BTreeSet<RolloutId> {
+        let Ok(me) = self.name.parse::<ControllerName>() else { return BTreeSet::new() };
+        let mut fleets: BTreeMap<(AppName, EnvName), Orphan> = BTreeMap::new();
+        for (id, since) in orphans {
+            let (app, env) = (id.app.clone(), id.env.clone());
+            let orphan = fleets.entry((app.clone(), env.clone()));
+            let orphan = orphan.or_insert(Orphan { app, env, rollouts: 0, since: *since });
+            orphan.rollouts += 1;
+        }
+        let owned_here = |orphan: &&Orphan| {
+            self.open(&orphan.app, &orphan.env).any(|active| active.owner == Owner::Us)
+        };
+        let all: Vec<Orphan> = fleets.into_values().collect();
+        let mut taken: Vec<&Orphan> = all.iter().filter(owned_here).collect();
+        taken.extend(takes(&me, &self.claimants(), &all, at));
+        let is_taken = |id: &&RolloutId| {
+            taken.iter().any(|orphan| orphan.app == id.app && orphan.env == id.env)
+        };
+        orphans.keys().filter(is_taken).cloned().collect()
+    }
+}
+
+/// The members that are in, and take something new, beside this one.
+pub(super) fn others_active(cluster: &Cluster, name: &str) -> bool {
+    cluster.members.iter().any(|(other, member)| other != name && !member.draining)
+}
