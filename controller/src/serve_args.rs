@@ -58,6 +58,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value = "50", value_parser = kept)]
     pub keep_rollouts: usize,
 
+    /// With etcd: rollouts that this controller runs at once; more are left to others
+    #[arg(long, value_name = "N", default_value = "100", value_parser = kept)]
+    pub max_rollouts: usize,
+
     /// A running controller to join
     #[arg(long, value_name = "HOST:PORT", requires = "token", value_parser = host_port)]
     pub join: Option<String>,

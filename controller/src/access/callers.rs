@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use rota_identity::{Kind, Leaf};
+use rota_identity::{Identity, Kind, Leaf};
 use tonic::{Request, Status};
 
 use super::audit::Deed;
@@ -11,11 +11,35 @@ use super::{Access, now, peer_text};
 use crate::errors::{Sort, status, unauthenticated};
 use crate::view::ErrorView;
 
+/// A controller that asks another one for an operator names him here; his role is looked up where he is named.
+pub const BEHALF: &str = "rota-operator";
+
+/// Where the operator's call comes from.
+pub const BEHALF_PEER: &str = "rota-peer";
+
+fn said<'a, T>(request: &'a Request<T>, key: &str) -> Option<&'a str> {
+    request.metadata().get(key)?.to_str().ok()
+}
+
+fn on_behalf_of<T>(request: &Request<T>) -> Option<Identity> {
+    Identity::new(Kind::Operator, said(request, BEHALF)?).ok()
+}
+
+fn peer_on_behalf<T>(request: &Request<T>) -> Option<SocketAddr> {
+    said(request, BEHALF_PEER)?.parse().ok()
+}
+
 impl Access {
     /// The operator who calls, with his role as of now. Everybody else is refused, and the refusal
     /// recorded.
     pub async fn operator<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let mut caller = self.known(request).await?;
+        if caller.identity.kind() == Kind::Controller
+            && let Some(operator) = on_behalf_of(request)
+        {
+            caller = Caller { identity: operator, forwarded: true, ..caller };
+            caller.peer = peer_on_behalf(request).or(caller.peer);
+        }
         if caller.identity.kind() != Kind::Operator {
             let why = format!("{} is no operator: this service is for operators", caller.identity);
             return Err(self.turn_away(&caller, "operator service", &why).await);

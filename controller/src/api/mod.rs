@@ -116,6 +116,12 @@ fn name<T: std::str::FromStr<Err = rota_rollout::names::BadName>>(
 impl Api {
     /// One document, of what is durable.
     pub async fn read(&self, path: &str, reader: Reader<'_>) -> Result<Page, ErrorView> {
+        self.engine.catch_up().await;
+        self.again(path, reader).await
+    }
+
+    /// The same for whoever has read it before: what other controllers did comes by itself.
+    pub async fn again(&self, path: &str, reader: Reader<'_>) -> Result<Page, ErrorView> {
         loop {
             let (mark, began) = (self.engine.mark(), Instant::now());
             let seen = self.look(path, reader).await;

@@ -98,7 +98,6 @@ impl Handle {
     /// Asks on behalf of an operator; the answer comes when it is durable.
     pub async fn ask(&self, asked: Asked) -> Answer {
         let ended = || Sort::Unreachable.error("this controller is stopping", "ask another one");
-        self.catch_up().await;
         for _ in 1..TRIES_MAX {
             let (reply, answer) = oneshot::channel();
             if !self.tell(Input::Asked(Box::new(asked.clone()), reply)).await {

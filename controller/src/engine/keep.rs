@@ -19,6 +19,9 @@ pub const HISTORY_KEPT: u64 = 2_000;
 /// Keys that are removed in one transaction; etcd takes 128 by default.
 const OPS_MAX: usize = 100;
 
+/// Events kept in a store that several controllers share.
+const EVENTS_KEPT: usize = 50_000;
+
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
@@ -86,8 +89,28 @@ impl State {
     }
 }
 
-/// Makes room: releases first, then rollouts that are over long since.
+/// Removes all events but the newest. With the embedded store every new one takes the place of an old one;
+/// among several controllers the lead does this from time to time.
+pub async fn trim_events(engine: &Handle, store: &dyn Store) -> Result<(), StoreError> {
+    let shared = engine.read().cluster.is_some();
+    if !shared || !engine.read().leads() {
+        return Ok(());
+    }
+    let all: Vec<String> =
+        scan_all(store, keys::EVENTS).await?.0.into_iter().map(|entry| entry.key).collect();
+    let old = all.len().saturating_sub(EVENTS_KEPT);
+    for some in all[..old].chunks(OPS_MAX) {
+        let ops = some.iter().cloned().map(Op::Delete).collect();
+        store.commit(Txn { compares: Vec::new(), ops }).await?;
+    }
+    Ok(())
+}
+
+/// Makes room, if that is this controller's to do: releases first, then rollouts that are over long since.
 pub async fn make_room(engine: &Handle, store: &dyn Store, keep: Keep) -> Result<(), ErrorView> {
+    if !engine.read().leads() {
+        return Ok(());
+    }
     let ask = |ask: Ask| engine.ask(Asked { who: "rota".to_owned(), ask, forwarded: false });
     ask(Ask::PruneReleases(keep.releases)).await?;
     let due: Vec<(AppName, EnvName, Vec<Revision>)> = {

@@ -16,6 +16,7 @@ use tonic::{Response, Status};
 use super::operators::{OperatorService, document};
 use crate::access::audit::Deed;
 use crate::access::{Action, Caller, now, rfc3339};
+use crate::engine::place::ELSEWHERE;
 use crate::engine::records::CommandRecord;
 use crate::engine::{AgentKey, Answer, Ask, Asked, Drain};
 use crate::errors::{Sort, status};
@@ -249,16 +250,14 @@ async fn node(
             Ok(Ask::LabelNode { name: name.clone(), labels: verb.labels.into_iter().collect() })
         }
         "rm" => {
-            let may = match verb.force {
-                true => Ok(()),
-                false => ask(service, caller, Ask::MayRemove(key.clone())).await.map(|_| ()),
-            };
+            // Also where it is forced: whoever decides it revokes the certificate, too.
+            let may = ask(service, caller, Ask::MayRemove(key.clone())).await;
             match may {
-                Ok(()) => {
+                Err(error) if !verb.force || error.kind == ELSEWHERE => Err(error),
+                Ok(_) | Err(_) => {
                     let revoked = revoke(service, &key, &name, &verb.message).await;
                     revoked.map(|()| Ask::ForgetAgent(key))
                 }
-                Err(error) => Err(error),
             }
         }
         other => {
@@ -325,6 +324,9 @@ async fn write_down(
     done: Done<'_>,
     answer: &Result<Value, ErrorView>,
 ) {
+    if answer.as_ref().is_err_and(|error| error.kind == ELSEWHERE) {
+        return; // whoever decides it writes it down
+    }
     let (who, peer) = (caller.identity.to_string(), caller.peer_text());
     let deed = Deed {
         who: &who,

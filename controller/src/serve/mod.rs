@@ -4,10 +4,13 @@ mod agents;
 mod changes;
 mod copies;
 pub mod enrol;
+mod forward;
 mod http;
 pub mod listen;
 mod operators;
+mod others;
 mod run;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod upkeep;

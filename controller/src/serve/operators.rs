@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::changes;
+use super::forward::{Call, Forward};
 use crate::access::{Access, Action, Caller};
 use crate::api::{Api, Page, Reader, fleet};
 use crate::artifact::peers::Artifacts;
@@ -40,6 +41,8 @@ pub struct OperatorService {
     pub api: Api,
     /// Who may.
     pub access: Arc<Access>,
+    /// The other controllers.
+    pub forward: Forward,
     /// Uploads.
     pub artifacts: Artifacts,
 }
@@ -111,13 +114,14 @@ impl Operator for OperatorService {
         let caller = self.access.operator(&request).await?;
         let push = request.into_inner();
         self.access.permit(&caller, Action::PushRelease, None, &push.version).await?;
-        changes::push(self, &caller, push).await
+        self.forward.placed(&caller, Call::Push(push), |call| self.here(&caller, call)).await
     }
 
     async fn plan(&self, request: Request<StartRequest>) -> Result<Response<Document>, Status> {
         let caller = self.access.operator(&request).await?;
         let asked = request.into_inner();
         self.access.permit(&caller, Action::Plan, Some(&asked.env), &asked.app).await?;
+        self.api.engine.catch_up().await;
         changes::plan(self, &caller, asked).await
     }
 
@@ -126,12 +130,24 @@ impl Operator for OperatorService {
         let asked = request.into_inner();
         let target = format!("{}/{}", asked.app, asked.env);
         self.access.permit(&caller, Action::StartRollout, Some(&asked.env), &target).await?;
-        changes::start(self, &caller, asked).await
+        self.forward.placed(&caller, Call::Start(asked), |call| self.here(&caller, call)).await
     }
 
     async fn apply(&self, request: Request<Change>) -> Result<Response<Document>, Status> {
         let caller = self.access.operator(&request).await?;
-        changes::apply(self, &caller, request.into_inner()).await
+        let call = Call::Apply(request.into_inner());
+        self.forward.placed(&caller, call, |call| self.here(&caller, call)).await
+    }
+}
+
+impl OperatorService {
+    /// As far as this controller decides it.
+    async fn here(&self, caller: &Caller, call: Call) -> Result<Response<Document>, Status> {
+        match call {
+            Call::Push(push) => changes::push(self, caller, push).await,
+            Call::Start(asked) => changes::start(self, caller, asked).await,
+            Call::Apply(change) => changes::apply(self, caller, change).await,
+        }
     }
 }
 
@@ -147,9 +163,10 @@ impl Follower {
     async fn document(self, path: String) {
         let mut changed = self.api.engine.changed();
         let mut last = String::new();
+        self.api.engine.catch_up().await;
         loop {
             changed.mark_unchanged();
-            let page = match self.api.read(&path, Reader::Operator(&self.caller)).await {
+            let page = match self.api.again(&path, Reader::Operator(&self.caller)).await {
                 Ok(page) => page,
                 Err(error) => return self.send(Err(status(error))).await,
             };

@@ -1,6 +1,6 @@
 //! `rota serve`: opens the store, builds everything, listens, and ends cleanly.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -19,19 +19,23 @@ use tonic::transport::Server;
 use super::agents::FleetService;
 use super::copies::CopiesService;
 use super::enrol::Enrol;
+use super::forward::Forward;
 use super::operators::OperatorService;
+use super::others::Others;
+use super::stores::{self, DirError, Opened, Shared};
 use super::{http, listen, upkeep};
 use crate::access::own::{OwnCertificate, OwnError};
 use crate::access::{Access, Ca, CaError, admin, now};
 use crate::api::Api;
-use crate::artifact::peers::{Artifacts, Listed};
+use crate::artifact::peers::Artifacts;
 use crate::artifact::store::{ArtifactError, ArtifactStore};
 use crate::context::reachable;
 use crate::engine::keep::Keep;
 use crate::engine::{Engine, Handle, OpenError, Own};
+use crate::members::Membership;
 use crate::metrics::Metrics;
-use crate::serve_args::{ServeArgs, StoreArg};
-use crate::store::{Store, StoreError, sqlite::SqliteStore};
+use crate::serve_args::ServeArgs;
+use crate::store::StoreError;
 
 /// HTTP/2 pings, so that a cut cable is seen: interval and answer.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -70,6 +74,9 @@ pub enum ServeError {
     /// The state, or no place among the controllers.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Something else in the data directory.
+    #[error(transparent)]
+    Dir(#[from] DirError),
     /// The artifacts.
     #[error(transparent)]
     Artifacts(#[from] ArtifactError),
@@ -92,12 +99,6 @@ pub enum ServeError {
 
 /// Runs a controller until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
-    if let StoreArg::Etcd(url) = &args.store {
-        let message = format!(
-            "--store {url}: this version keeps its state in SQLite only; leave --store out"
-        );
-        return Err(ServeError::NotHere(message));
-    }
     if args.join.is_some() {
         let message = "--join: several controllers need a shared store, and this version has none";
         return Err(ServeError::NotHere(message.to_owned()));
@@ -105,7 +106,8 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let mut term = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut int = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let built = build(&args).await?;
-    let Built { grpc, http, engine, handle, access, artifacts, metrics, own } = built;
+    let Built { grpc, http, engine, handle, access, artifacts, metrics, own, others, leave } =
+        built;
     let addresses = (local(&grpc), local(&http));
     let api = Api {
         engine: handle.clone(),
@@ -115,10 +117,12 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     };
     let config = own.config();
     let incoming = listen::incoming(grpc, config, Arc::default());
-    let fleet = FleetService::new(handle, Arc::clone(&access), artifacts.clone());
+    let fleet = FleetService::new(handle.clone(), Arc::clone(&access), artifacts.clone());
     let copies = CopiesService::new(Arc::clone(&access), artifacts.clone());
     let keep = Keep { releases: args.keep_releases, rollouts: args.keep_rollouts as u64 };
-    let operators = OperatorService { api: api.clone(), access: Arc::clone(&access), artifacts };
+    let forward = Forward { engine: handle.clone(), dialer: own.dialer() };
+    let operators =
+        OperatorService { api: api.clone(), access: Arc::clone(&access), forward, artifacts };
     let enrol = EnrolmentServer::new(Enrol::new(Arc::clone(&access)));
     let router = Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
@@ -127,8 +131,9 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         .add_service(FleetServer::new(fleet).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(CopiesServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(OperatorServer::new(operators).max_decoding_message_size(MESSAGE_BYTES_MAX));
-    let engine = tokio::spawn(engine.run());
-    let beside = beside(&api, keep, own);
+    let mut engine = tokio::spawn(engine.run());
+    let mut beside = beside(&api, keep, own);
+    beside.spawn(others.follow());
     let pages = tokio::spawn(http::serve(http, api, metrics));
     say_ready(&args, addresses);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -147,12 +152,20 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let result = tokio::select! {
         ended = &mut serving => ended.map_err(ServeError::from),
         _ = stopped => Ok(()),
-        _ = engine => {
+        _ = &mut engine => {
             Err(ServeError::Ended)
         }
     };
     drop(beside);
     pages.abort();
+    engine.abort();
+    if let Some((membership, _lock)) = leave {
+        // Others take over at once, and not only when the lease ends.
+        let place = handle.read().cluster.as_ref().and_then(|cluster| cluster.place);
+        if let Some(place) = place {
+            membership.give_up(place.lease).await;
+        }
+    }
     result
 }
 
@@ -162,6 +175,7 @@ fn beside(api: &Api, keep: Keep, own: OwnCertificate) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::tell_banned(Arc::clone(access), engine.clone()));
     tasks.spawn(upkeep::sweep_daily(Arc::clone(access)));
+    tasks.spawn(upkeep::trim_hourly(engine.clone(), Arc::clone(&api.store)));
     tasks.spawn(upkeep::make_room(api.clone(), artifacts.here.clone(), keep));
     tasks.spawn(upkeep::bring_in(engine.clone(), artifacts.clone()));
     tasks.spawn(own.keep_renewed());
@@ -177,6 +191,9 @@ struct Built {
     artifacts: Artifacts,
     metrics: Arc<Metrics>,
     own: OwnCertificate,
+    others: Arc<Others>,
+    /// Among several controllers: how this one leaves, and the lock of its data directory.
+    leave: Option<(Membership, File)>,
 }
 
 /// Everything that can fail, before anybody is told that we are ready.
@@ -184,7 +201,7 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     let dir = &args.data;
     let data = |cause| ServeError::Data { dir: dir.clone(), cause };
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(data)?;
-    let store: Arc<dyn Store> = SqliteStore::open(&dir.join("rota.db"))?;
+    let Opened { store, shared } = stores::open(args).await?;
     let artifacts = ArtifactStore::open(dir).await?;
     let identity = dir.join("identity");
     let ca = match Ca::open(&identity)? {
@@ -194,8 +211,6 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     let ca = Arc::new(ca);
     let access = Arc::new(Access::open(Arc::clone(&store), Arc::clone(&ca)).await?);
     let own = OwnCertificate::new(ca, args.name.as_str(), SystemTime::now())?;
-    // One controller, as long as the store is embedded.
-    let artifacts = Artifacts::new(artifacts, Arc::new(Listed::default()), own.dialer());
     let grpc = listen::bind(args.listen).map_err(|cause| ServeError::Listen {
         address: args.listen,
         flag: "--listen",
@@ -217,9 +232,18 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     let counted = Arc::clone(&metrics);
     let measure = Box::new(move |measure| counted.count(measure));
     let advertise = args.advertise.clone().unwrap_or_else(|| reachable(listens));
-    let who = Own::alone(args.name.as_str(), &advertise);
+    let name = args.name.to_string();
+    let leave = shared.map(|Shared { instance, lock }| {
+        let (store, name, advertise) = (Arc::clone(&store), name.clone(), advertise.clone());
+        let rollouts_max = args.max_rollouts;
+        (Membership { store, name, advertise, instance, rollouts_max }, lock)
+    });
+    let membership = leave.as_ref().map(|(membership, _)| membership.clone());
+    let who = Own { name, advertise, membership };
     let (engine, handle) = Engine::open(store, who, measure).await?;
-    Ok(Built { grpc, http, engine, handle, access, artifacts, metrics, own })
+    let others = Others::new(handle.clone());
+    let artifacts = Artifacts::new(artifacts, others.clone(), own.dialer());
+    Ok(Built { grpc, http, engine, handle, access, artifacts, metrics, own, others, leave })
 }
 
 fn local(listener: &TcpListener) -> SocketAddr {

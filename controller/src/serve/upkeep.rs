@@ -24,6 +24,9 @@ use crate::view::ErrorView;
 /// How often what has ended is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(24 * 3600);
 
+/// How often the log of events is cut.
+const TRIM_EVERY: Duration = Duration::from_secs(3600);
+
 /// How often it is looked whether something has become too much. Nothing waits for it.
 const ROOM_EVERY: Duration = Duration::from_secs(2);
 
@@ -104,10 +107,8 @@ async fn released(store: &dyn Store) -> Result<BTreeSet<Digest>, ErrorView> {
 pub(super) async fn bring_in(engine: Handle, artifacts: Artifacts) {
     let (wanted, wants) = watch::channel(BTreeSet::new());
     let bringing = tokio::spawn(artifacts.bring_in(wants));
-    let mut ticks = interval(ROOM_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut changed = engine.changed();
     while !bringing.is_finished() {
-        ticks.tick().await;
         let now = {
             let state = engine.read();
             let packed = state.releases.values().filter(|release| release.format != IMAGE);
@@ -118,6 +119,9 @@ pub(super) async fn bring_in(engine: Handle, artifacts: Artifacts) {
             *before = now;
             changed
         });
+        if changed.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -133,6 +137,17 @@ pub(super) async fn tell_banned(access: Arc<Access>, engine: Handle) {
         let banned = revoked.borrow_and_update().iter().filter_map(of_node).collect();
         if !engine.tell(Input::Banned(banned)).await || revoked.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Keeps the log of events within its limit.
+pub(super) async fn trim_hourly(engine: Handle, store: Arc<dyn Store>) {
+    let mut hours = interval(TRIM_EVERY);
+    loop {
+        hours.tick().await;
+        if let Err(error) = engine::keep::trim_events(&engine, &*store).await {
+            tracing::warn!(%error, "cannot forget the oldest events; again in an hour");
         }
     }
 }
