@@ -44,6 +44,8 @@ enum Dir {
 struct Member {
     command: Vec<String>,
     client: u16,
+    /// Without TLS: the same as `client` where that has none.
+    plain: u16,
     metrics: u16,
     running: Option<(Child, ChildStdin, Pid)>,
 }
@@ -51,7 +53,7 @@ struct Member {
 /// How clients come in.
 #[derive(Default)]
 pub struct Access {
-    /// `https` instead of `http`.
+    /// `https`, by certificates that `args` name, instead of `http`.
     pub tls: bool,
     /// Further arguments of every member.
     pub args: Vec<String>,
@@ -76,23 +78,28 @@ impl Etcd {
 
     fn begin(count: usize, access: &Access, dir: Dir) -> Self {
         let scheme = if access.tls { "https" } else { "http" };
-        let ports: Vec<[u16; 3]> = (0..count).map(|_| free_ports()).collect();
+        let ports: Vec<[u16; 4]> = (0..count).map(|_| free_ports()).collect();
         let peers = ports.iter().enumerate();
         let peers: Vec<_> = peers.map(|(n, p)| format!("m{n}=http://127.0.0.1:{}", p[1])).collect();
-        let member = |(n, [client, peer, metrics]): (usize, &[u16; 3])| {
+        let member = |(n, [client, peer, metrics, plain]): (usize, &[u16; 4])| {
             let (client_url, peer_url) =
                 (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+            let plain = if access.tls { *plain } else { *client };
+            let mut listen = client_url.clone();
+            if access.tls {
+                listen = format!("{listen},http://127.0.0.1:{plain}");
+            }
             let data = dir.path().join(format!("m{n}")).display().to_string();
             let mut command = vec!["etcd".to_owned()];
             for (flag, value) in [
                 ("name", format!("m{n}")),
                 ("data-dir", data),
-                ("listen-client-urls", client_url.clone()),
+                ("listen-client-urls", listen),
                 ("advertise-client-urls", client_url),
                 ("listen-peer-urls", peer_url.clone()),
                 ("initial-advertise-peer-urls", peer_url),
                 ("initial-cluster", peers.join(",")),
-                ("initial-cluster-token", format!("test-{}-{peer}", std::process::id())),
+                ("initial-cluster-token", format!("test-{}", ports[0][1])),
                 ("listen-metrics-urls", format!("http://127.0.0.1:{metrics}")),
                 ("log-level", "warn".to_owned()),
                 ("logger", "zap".to_owned()),
@@ -100,7 +107,7 @@ impl Etcd {
                 command.push(format!("--{flag}={value}"));
             }
             command.extend(access.args.iter().cloned());
-            Member { command, client: *client, metrics: *metrics, running: None }
+            Member { command, client: *client, plain, metrics: *metrics, running: None }
         };
         let members = ports.iter().enumerate().map(member).collect();
         let mut etcd = Self { members, dir };
@@ -116,6 +123,26 @@ impl Etcd {
     pub fn url(&self) -> String {
         let members = self.members.iter().map(|m| format!("127.0.0.1:{}", m.client));
         format!("etcd://{}", members.collect::<Vec<_>>().join(","))
+    }
+
+    /// `etcd://…` of one member alone.
+    pub fn url_of(&self, n: usize) -> String {
+        format!("etcd://127.0.0.1:{}", self.members[n].client)
+    }
+
+    /// `etcd://…` of the first member without TLS, where the others have it.
+    pub fn plain_url(&self) -> String {
+        format!("etcd://127.0.0.1:{}", self.members[0].plain)
+    }
+
+    /// Calls etcd's own JSON interface, without TLS: how a test does what `etcdctl` does for an operator.
+    pub fn post(&self, path: &str, json: &str) -> String {
+        let length = json.len();
+        let head = format!("POST /v3/{path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n");
+        let answer = exchange(self.members[0].plain, &format!("{head}{json}"));
+        let answer = answer.expect("etcd's JSON interface answers");
+        assert!(answer.contains(" 200 "), "{path}: {answer}");
+        answer
     }
 
     /// A place for files of a test.
@@ -206,13 +233,7 @@ impl Etcd {
     }
 
     fn asked(&self, n: usize, path: &str) -> Option<String> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.members[n].metrics));
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        exchange(self.members[n].metrics, &format!("GET {path} HTTP/1.0\r\n\r\n"))
     }
 
     fn log(&self, n: usize) -> String {
@@ -220,7 +241,9 @@ impl Etcd {
         if let Ok(mut file) = File::open(self.dir.path().join(format!("m{n}.log"))) {
             drop(file.read_to_string(&mut text));
         }
-        text
+        // The last lines say why.
+        let start = text.len().saturating_sub(2000);
+        text.get(start..).unwrap_or(&text).to_owned()
     }
 }
 
@@ -262,10 +285,20 @@ fn dir() -> TempDir {
     tempfile::tempdir().expect("a folder for etcd")
 }
 
-/// Three that are free at once.
-fn free_ports() -> [u16; 3] {
+fn exchange(port: u16, request: &str) -> Option<String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Some that are free at once.
+fn free_ports() -> [u16; 4] {
     let open = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let open = [open(), open(), open()];
+    let open = [open(), open(), open(), open()];
     open.map(|listener| listener.local_addr().expect("it is bound").port())
 }
 

@@ -79,8 +79,9 @@ impl EtcdStore {
             unsettled: RwLock::new(false),
             open: tokio::sync::watch::Sender::new(()),
         };
-        store.check_version().await.map_err(|why| why.at(&config))?;
-        store.settle().await.map_err(|why| why.at(&config))?;
+        let first = store.check_version().await;
+        first.map_err(|why| errors::first(&config, why))?;
+        store.settle().await.map_err(|why| errors::first(&config, why))?;
         tracing::info!(etcd = %config, "the store is in etcd");
         Ok(Arc::new(store))
     }
@@ -314,17 +315,5 @@ impl Store for EtcdStore {
 
     fn reach(&self) -> tokio::sync::watch::Receiver<Reach> {
         self.cluster.reach()
-    }
-}
-
-impl StoreError {
-    /// Says in which etcd it happened.
-    fn at(self, config: &EtcdConfig) -> Self {
-        let named = |why: String| format!("{config}: {why}");
-        match self {
-            Self::Unavailable(why) => Self::Unavailable(named(why)),
-            Self::Unknown(why) => Self::Unknown(named(why)),
-            Self::Corrupt(what) => Self::Corrupt(named(what)),
-        }
     }
 }

@@ -23,6 +23,10 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// For an answer in all, with every member that is tried. Nobody's lease lives longer without one.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// For the answer to a write. What was on its way to a leader that died gets none; where disks need longer, etcd itself
+/// is looking for another leader.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// After every member has failed: a new leader is there within a second or two.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
 
@@ -161,10 +165,10 @@ impl Cluster {
         loop {
             let member = *self.current.borrow();
             let (name, channel) = self.member(member);
-            let limit = match repeat {
-                Repeat::Yes => deadline.min(Instant::now() + TRY_TIMEOUT),
-                Repeat::No => deadline,
-            };
+            let limit = deadline.min(match repeat {
+                Repeat::Yes => Instant::now() + TRY_TIMEOUT,
+                Repeat::No => Instant::now() + WRITE_TIMEOUT,
+            });
             let sorted = match self.signed(member, question.clone()).await {
                 Err(sorted) => sorted,
                 Ok(request) => match timeout_at(limit, call(channel, request)).await {

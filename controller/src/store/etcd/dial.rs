@@ -34,9 +34,8 @@ const WINDOW_BYTES: u32 = 4 << 20;
 
 /// A member that was not reached: nothing that was to be sent was sent.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot reach {member}: {why}")]
+#[error("it cannot be reached: {why}")]
 pub(super) struct NotReached {
-    member: String,
     why: String,
 }
 
@@ -114,9 +113,9 @@ pub(super) fn channel(
         .initial_connection_window_size(WINDOW_BYTES)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let (member, tls) = (member.to_owned(), tls.cloned());
+    let tls = tls.cloned();
     let connector = service_fn(move |_| {
-        let (host, tls, member) = (host.clone(), tls.clone(), member.clone());
+        let (host, tls) = (host.clone(), tls.clone());
         async move {
             let dialled = timeout(CONNECT_TIMEOUT, dial(&host, port, tls)).await;
             let why = match dialled {
@@ -124,7 +123,7 @@ pub(super) fn channel(
                 Ok(Err(cause)) => in_words(&cause),
                 Err(_) => format!("no answer within {} ms", CONNECT_TIMEOUT.as_millis()),
             };
-            Err(NotReached { member, why })
+            Err(NotReached { why })
         }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))

@@ -5,6 +5,7 @@ use std::error::Error;
 use tonic::{Code, Status};
 
 use super::StoreError;
+use super::config::{EtcdConfig, Trust};
 use super::dial::NotReached;
 
 /// What to do about it.
@@ -110,7 +111,11 @@ fn refused(deed: &str, status: &Status) -> StoreError {
             "database space exceeded",
             "etcd has reached its quota: compact and defragment it, then `etcdctl alarm disarm`",
         ),
-        ("permission denied", "the user needs readwrite on every key below the prefix"),
+        (
+            "permission denied",
+            "the user (without `user=`, the common name of the certificate) needs readwrite on every \
+             key below the prefix",
+        ),
         ("user name is empty", "etcd asks for a user: add `user=NAME` to its URL"),
         ("invalid user ID or password", "the user or the password is wrong"),
         ("authentication is not enabled", "etcd knows no users: leave `user=` out of its URL"),
@@ -122,6 +127,32 @@ fn refused(deed: &str, status: &Status) -> StoreError {
         Some(way) => format!("cannot {deed}: {said}; {way}"),
         None => format!("cannot {deed}: {:?}: {said}", status.code()),
     })
+}
+
+/// The error of a first contact: names the etcd, and what may be wrong about the way in.
+pub(super) fn first(config: &EtcdConfig, why: StoreError) -> StoreError {
+    let told = |why: String| {
+        let is = |words: &[&str]| words.iter().any(|word| why.contains(word));
+        let closed =
+            is(&["connection closed", "BadCertificate", "CertificateRequired", "broken pipe"])
+                || is(&["connection reset", "http2 error", "h2 protocol error"]);
+        let way = match (&config.trust, &config.certificate) {
+            (Trust::Plain, _) if closed => "; etcd may ask for TLS: add `ca=FILE` to its URL",
+            (Trust::System | Trust::File(_), None) if closed => {
+                "; etcd may ask for a certificate: add `cert=FILE&key=FILE` to its URL"
+            }
+            (Trust::System | Trust::File(_), _) if is(&["InvalidContentType", "handshake eof"]) => {
+                "; etcd has no TLS there: leave `ca` out of its URL"
+            }
+            (Trust::Plain | Trust::System | Trust::File(_), _) => "",
+        };
+        format!("{config}: {why}{way}")
+    };
+    match why {
+        StoreError::Unavailable(why) => StoreError::Unavailable(told(why)),
+        StoreError::Unknown(why) => StoreError::Unknown(told(why)),
+        StoreError::Corrupt(what) => StoreError::Corrupt(told(what)),
+    }
 }
 
 /// An error with its causes, without saying the same twice.
