@@ -35,6 +35,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{
     Change, Entry, LeaseId, Outcome, Reach, Store, StoreError, StoreRevision, Txn, limits,
 };
+use crate::store::snapshot::{FILLING, Snapshot, half_filled};
 use cluster::{Cluster, Repeat, Shared};
 pub use config::{EtcdConfig, PASSWORD_VARIABLE, Trust};
 use errors::Failure;
@@ -46,6 +47,9 @@ const PAGE: usize = 500;
 
 /// The largest answer: a page of the largest values that etcd takes.
 const MESSAGE_BYTES_MAX: usize = 1 << 30;
+
+/// The largest value, with its key: what is larger does not fit one request.
+pub const VALUE_BYTES_MAX: usize = staged::VALUE_BYTES_MAX;
 
 /// The longest lease that is granted. A lease says that somebody is alive; a day is no longer "now".
 const LEASE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -82,8 +86,24 @@ impl EtcdStore {
         let first = store.check_version().await;
         first.map_err(|why| errors::first(&config, why))?;
         store.settle().await.map_err(|why| errors::first(&config, why))?;
+        let filling = store.get(FILLING).await.map_err(|why| errors::first(&config, why))?;
+        if filling.is_some() {
+            let how = format!("empty it (`etcdctl del --prefix {}/`)", config.prefix);
+            return Err(errors::first(&config, half_filled(&how)));
+        }
         tracing::info!(etcd = %config, "the store is in etcd");
         Ok(Arc::new(store))
+    }
+
+    /// Everything that is there for good, as of one revision.
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.settle().await?;
+        let (found, revision) = self.ranges(&self.keys.visible("", ""), usize::MAX).await?;
+        let shown = found.into_iter().map(|kv| {
+            let (leased, key) = (kv.lease != 0, self.keys.shown(&kv.key)?);
+            Ok((key, kv.value, leased))
+        });
+        Ok(Snapshot::of(revision, shown.collect::<Result<Vec<_>, StoreError>>()?))
     }
 
     async fn check_version(&self) -> Result<(), StoreError> {

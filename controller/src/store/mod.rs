@@ -9,6 +9,7 @@ mod limits;
 #[cfg(test)]
 pub(crate) mod model;
 mod record;
+pub mod snapshot;
 pub mod sqlite;
 
 use std::fmt;

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::snapshot::Snapshot;
 use super::{Change, Entry, LeaseId, Outcome, Store, StoreError, StoreRevision, Txn, limits};
 use reader::Readers;
 use writer::{Request, Write, Writer};
@@ -90,6 +91,18 @@ impl SqliteStore {
                 StoreError::Unavailable(format!("cannot start the writer's thread: {cause}"))
             })?;
         Ok(Arc::new(Self { requests: Some(requests), writer: Some(writer), readers, wake }))
+    }
+
+    /// Everything that is there for good, as of one revision; also while a controller uses the
+    /// file. Refused where there is no such file.
+    pub fn snapshot(path: &Path) -> Result<Snapshot, StoreError> {
+        if !path.exists() {
+            let path = path.display();
+            return Err(StoreError::Unavailable(format!(
+                "there is no {path}: no controller ran there"
+            )));
+        }
+        reader::snapshot(path)
     }
 
     /// Hands a request to the writer and waits until it is durable.

@@ -113,8 +113,8 @@ fn refused(deed: &str, status: &Status) -> StoreError {
         ),
         (
             "permission denied",
-            "the user (without `user=`, the common name of the certificate) needs readwrite on every \
-             key below the prefix",
+            "the user (without `user=`, the common name of the certificate) needs readwrite on \
+             every key below the prefix",
         ),
         ("user name is empty", "etcd asks for a user: add `user=NAME` to its URL"),
         ("invalid user ID or password", "the user or the password is wrong"),

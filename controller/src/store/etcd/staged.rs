@@ -21,6 +21,9 @@ use crate::store::{Compare, LeaseId, Op, Outcome, Store, StoreError, Txn};
 /// Bytes of one request. Etcd takes 1.5 MiB when nothing else is said; a part has room around it.
 pub(super) const REQUEST_BYTES_MAX: usize = 1_310_720;
 
+/// Bytes of one value with its key: some are left for what stands around it, and for the prefix.
+pub(super) const VALUE_BYTES_MAX: usize = REQUEST_BYTES_MAX - 2048;
+
 /// Bytes of one part, where it is not one operation that has more.
 const PART_BYTES_MAX: usize = 1_000_000;
 
@@ -108,10 +111,10 @@ fn split(store: &EtcdStore, txn: Txn) -> Result<(Txn, Vec<Vec<RequestOp>>), Stor
     let (mut parts, mut bytes) = (Vec::new(), usize::MAX);
     for op in rest {
         let size = op.size() + around;
-        if size + around > REQUEST_BYTES_MAX {
+        if op.size() > VALUE_BYTES_MAX {
             let (key, is) = (op.key(), op.size());
             return Err(limits::refused(&format!(
-                "{key} with its value is {is} bytes, and etcd takes at most {REQUEST_BYTES_MAX}"
+                "{key} with its value is {is} bytes, and etcd takes at most {VALUE_BYTES_MAX}"
             )));
         }
         if bytes.saturating_add(size) > PART_BYTES_MAX {

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::errors::explain;
 use super::{Change, Entry, StoreError, StoreRevision, schema};
+use crate::store::snapshot::{FILLING, Snapshot};
 
 /// Connections for reading. One reads a page of history while another answers a `get`; more only
 /// take memory.
@@ -68,6 +69,27 @@ fn in_snapshot<T>(
     let result = read(&snapshot)?;
     snapshot.commit()?;
     Ok(result)
+}
+
+/// Everything that does not hang on a lease.
+pub(super) fn snapshot(path: &Path) -> Result<Snapshot, StoreError> {
+    let conn = schema::open_reader(path)?;
+    schema::check_known(path, &conn)?;
+    let read = |conn: &Connection| {
+        let revision = conn.query_row("SELECT revision FROM meta", [], |row| row.get(0))?;
+        let found = conn
+            .prepare("SELECT key, value, lease IS NOT NULL FROM entries ORDER BY key")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok((revision, found))
+    };
+    let (revision, found) =
+        in_snapshot(&conn, read).map_err(|cause| explain(path, "read all keys", &cause))?;
+    let snapshot = Snapshot::of(revision, found);
+    if snapshot.entries.iter().any(|(key, _)| key == FILLING) {
+        return Err(schema::half(path));
+    }
+    Ok(snapshot)
 }
 
 /// One key.

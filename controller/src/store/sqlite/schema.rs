@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::errors::explain;
 use super::{Limits, StoreError, StoreRevision};
+use crate::store::snapshot::{FILLING, half_filled};
 
 /// The layout of the tables below; raised with every change of them, in `user_version`.
 const SCHEMA: i32 = 1;
@@ -70,7 +71,8 @@ pub(super) fn open(path: &Path, limits: Limits) -> Result<Opened, StoreError> {
     make_private(path, &dir)?;
     let conn = connect(path)?;
     let failed = |deed: &str, cause: &rusqlite::Error| explain(path, deed, cause);
-    settle_schema(path, &conn)?;
+    settle_schema(path, &conn, make_tables)?;
+    check_filled(path, &conn)?;
     let mode: String = conn
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .map_err(|cause| failed("switch to a write-ahead log", &cause))?;
@@ -175,7 +177,34 @@ fn make_private(path: &Path, dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn settle_schema(path: &Path, conn: &Connection) -> Result<(), StoreError> {
+/// Refuses a file of another program or a newer version, and one without tables.
+pub(super) fn check_known(path: &Path, conn: &Connection) -> Result<(), StoreError> {
+    settle_schema(path, conn, |path, _| {
+        let path = path.display();
+        Err(StoreError::Unavailable(format!("{path} is empty: no controller ran there")))
+    })
+}
+
+/// Refuses a database that was filled by half.
+fn check_filled(path: &Path, conn: &Connection) -> Result<(), StoreError> {
+    let filling = conn
+        .prepare("SELECT 1 FROM entries WHERE key = ?1")
+        .and_then(|mut asked| asked.exists([FILLING]))
+        .map_err(|cause| explain(path, "look for a mark", &cause))?;
+    if filling { Err(half(path)) } else { Ok(()) }
+}
+
+/// What to do about one that was filled by half.
+pub(super) fn half(path: &Path) -> StoreError {
+    let path = path.display();
+    half_filled(&format!("remove {path}, {path}-wal and {path}-shm"))
+}
+
+fn settle_schema(
+    path: &Path,
+    conn: &Connection,
+    empty: impl FnOnce(&Path, &Connection) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let failed = |cause: rusqlite::Error| explain(path, "read the schema", &cause);
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (app, version) =
@@ -185,7 +214,7 @@ fn settle_schema(path: &Path, conn: &Connection) -> Result<(), StoreError> {
         .map_err(failed)?;
     match (app, version) {
         (APPLICATION_ID, SCHEMA) => Ok(()),
-        (0, 0) if tables == 0 => make_tables(path, conn),
+        (0, 0) if tables == 0 => empty(path, conn),
         (APPLICATION_ID, newer) if newer > SCHEMA => Err(StoreError::Unavailable(format!(
             "{} has schema {newer} and this program knows {SCHEMA}: a newer `rota serve` wrote it; \
              start that version, or put a backup back",
