@@ -7,6 +7,7 @@ use rota::cli::outcome::{Exit, Failure};
 use rota::cli::{self, Command, Global};
 use rota::serve::ServeError;
 use rota::serve_args::{LogFormat, ServeArgs};
+use rota::view::ErrorView;
 use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
 
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
             Ok(()) => Exit::Done,
             Err(error) => {
                 let failure = match error {
-                    ServeError::NotHere(why) => Failure::usage(why),
+                    ServeError::Usage { message, hint } => Failure::usage(message).hint(hint),
+                    ServeError::Entry(error) => ErrorView::from(error).into(),
                     error => Failure::internal("the controller cannot go on", &error),
                 };
                 cli::complain(&cli.global, &failure);

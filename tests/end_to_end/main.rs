@@ -10,6 +10,7 @@ mod crashes;
 mod endpoint;
 mod evidence;
 mod failures;
+mod joining;
 mod leftovers;
 mod messages;
 mod nodes;

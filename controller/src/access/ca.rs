@@ -41,6 +41,13 @@ pub enum CaError {
         #[source]
         cause: io::Error,
     },
+    /// A CA that is not used cannot be removed.
+    #[error("cannot remove {}, the CA of an installation that did not begin", .path.display())]
+    Remove {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
     /// One of the two files is gone.
     #[error(
         "{} exists, but its key {} is gone: restore it from a backup, or give this controller \
@@ -175,6 +182,15 @@ impl Ca {
         write_private(&key, self.key_pem.as_bytes())?;
         write_private(&cert, self.pem.as_bytes())?;
         Ok(self)
+    }
+
+    /// Removes a CA that has never signed anything. The certificate first: a key alone is none.
+    pub(super) fn discard(dir: &Path) -> Result<(), CaError> {
+        let (cert, key) = files(dir);
+        for path in [cert, key] {
+            fs::remove_file(&path).map_err(|cause| CaError::Remove { path, cause })?;
+        }
+        Ok(())
     }
 
     /// What tokens carry.

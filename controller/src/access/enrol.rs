@@ -171,7 +171,7 @@ impl Access {
         ops.push(Op::put(member_key, encode(&member)?));
         match &record.guest {
             Guest::Agent | Guest::Edge => {}
-            Guest::Controller => ops.push(share::op(&self.ca, token, identity.name())?),
+            Guest::Controller => ops.push(share::op(&self.ca, token, identity.name(), now)?),
             Guest::Operator { role, env } => {
                 let operator = Operator { role: *role, env: env.clone() };
                 ops.push(Op::put(operator_key(identity.name()), encode(&operator)?));

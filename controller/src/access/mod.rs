@@ -2,7 +2,9 @@
 //!
 //! [`ca`] signs names, [`tokens`] invites, [`enrol`] lets in, [`members`] knows the certificates of
 //! everybody inside and throws out, [`callers`] says who is calling, [`roles`] what he may do,
-//! [`audit`] writes it down. All state is in the store; what is cached here is the set of revoked
+//! [`audit`] writes it down. Where several controllers share a store, [`installation`] says whose
+//! it is, [`join`] is how another one comes in, [`share`] how it gets the CA, and [`controllers`]
+//! knows the certificates of each. All state is in the store; what is cached here is the set of revoked
 //! certificates.
 
 use std::net::SocketAddr;
@@ -19,7 +21,10 @@ pub mod admin;
 pub mod audit;
 pub mod ca;
 pub mod callers;
+pub mod controllers;
 pub mod enrol;
+pub mod installation;
+pub mod join;
 pub mod members;
 pub mod own;
 pub mod record;

@@ -12,6 +12,8 @@ use rota_identity::{
 use rustls::{RootCertStore, ServerConfig};
 
 use super::ca::{Ca, CaError};
+use super::members::{Certificate, MemberError};
+use super::{Access, now};
 
 /// How long after a failed renewal it is tried again. Ten days are left then.
 const RETRY: Duration = Duration::from_secs(60);
@@ -40,6 +42,7 @@ pub struct OwnCertificate {
     identity: Identity,
     config: Arc<ArcSwap<ServerConfig>>,
     dialer: Dialer,
+    certificate: Certificate,
     renew_at: SystemTime,
 }
 
@@ -50,7 +53,8 @@ impl OwnCertificate {
         let fresh = issue(&ca, &identity, now)?;
         let config = Arc::new(ArcSwap::new(fresh.server));
         let dialer = Dialer::new(fresh.own, fresh.roots);
-        Ok(Self { ca, identity, config, dialer, renew_at: fresh.renew_at })
+        let (certificate, renew_at) = (fresh.certificate, fresh.renew_at);
+        Ok(Self { ca, identity, config, dialer, certificate, renew_at })
     }
 
     /// Read it anew for every connection.
@@ -73,12 +77,17 @@ impl OwnCertificate {
         let fresh = issue(&self.ca, &self.identity, now)?;
         self.config.store(fresh.server);
         self.dialer.renewed(fresh.own, fresh.roots);
-        self.renew_at = fresh.renew_at;
+        (self.certificate, self.renew_at) = (fresh.certificate, fresh.renew_at);
         Ok(())
     }
 
+    /// Where several controllers share a store: it is known there, so that it can be revoked.
+    pub async fn register(&self, access: &Access, starts: bool) -> Result<(), MemberError> {
+        access.register(&self.identity, self.certificate.clone(), starts, now()).await
+    }
+
     /// Renews it whenever it is due, for ever.
-    pub async fn keep_renewed(mut self) {
+    pub async fn keep_renewed(mut self, registry: Option<Arc<Access>>) {
         loop {
             let now = SystemTime::now();
             if let Ok(left) = self.renew_at.duration_since(now)
@@ -88,7 +97,15 @@ impl OwnCertificate {
                 continue;
             }
             match self.renew(now) {
-                Ok(()) => tracing::info!("renewed this controller's certificate"),
+                Ok(()) => {
+                    tracing::info!("renewed this controller's certificate");
+                    if let Some(access) = &registry
+                        && let Err(error) = self.register(access, false).await
+                    {
+                        // It is good all the same; a removal of this controller would not revoke it.
+                        tracing::warn!(%error, "the new certificate is not written down");
+                    }
+                }
                 Err(error) => {
                     tracing::error!(%error, "cannot renew this controller's certificate");
                     tokio::time::sleep(RETRY).await;
@@ -103,6 +120,7 @@ struct Fresh {
     own: Credentials,
     roots: RootCertStore,
     server: Arc<ServerConfig>,
+    certificate: Certificate,
     renew_at: SystemTime,
 }
 
@@ -112,5 +130,5 @@ fn issue(ca: &Ca, identity: &Identity, now: SystemTime) -> Result<Fresh, OwnErro
     let renew_at = Leaf::parse(own.leaf()?)?.renew_at();
     let roots = tls::roots(ca.roots_pem())?;
     let server = server_config(&own, roots.clone(), ClientCertificates::Optional)?;
-    Ok(Fresh { own, roots, server, renew_at })
+    Ok(Fresh { own, roots, server, certificate: Certificate::of(&issued), renew_at })
 }

@@ -85,6 +85,8 @@ pub enum Action {
     RemoveRelease,
     /// Drain and undrain a controller.
     DrainController,
+    /// Forget a lost controller, and revoke it.
+    RemoveController,
 }
 
 /// Where an action has its effect.
@@ -113,14 +115,14 @@ fn needs(action: Action) -> (Role, Reach) {
         Action::Freeze | Action::BreakGlass => (Role::Admin, Reach::Environment),
         Action::Tokens => (Role::Admin, Reach::Fleet),
         Action::RemoveRelease => (Role::Admin, Reach::Fleet),
-        Action::DrainController => (Role::Admin, Reach::Fleet),
+        Action::DrainController | Action::RemoveController => (Role::Admin, Reach::Fleet),
     }
 }
 
 impl Action {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Read,
         Self::ReadAudit,
         Self::Plan,
@@ -135,6 +137,7 @@ impl Action {
         Self::Tokens,
         Self::RemoveRelease,
         Self::DrainController,
+        Self::RemoveController,
     ];
 
     /// The least role that may.
@@ -160,6 +163,7 @@ impl Action {
             Self::Tokens => "manage tokens",
             Self::RemoveRelease => "remove a release",
             Self::DrainController => "drain a controller",
+            Self::RemoveController => "remove a controller",
         }
     }
 }
@@ -293,6 +297,7 @@ mod tests {
             (Action::Tokens, "--y", "---"),
             (Action::RemoveRelease, "--y", "---"),
             (Action::DrainController, "--y", "---"),
+            (Action::RemoveController, "--y", "---"),
         ] {
             let mark = |result: Result<(), Denied>| if result.is_ok() { 'y' } else { '-' };
             let got: String = Role::ALL

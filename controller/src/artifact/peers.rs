@@ -48,30 +48,6 @@ pub trait Peers: Send + Sync {
     fn changed(&self) -> watch::Receiver<()>;
 }
 
-/// A list that stays as it is; an empty one with the embedded store.
-#[derive(Debug, Default)]
-pub struct Listed {
-    peers: Vec<Peer>,
-    changed: watch::Sender<()>,
-}
-
-impl Listed {
-    /// These.
-    pub fn new(peers: Vec<Peer>) -> Self {
-        Self { peers, changed: watch::Sender::default() }
-    }
-}
-
-impl Peers for Listed {
-    fn others(&self) -> Vec<Peer> {
-        self.peers.clone()
-    }
-
-    fn changed(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
-    }
-}
-
 /// Why an artifact is not here.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NotBrought {

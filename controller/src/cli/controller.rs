@@ -16,7 +16,7 @@ use crate::view::ControllerView;
 /// Between two looks at a controller that drains; it has no stream to follow.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Look at controllers, drain and undrain them
+/// Look at controllers, drain and undrain them, forget lost ones
 #[derive(Debug, Subcommand)]
 pub enum ControllerCommand {
     /// List the controllers and the rollouts that they run
@@ -38,6 +38,17 @@ pub enum ControllerCommand {
         /// Return when it is idle
         #[arg(long)]
         wait: bool,
+    },
+    /// Forget a controller that is lost, and revoke its certificates
+    #[command(after_help = "Examples:\n  rota controller rm c3\n  rota controller rm c3 --yes\n\n\
+                            It is refused while the controller is running. The lost host still has \
+                            the CA's key on its disk.")]
+    Rm {
+        /// The controller
+        name: ControllerName,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Let it work again
     #[command(after_help = "Examples:\n  rota controller undrain c1")]
@@ -63,6 +74,11 @@ pub async fn run(desk: &Desk, command: ControllerCommand) -> Result<Exit, Failur
             let done = format!("{name} takes nothing new");
             desk.apply(verb(&name, "drain", handover, force), &done).await?;
             if wait { drained(desk, &name).await } else { Ok(Exit::Done) }
+        }
+        ControllerCommand::Rm { name, yes } => {
+            desk.talk.confirm(&format!("forget controller {name}?"), yes)?;
+            let done = format!("controller {name} is forgotten and its certificates are revoked");
+            desk.apply(verb(&name, "rm", false, false), &done).await
         }
         ControllerCommand::Undrain { name } => {
             desk.apply(verb(&name, "undrain", false, false), &format!("{name} works again")).await

@@ -1,6 +1,7 @@
 //! What operators' requests come to: checked here once, decided by the engine, written into the audit log.
 
 mod asked;
+mod controller;
 mod late;
 mod release;
 
@@ -22,7 +23,7 @@ use crate::engine::{AgentKey, Answer, Ask, Asked, Drain};
 use crate::errors::{Sort, status};
 use crate::view::{ErrorView, NewTokenView};
 use crate::words;
-use asked::{act_of, bad_name, controller, env, invited, start_of};
+use asked::{act_of, bad_name, env, invited, start_of};
 
 pub(super) use asked::digest;
 pub(super) use release::{artifact, from_others, push, upload};
@@ -137,17 +138,7 @@ pub(super) async fn apply(
             write_down(service, caller, done, &answer).await;
             document(answer)
         }
-        Wanted::Controller(verb) => {
-            service.access.permit(caller, Action::DrainController, None, &verb.name).await?;
-            let what = format!("controller {}", verb.verb);
-            let target = verb.name.clone();
-            let answer = match controller(verb) {
-                Ok(wanted) => ask(service, caller, wanted).await,
-                Err(error) => Err(error),
-            };
-            write_down(service, caller, Done { what: &what, target, message: "" }, &answer).await;
-            document(answer)
-        }
+        Wanted::Controller(verb) => controller::apply(service, caller, verb).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What listens: enrolment, agents and operators (gRPC); documents, health and metrics (HTTP).
 
 mod agents;
+mod authority;
 mod changes;
 mod copies;
 pub mod enrol;

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 
 use super::agents::FleetService;
+use super::authority::{self, Authority};
 use super::copies::CopiesService;
 use super::enrol::Enrol;
 use super::forward::Forward;
@@ -24,8 +25,10 @@ use super::operators::OperatorService;
 use super::others::Others;
 use super::stores::{self, DirError, Opened, Shared};
 use super::{http, listen, upkeep};
+use crate::access::installation::EntryError;
+use crate::access::members::MemberError;
 use crate::access::own::{OwnCertificate, OwnError};
-use crate::access::{Access, Ca, CaError, admin, now};
+use crate::access::{Access, CaError, admin, now};
 use crate::api::Api;
 use crate::artifact::peers::Artifacts;
 use crate::artifact::store::{ArtifactError, ArtifactStore};
@@ -34,7 +37,7 @@ use crate::engine::keep::Keep;
 use crate::engine::{Engine, Handle, OpenError, Own};
 use crate::members::Membership;
 use crate::metrics::Metrics;
-use crate::serve_args::ServeArgs;
+use crate::serve_args::{ServeArgs, StoreArg};
 use crate::store::StoreError;
 
 /// HTTP/2 pings, so that a cut cable is seen: interval and answer.
@@ -47,9 +50,15 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Why a controller does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Something that comes with a later version.
-    #[error("{0}")]
-    NotHere(String),
+    /// The command line asks for what cannot be.
+    #[error("{message}")]
+    Usage { message: String, hint: String },
+    /// The store is not for this controller, or this controller not for it.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// Its own certificate could not be written down.
+    #[error(transparent)]
+    Register(#[from] MemberError),
     /// A mistake of ours, told in the log.
     #[error("the engine has ended: see the log above")]
     Ended,
@@ -99,9 +108,10 @@ pub enum ServeError {
 
 /// Runs a controller until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
-    if args.join.is_some() {
-        let message = "--join: several controllers need a shared store, and this version has none";
-        return Err(ServeError::NotHere(message.to_owned()));
+    if let (Some(address), StoreArg::Sqlite) = (&args.join, &args.store) {
+        let message = "--join needs a store that controllers share, and --store is sqlite";
+        let hint = format!("--store etcd://HOST:PORT, as the controller at {address} has it");
+        return Err(ServeError::Usage { message: message.to_owned(), hint });
     }
     let mut term = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut int = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
@@ -132,7 +142,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         .add_service(CopiesServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(OperatorServer::new(operators).max_decoding_message_size(MESSAGE_BYTES_MAX));
     let mut engine = tokio::spawn(engine.run());
-    let mut beside = beside(&api, keep, own);
+    let mut beside = beside(&api, keep, own, leave.is_some());
     beside.spawn(others.follow());
     let pages = tokio::spawn(http::serve(http, api, metrics));
     say_ready(&args, addresses);
@@ -170,7 +180,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
 }
 
 /// What goes on beside answering, until it is dropped.
-fn beside(api: &Api, keep: Keep, own: OwnCertificate) -> JoinSet<()> {
+fn beside(api: &Api, keep: Keep, own: OwnCertificate, shared: bool) -> JoinSet<()> {
     let (engine, access, artifacts) = (&api.engine, &api.access, &api.artifacts);
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::tell_banned(Arc::clone(access), engine.clone()));
@@ -178,7 +188,7 @@ fn beside(api: &Api, keep: Keep, own: OwnCertificate) -> JoinSet<()> {
     tasks.spawn(upkeep::trim_hourly(engine.clone(), Arc::clone(&api.store)));
     tasks.spawn(upkeep::make_room(api.clone(), artifacts.here.clone(), keep));
     tasks.spawn(upkeep::bring_in(engine.clone(), artifacts.clone()));
-    tasks.spawn(own.keep_renewed());
+    tasks.spawn(own.keep_renewed(shared.then(|| Arc::clone(access))));
     tasks
 }
 
@@ -203,12 +213,7 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(data)?;
     let Opened { store, shared } = stores::open(args).await?;
     let artifacts = ArtifactStore::open(dir).await?;
-    let identity = dir.join("identity");
-    let ca = match Ca::open(&identity)? {
-        Some(ca) => ca,
-        None => Ca::create(&identity, SystemTime::now())?,
-    };
-    let ca = Arc::new(ca);
+    let Authority { ca, needs_admin } = Authority::find(args, &*store).await?;
     let access = Arc::new(Access::open(Arc::clone(&store), Arc::clone(&ca)).await?);
     let own = OwnCertificate::new(ca, args.name.as_str(), SystemTime::now())?;
     let grpc = listen::bind(args.listen).map_err(|cause| ServeError::Listen {
@@ -222,12 +227,13 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
         cause,
     })?;
     let listens = local(&grpc);
-    if admin::admin_file(dir).exists() {
-        access.refresh_admin(dir, listens, now()).await?;
-    } else {
+    if needs_admin {
         let path = access.bootstrap_admin(dir, listens, now()).await?;
         tracing::info!(context = %path.display(), "made the first admin's context");
+    } else {
+        access.refresh_admin(dir, listens, now()).await?;
     }
+    authority::settle(args, &*store).await?;
     let metrics = Arc::new(Metrics::default());
     let counted = Arc::clone(&metrics);
     let measure = Box::new(move |measure| counted.count(measure));
@@ -241,6 +247,10 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     let membership = leave.as_ref().map(|(membership, _)| membership.clone());
     let who = Own { name, advertise, membership };
     let (engine, handle) = Engine::open(store, who, measure).await?;
+    if leave.is_some() {
+        // Not before: now it alone has its name.
+        own.register(&access, true).await?;
+    }
     let others = Others::new(handle.clone());
     let artifacts = Artifacts::new(artifacts, others.clone(), own.dialer());
     Ok(Built { grpc, http, engine, handle, access, artifacts, metrics, own, others, leave })

@@ -1,5 +1,7 @@
 //! Joining, calling and being thrown out, over real TLS on loopback.
 
+mod joining;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;

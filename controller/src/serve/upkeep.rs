@@ -9,7 +9,7 @@ use rota_rollout::names::Digest;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::access::{Access, now, revoked};
+use crate::access::{Access, now, revoked, share};
 use crate::api::Api;
 use crate::artifact::IMAGE;
 use crate::artifact::peers::Artifacts;
@@ -163,6 +163,11 @@ pub(super) async fn sweep_daily(access: Arc<Access>) {
             Err(error) => {
                 tracing::warn!(%error, "cannot forget ended certificates; again tomorrow")
             }
+        }
+        match share::sweep(&*access.store(), now()).await {
+            Ok(0) => {}
+            Ok(gone) => tracing::warn!(gone, "forgot the CA for controllers that did not take it"),
+            Err(error) => tracing::warn!(%error, "cannot forget what nobody took; again tomorrow"),
         }
     }
 }

@@ -65,6 +65,7 @@ pub const WIRE: &[(&str, &str)] = &[
     ("controller/src/wire.rs", "the border"),
     ("controller/src/wire/", "the border"),
     ("controller/src/serve/", "the services are traits made of the wire's types"),
+    ("controller/src/access/join.rs", "enrols the controller"),
     ("controller/src/artifact/peers/copy.rs", "makes the call for an artifact's bytes"),
     ("controller/src/artifact/peers/spread.rs", "asks others to keep an artifact"),
     ("controller/src/client.rs", "the calls are made of the wire's types"),
