@@ -14,6 +14,7 @@ mod proxy;
 mod shop;
 mod soak;
 mod table;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -31,7 +32,9 @@ usage: bench NAME [--FLAG VALUE]..
   proxy         the built-in proxy beside HAProxy, in front of the same backend
                   --connections 64  --seconds 4  --runs 3
   soak          rollouts without a pause under load: how many requests fail?
-                  --requests 1000000  --clients 16";
+                  --requests 1000000  --clients 16
+  takeover      what happens to rollouts when their owner, or etcd, is harmed
+                  --nodes 20  --kills 20  --away 30  --clients 8";
 
 /// The flags of one bench.
 struct Flags {
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         "overhead" => overhead::run(rest),
         "proxy" => proxy::run(rest),
         "soak" => soak::run(rest),
+        "takeover" => takeover::run(rest),
         "fleet" => fleet::run(rest),
         "agent-memory" => memory::run(rest),
         other => Err(format!("there is no bench `{other}`\n{USAGE}").into()),

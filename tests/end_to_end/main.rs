@@ -20,6 +20,7 @@ mod plan;
 mod retention;
 mod run;
 mod security;
+mod several;
 mod slips;
 mod steering;
 mod strategies;

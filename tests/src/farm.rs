@@ -180,13 +180,7 @@ impl Farm {
 
     /// One document of the API; `None` while the controller does not answer.
     pub fn read(&self, path: &str) -> Option<String> {
-        let address: SocketAddr = self.controller.told("http")?.parse().ok()?;
-        let mut stream = TcpStream::connect(address).ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: c1\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+        read(self.controller.told("http")?.parse().ok()?, path)
     }
 
     /// The rollout `shop/prod`, the newest one, once it is as it should be.
@@ -219,15 +213,40 @@ impl Farm {
 
     /// Writes an app's folder and manifest.
     pub fn write_app(&self, app: App<'_>) -> Result<PathBuf, Trouble> {
-        let App { args, health, traffic, strategy } = app;
-        let folder = self.path("app");
-        fs::create_dir_all(folder.join("dist"))?;
-        fs::copy(&self.programs.app, folder.join("dist/sample-app"))?;
         // Load balancers that ask the nodes know one port of them.
         let port = if self.hosts.is_some() { "9000" } else { "\"auto\"" };
-        let args: String = args.iter().map(|arg| format!(", {arg:?}")).collect();
-        let manifest = format!(
-            r#"app = "shop"
+        write_app(&self.path("app"), &self.programs, port, app)
+    }
+}
+
+/// One document that is served at this address; `None` while nobody answers.
+pub fn read(address: SocketAddr, path: &str) -> Option<String> {
+    Some(answer(address, path)?.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+/// The whole answer, with its head.
+pub fn answer(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: c1\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Writes the folder and the manifest of an app.
+pub fn write_app(
+    folder: &Path,
+    programs: &Programs,
+    port: &str,
+    app: App<'_>,
+) -> Result<PathBuf, Trouble> {
+    let App { args, health, traffic, strategy } = app;
+    fs::create_dir_all(folder.join("dist"))?;
+    fs::copy(&programs.app, folder.join("dist/sample-app"))?;
+    let args: String = args.iter().map(|arg| format!(", {arg:?}")).collect();
+    let manifest = format!(
+        r#"app = "shop"
 
 [artifact]
 path = "dist"
@@ -256,11 +275,10 @@ roles = ["web"]
 [strategy]
 {strategy}
 "#
-        );
-        let path = folder.join("rota.toml");
-        fs::write(&path, manifest)?;
-        Ok(path)
-    }
+    );
+    let path = folder.join("rota.toml");
+    fs::write(&path, manifest)?;
+    Ok(path)
 }
 
 fn serve(
@@ -307,25 +325,29 @@ impl Drop for Farm {
                 eprintln!("a process of the farm had ended already");
             }
         }
-        let here = self.dir.path().as_os_str().as_encoded_bytes().to_owned();
-        let Ok(all) = fs::read_dir("/proc") else { return };
-        for entry in all.flatten() {
-            let name = entry.file_name();
-            let Some(pid) = name.to_str().filter(|name| name.parse::<u32>().is_ok()) else {
-                continue;
-            };
-            let ours = |file: &str| {
-                let path = entry.path().join(file);
-                let link =
-                    fs::read_link(&path).map(|link| link.into_os_string().into_encoded_bytes());
-                let text = link.or_else(|_| fs::read(&path)).unwrap_or_default();
-                text.windows(here.len()).any(|window| window == here)
-            };
-            let mut kill = Command::new("kill");
-            kill.args(["-KILL", pid]).stderr(Stdio::null());
-            if (ours("cwd") || ours("cmdline")) && kill.status().is_err() {
-                eprintln!("process {pid} of the farm could not be ended");
-            }
+        sweep(self.dir.path());
+    }
+}
+
+/// Ends what works in a folder, or was told of it: apps and proxies outlive their agents.
+pub fn sweep(folder: &Path) {
+    let here = folder.as_os_str().as_encoded_bytes().to_owned();
+    let Ok(all) = fs::read_dir("/proc") else { return };
+    for entry in all.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().filter(|name| name.parse::<u32>().is_ok()) else {
+            continue;
+        };
+        let ours = |file: &str| {
+            let path = entry.path().join(file);
+            let link = fs::read_link(&path).map(|link| link.into_os_string().into_encoded_bytes());
+            let text = link.or_else(|_| fs::read(&path)).unwrap_or_default();
+            text.windows(here.len()).any(|window| window == here)
+        };
+        let mut kill = Command::new("kill");
+        kill.args(["-KILL", pid]).stderr(Stdio::null());
+        if (ours("cwd") || ours("cmdline")) && kill.status().is_err() {
+            eprintln!("process {pid} of the farm could not be ended");
         }
     }
 }

@@ -7,7 +7,10 @@ pub mod load;
 pub mod moments;
 pub mod pages;
 pub mod processes;
+pub mod relay;
 pub mod sample;
+pub mod several;
+pub mod takeover;
 
 /// Why the fleet does not do what it should.
 pub type Trouble = Box<dyn std::error::Error + Send + Sync>;

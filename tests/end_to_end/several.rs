@@ -1,0 +1,151 @@
+//! Several controllers: one dies, stands still, is cut off or is taken out of service, and no rollout notices.
+
+use std::time::Duration;
+
+use rota_tests::farm::App;
+use rota_tests::load::Load;
+use rota_tests::several::{Several, Size};
+use rota_tests::takeover::{Harm, suffer};
+use serde_json::Value;
+
+use super::{CLIENTS, text};
+
+/// One edge, and as few of the rest as show it.
+const SIZE: Size = Size { etcd: 3, controllers: 3, nodes: 4 };
+
+/// Longer than a lease.
+const AWAY: Duration = Duration::from_secs(8);
+
+const APP: App<'static> =
+    App { args: &[], health: "", traffic: "", strategy: "batch = 1\nmonitor = \"300ms\"" };
+
+/// Begins with 1.0.0 everywhere, under load; `None` where there is no etcd.
+fn served() -> Option<(Several, Load)> {
+    let farm = Several::start(SIZE).unwrap()?;
+    farm.begin(0, "1.0.0", APP).unwrap();
+    let over = |view: &Value| view["state"] == "completed";
+    farm.wait(0, "/api/v1/rollouts/shop/prod", over).unwrap();
+    let load = Load::start(farm.pool().unwrap(), CLIENTS);
+    Some((farm, load))
+}
+
+/// Every node began each version once.
+fn each_begun_once(farm: &Several, versions: usize) {
+    for node in &farm.nodes {
+        let begun = node.log().matches(" begins, attempt ").count();
+        assert_eq!(begun, versions, "{}", node.log());
+    }
+}
+
+#[test]
+fn whatever_happens_to_its_owner_a_rollout_completes_and_nobody_is_cut_off() {
+    let Some((mut farm, load)) = served() else { return };
+    let harms = [
+        (Harm::Kill, 2),
+        (Harm::Kill, 15),
+        (Harm::Kill, 31),
+        (Harm::Pause(AWAY), 12),
+        (Harm::NoStore(AWAY), 12),
+        (Harm::NoAgents(AWAY), 12),
+        (Harm::Alone(AWAY), 12),
+        (Harm::Leader, 12),
+        (Harm::NoQuorum(AWAY), 12),
+    ];
+    for (number, harm) in harms.into_iter().enumerate() {
+        let row = suffer(&mut farm, &format!("1.1.{number}"), APP, harm).unwrap();
+        println!("{row}");
+        if harm.0 == Harm::Kill {
+            assert!(row.claimed.is_some(), "somebody took it over: {row}");
+        }
+    }
+    let (served, failed) = load.stop();
+    assert_eq!(failed, 0, "of {served}");
+    each_begun_once(&farm, 1 + harms.len());
+}
+
+fn states(list: &Value) -> String {
+    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let state = |it: &Value| it["state"].as_str().unwrap_or_default().to_owned();
+    all.iter().map(state).collect::<Vec<_>>().join(" ")
+}
+
+/// As `docs/upgrade.md` has it: one after the other is drained, stopped, started, and takes part again, while rollouts
+/// go on.
+#[test]
+fn controllers_are_rolled_one_by_one_while_rollouts_go_on() {
+    let Some((mut farm, load)) = served() else { return };
+    for at in 0..SIZE.controllers {
+        let version = format!("1.1.{at}");
+        let name = farm.controllers[at].name.clone();
+        let other = (at + 1) % SIZE.controllers;
+        farm.begin(other, &version, APP).unwrap();
+        let drained = farm.run(other, &["controller", "drain", &name, "--handover", "--wait"]);
+        let drained = drained.unwrap();
+        assert_eq!(drained.status.code(), Some(0), "{}", text(&drained));
+        let ready = farm.status(at, "/readyz").unwrap();
+        assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+        farm.terminate(at).unwrap();
+        farm.wait(other, "/api/v1/controllers", |list| states(list).contains("drained")).unwrap();
+        farm.start_controller(at).unwrap();
+        farm.wait(other, "/api/v1/controllers", |list| states(list) == "active active active")
+            .unwrap();
+        let over = |view: &Value| view["to"] == *version && !view["finished_at"].is_null();
+        let view = farm.wait(other, "/api/v1/rollouts/shop/prod", over).unwrap();
+        assert_eq!(view["state"], "completed", "{view}");
+        for at in 0..SIZE.controllers {
+            farm.all_here(at, SIZE.nodes).unwrap();
+        }
+    }
+    let (served, failed) = load.stop();
+    assert_eq!(failed, 0, "of {served}");
+    each_begun_once(&farm, 1 + SIZE.controllers);
+}
+
+/// Whoever is asked: the answer is the same, and what one was told the others know.
+#[test]
+fn any_controller_answers_and_decides() {
+    let Some((farm, load)) = served() else { return };
+    let said = |at: usize, args: &[&str], code: i32| {
+        let output = farm.run(at, args).unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(code), "c{} {args:?}: {said}", at + 1);
+        said
+    };
+    for at in 0..SIZE.controllers {
+        let next = (at + 1) % SIZE.controllers;
+        let why = format!("sale {at}");
+        said(at, &["env", "freeze", "prod", "-m", &why], 0);
+        let refused =
+            said(next, &["rollout", "start", "shop", "--release", "1.0.0", "--env", "prod"], 1);
+        assert!(refused.contains(&why), "{refused}");
+        said(next, &["env", "unfreeze", "prod"], 0);
+        said(at, &["node", "drain", "web-01", "--wait", "-m", "work"], 0);
+        assert!(said(next, &["node", "ls"], 0).contains("drained"));
+        said(next, &["node", "undrain", "web-01", "--wait"], 0);
+        said(at, &["node", "label", "web-02", &format!("zone=z{at}")], 0);
+        let inspected = said(next, &["node", "inspect", "web-02", "-o", "json"], 0);
+        assert!(inspected.contains(&format!("z{at}")), "{inspected}");
+        // A rollout that somebody else runs is paused, resumed and followed from here.
+        let version = format!("1.2.{at}");
+        farm.begin(at, &version, APP).unwrap();
+        said(next, &["rollout", "pause", "shop/prod", "-m", "look"], 0);
+        assert!(said(at, &["rollout", "status", "shop/prod"], 0).contains("paused"));
+        said(at, &["rollout", "resume", "shop/prod"], 0);
+        said(next, &["rollout", "status", "shop/prod", "-w"], 0);
+        let history = said(at, &["rollout", "history", "shop", "--env", "prod", "-o", "json"], 0);
+        assert_eq!(
+            history,
+            said(next, &["rollout", "history", "shop", "--env", "prod", "-o", "json"], 0)
+        );
+    }
+    let last =
+        said(0, &["controller", "drain", "c1"], 0) + &said(0, &["controller", "drain", "c2"], 0);
+    assert!(last.contains("takes nothing new"), "{last}");
+    let refused = said(1, &["controller", "drain", "c3"], 1);
+    assert!(refused.contains("--force"), "{refused}");
+    for name in ["c1", "c2"] {
+        said(2, &["controller", "undrain", name], 0);
+    }
+    let (served, failed) = load.stop();
+    assert_eq!(failed, 0, "of {served}");
+}
