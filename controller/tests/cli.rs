@@ -493,6 +493,21 @@ async fn a_release_that_is_there_is_not_uploaded_again() {
     }
 }
 
+#[tokio::test]
+async fn a_push_tells_what_its_operator_should_know() {
+    let answer = json!({ "app": "shop", "version": "1.1.0", "digest": "ab".repeat(32), "size": 1,
+        "created_at": "2026-11-24T03:45:00.000Z", "who": "bob", "current_in": [],
+        "warning": "its artifact is on one controller only: controller c2: its disk is full" });
+    let script = Script { answer: answer.to_string(), ..Script::rollout(Vec::new()) };
+    let fake = Fake::start(script).await;
+    fake.write_app(MANIFEST);
+    let ran = fake.run("release push --version 1.1.0").await;
+    assert_eq!((ran.exit, &ran.stdout[..]), (0, "shop 1.1.0\n"), "{ran:?}");
+    let warning = "warning: release shop 1.1.0: its artifact is on one controller only: \
+                   controller c2: its disk is full\n";
+    assert!(ran.stderr.ends_with(warning), "{ran:?}");
+}
+
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()

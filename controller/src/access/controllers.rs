@@ -53,18 +53,9 @@ impl Access {
         let key = member_key(identity);
         for _ in 0..TRIES_MAX {
             let entry = self.store.get(&key).await?;
-            let (member, compare) = match &entry {
-                Some(entry) => {
-                    (decode::<Member>(entry)?, Compare::Modified(key.clone(), entry.modified))
-                }
-                // It was removed while it ran.
-                None if !starts => return Err(MemberError::Missing(identity.clone())),
-                None => {
-                    let token = String::from("its CA");
-                    let new = Member { certificates: Vec::new(), enrolled: now, token };
-                    (new, Compare::Absent(key.clone()))
-                }
-            };
+            // It was removed a moment ago.
+            let entry = entry.ok_or_else(|| MemberError::Missing(identity.clone()))?;
+            let member: Member = decode(&entry)?;
             let in_use = certificate.serial.clone();
             let (mut member, mut dropped) = member.with(certificate.clone(), &in_use, now);
             if starts {
@@ -75,12 +66,24 @@ impl Access {
             for old in &dropped {
                 ops.push(revoked::op(old, identity, "replaced by newer ones", now)?);
             }
-            let txn = Txn { compares: vec![compare], ops };
-            if let Outcome::Done(_) = self.store.commit(txn).await? {
+            let compares = vec![Compare::Modified(key.clone(), entry.modified)];
+            if let Outcome::Done(_) = self.store.commit(Txn { compares, ops }).await? {
                 return Ok(());
             }
         }
         Err(contended(&key).into())
+    }
+
+    /// Ends when this controller is removed: it was thought lost, and is not.
+    pub async fn until_removed(&self, identity: &Identity) {
+        let (key, mut revoked) = (member_key(identity), self.revoked.watch());
+        while revoked.changed().await.is_ok() {
+            // A store that does not answer tells nothing; that it is away is told elsewhere.
+            if let Ok(None) = self.store.get(&key).await {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Forgets a controller that is lost, and revokes its certificates. What it keeps in its data directory it still

@@ -57,6 +57,11 @@ impl OwnCertificate {
         Ok(Self { ca, identity, config, dialer, certificate, renew_at })
     }
 
+    /// Whose it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Read it anew for every connection.
     pub fn config(&self) -> Arc<ArcSwap<ServerConfig>> {
         Arc::clone(&self.config)

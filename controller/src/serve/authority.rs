@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rota_rollout::names::Timestamp;
+
 use super::run::ServeError;
 use crate::access::installation::Door;
 use crate::access::join::Invited;
@@ -40,10 +42,14 @@ impl Authority {
 }
 
 /// When all that a first start makes was made: the next one is none.
-pub(super) async fn settle(args: &ServeArgs, store: &dyn Store) -> Result<(), ServeError> {
+pub(super) async fn settle(
+    args: &ServeArgs,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<(), ServeError> {
     match &args.store {
         StoreArg::Sqlite => Ok(()),
-        StoreArg::Etcd(_) => Ok(door(args, store).settle().await?),
+        StoreArg::Etcd(_) => Ok(door(args, store).settle(now).await?),
     }
 }
 

@@ -56,6 +56,9 @@ pub enum ServeError {
     /// The store is not for this controller, or this controller not for it.
     #[error(transparent)]
     Entry(#[from] EntryError),
+    /// `rota controller rm`, while it was cut off and thought lost.
+    #[error("controller {0} was removed from this installation")]
+    Removed(String),
     /// Its own certificate could not be written down.
     #[error(transparent)]
     Register(#[from] MemberError),
@@ -113,8 +116,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         let hint = format!("--store etcd://HOST:PORT, as the controller at {address} has it");
         return Err(ServeError::Usage { message: message.to_owned(), hint });
     }
-    let mut term = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let stopped = asked_to_stop()?;
     let built = build(&args).await?;
     let Built { grpc, http, engine, handle, access, artifacts, metrics, own, others, leave } =
         built;
@@ -142,29 +144,20 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         .add_service(CopiesServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(OperatorServer::new(operators).max_decoding_message_size(MESSAGE_BYTES_MAX));
     let mut engine = tokio::spawn(engine.run());
+    let who = own.identity().clone();
     let mut beside = beside(&api, keep, own, leave.is_some());
     beside.spawn(others.follow());
     let pages = tokio::spawn(http::serve(http, api, metrics));
     say_ready(&args, addresses);
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let stopping = async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        tracing::info!("stopping; apps and agents go on by themselves");
-        notify(sd_notify::NotifyState::Stopping);
-        drop(stop);
-    };
     let serving = router.serve_with_incoming(incoming);
     tokio::pin!(serving);
-    tokio::spawn(stopping);
     let result = tokio::select! {
         ended = &mut serving => ended.map_err(ServeError::from),
-        _ = stopped => Ok(()),
-        _ = &mut engine => {
-            Err(ServeError::Ended)
+        () = stopped => Ok(()),
+        () = access.until_removed(&who), if leave.is_some() => {
+            Err(ServeError::Removed(args.name.to_string()))
         }
+        _ = &mut engine => Err(ServeError::Ended),
     };
     drop(beside);
     pages.abort();
@@ -177,6 +170,20 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         }
     }
     result
+}
+
+/// Ends when this process is asked to.
+fn asked_to_stop() -> Result<impl Future<Output = ()>, ServeError> {
+    let mut term = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("stopping; apps and agents go on by themselves");
+        notify(sd_notify::NotifyState::Stopping);
+    })
 }
 
 /// What goes on beside answering, until it is dropped.
@@ -233,7 +240,7 @@ async fn build(args: &ServeArgs) -> Result<Built, ServeError> {
     } else {
         access.refresh_admin(dir, listens, now()).await?;
     }
-    authority::settle(args, &*store).await?;
+    authority::settle(args, &*store, now()).await?;
     let metrics = Arc::new(Metrics::default());
     let counted = Arc::clone(&metrics);
     let measure = Box::new(move |measure| counted.count(measure));

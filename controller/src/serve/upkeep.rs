@@ -30,6 +30,9 @@ const TRIM_EVERY: Duration = Duration::from_secs(3600);
 /// How often it is looked whether something has become too much. Nothing waits for it.
 const ROOM_EVERY: Duration = Duration::from_secs(2);
 
+/// How often it is looked at most whether artifacts are missing: the state changes all the time while rollouts run.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// An artifact that belongs to no release is perhaps about to: its push follows its upload.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
@@ -108,7 +111,10 @@ pub(super) async fn bring_in(engine: Handle, artifacts: Artifacts) {
     let (wanted, wants) = watch::channel(BTreeSet::new());
     let bringing = tokio::spawn(artifacts.bring_in(wants));
     let mut changed = engine.changed();
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !bringing.is_finished() {
+        ticks.tick().await;
         let now = {
             let state = engine.read();
             let packed = state.releases.values().filter(|release| release.format != IMAGE);

@@ -66,20 +66,6 @@ fn closed_doors() {
         "the store is empty: it is not the one of the controller at h1",
     );
     check(None, None, None, "full", "its CA is not in /d; first start the controller from whose");
-    check(
-        ours,
-        None,
-        None,
-        "embedded",
-        "/d/rota.db holds the state of this controller, and the sto",
-    );
-    check(
-        None,
-        None,
-        None,
-        "embedded",
-        "`rota store copy` brings it there; to begin with nothing,",
-    );
     check(ours, Some("c2"), None, "", "/d belongs to an installation, and the store has none; che");
     check(ours, Some("c2"), None, "full", "remove /d/identity/controller.json");
     check(

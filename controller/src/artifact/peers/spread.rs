@@ -19,10 +19,11 @@ pub enum Spread {
 }
 
 impl Artifacts {
-    /// Asks one other controller after the other to keep an artifact that is here, until one does. Each may take as
-    /// long as it needs, but not stand still.
-    pub async fn spread(&self, digest: &Digest) -> Spread {
-        let peers = self.peers.others();
+    /// Asks one other controller after the other to keep an artifact that is here, until one does; `first` before the
+    /// others. Each may take as long as it needs, but not stand still.
+    pub async fn spread(&self, digest: &Digest, first: Option<&str>) -> Spread {
+        let mut peers = self.peers.others();
+        peers.sort_by_key(|peer| first != Some(&peer.name));
         if peers.is_empty() {
             return Spread::Alone;
         }

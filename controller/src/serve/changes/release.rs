@@ -77,7 +77,7 @@ pub(in crate::serve) async fn push(
     push: PushRequest,
 ) -> Result<Response<Document>, Status> {
     let target = push.version.clone();
-    let alone = spread(&service.artifacts, &push).await;
+    let alone = spread(service, &push).await;
     let _kept = service.artifacts.here.pushing.read().await;
     let answer = match release(service, caller, push).await {
         Ok(release) => {
@@ -97,12 +97,15 @@ pub(in crate::serve) async fn push(
 
 /// Brings the artifact here from the controller that took its upload, and sees to it that another one has it, too.
 /// Says why none has; what is not here at all is refused later, with its reason.
-async fn spread(artifacts: &Artifacts, push: &PushRequest) -> Option<String> {
-    let digest: Digest = push.digest.parse().ok()?;
+async fn spread(service: &OperatorService, push: &PushRequest) -> Option<String> {
+    let (artifacts, digest) = (&service.artifacts, push.digest.parse().ok()?);
     if push.format == IMAGE || artifacts.bring(&digest, Pace::Hurried).await.is_err() {
         return None;
     }
-    match artifacts.spread(&digest).await {
+    // The lead makes the release, and would copy it while it is waited for.
+    let lead = service.api.engine.read().cluster.as_ref().and_then(|all| all.lead.clone());
+    let lead = lead.map(|(name, _)| name);
+    match artifacts.spread(&digest, lead.as_deref()).await {
         Spread::Alone | Spread::On(_) => None,
         Spread::Nowhere(said) => {
             Some(format!("its artifact is on one controller only: {}", said.join("; ")))

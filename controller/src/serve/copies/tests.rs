@@ -282,19 +282,26 @@ async fn a_new_artifact_goes_to_one_other_controller() {
     let wanted = artifact(2_000_000, 0);
     let (one, two) = (world.controller("c1").await, world.controller("c2").await);
     put(&one.artifacts, &wanted).await;
-    assert_eq!(one.artifacts.spread(&wanted.1).await, Spread::Alone);
+    assert_eq!(one.artifacts.spread(&wanted.1, None).await, Spread::Alone);
     let (full, _) = world.faulty("c9", &wanted.0, 0);
     let gone = Peer { name: "c8".to_owned(), address: "127.0.0.1:1".to_owned() };
     one.room.set(vec![full.clone(), gone.clone()]);
-    let Spread::Nowhere(said) = one.artifacts.spread(&wanted.1).await else { panic!("kept?") };
+    let Spread::Nowhere(said) = one.artifacts.spread(&wanted.1, None).await else {
+        panic!("kept?")
+    };
     assert_eq!(said[0], "controller c9: the disk of c9 is full");
     assert!(said[1].starts_with("controller c8: cannot reach 127.0.0.1:1"), "{said:?}");
     // It brings the artifact from the caller.
     two.room.set(vec![gone.clone(), one.peer.clone()]);
     one.room.set(vec![full, gone, two.peer.clone()]);
-    assert_eq!(one.artifacts.spread(&wanted.1).await, Spread::On("c2".to_owned()));
+    assert_eq!(one.artifacts.spread(&wanted.1, None).await, Spread::On("c2".to_owned()));
     assert_eq!(read(&two.artifacts, &wanted.1).await, wanted.0);
-    assert_eq!(one.artifacts.spread(&wanted.1).await, Spread::On("c2".to_owned()), "again");
+    assert_eq!(one.artifacts.spread(&wanted.1, None).await, Spread::On("c2".to_owned()), "again");
+    let three = world.controller("c3").await;
+    three.room.set(vec![one.peer.clone()]);
+    one.room.set(vec![two.peer.clone(), three.peer.clone()]);
+    let first = one.artifacts.spread(&wanted.1, Some("c3")).await;
+    assert_eq!(first, Spread::On("c3".to_owned()));
 }
 
 #[tokio::test]

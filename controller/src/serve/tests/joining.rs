@@ -50,7 +50,7 @@ impl Host<'_> {
     async fn enter(&self) -> Result<Ca, EntryError> {
         let door = Door { store: &*self.store, dir: self.dir, name: self.name, invited: None };
         let inside = door.enter(SystemTime::now()).await?;
-        door.settle().await?;
+        door.settle(now()).await?;
         Ok(inside.ca)
     }
 }
@@ -65,7 +65,7 @@ impl Newcomer {
         let door = Door { store: &*self.store, dir: self.dir.path(), name: self.name, invited };
         let inside = door.enter(SystemTime::now()).await.map_err(ErrorView::from)?;
         assert!(!inside.founds);
-        door.settle().await.map_err(ErrorView::from)?;
+        door.settle(now()).await.map_err(ErrorView::from)?;
         Ok(inside.ca.fingerprint())
     }
 
@@ -202,7 +202,11 @@ async fn a_lost_controller_is_forgotten() {
     assert!(matches!(alive, RemoveError::Alive(_)));
     let gone = vec![Op::Delete("/members/c2".to_owned())];
     world.store.commit(Txn { compares: vec![], ops: gone }).await.unwrap();
-    world.access.remove_controller("c2", "burnt down", now()).await.unwrap();
+    let removed = world.access.until_removed(own.identity());
+    let remove = world.access.remove_controller("c2", "burnt down", now());
+    let ((), done) = tokio::join!(removed, remove);
+    done.unwrap();
+    assert!(own.register(&world.access, false).await.is_err(), "it cannot come back that way");
     assert_eq!(world.key("/controllers/c2").await, None);
     refused(fetch(channel).await, "not_permitted", "the certificate of controller c2 was revoked");
     let missing = world.access.remove_controller("c2", "x", now()).await.unwrap_err();
