@@ -11,11 +11,16 @@ use rota_proto::operator::{
 };
 use rustls::ClientConfig;
 use tokio::time::timeout;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use crate::context;
 use crate::errors::{self, Sort};
 use crate::view::ErrorView;
+
+/// Where one of several controllers says where all of them are: HOST:PORT, separated by commas.
+pub const CONTROLLERS: &str = "rota-controllers";
 
 /// For TCP and TLS with one controller: a person waits, and there may be two more to try.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -59,6 +64,17 @@ pub struct Client {
     /// The address to try first; preferring none, a new client begins anywhere.
     next: usize,
     link: Option<Link>,
+    learner: Option<Learner>,
+}
+
+/// Keeps the addresses that a controller says all of them have.
+#[derive(Clone)]
+pub struct Learner(pub Arc<dyn Fn(&[String]) + Send + Sync>);
+
+impl std::fmt::Debug for Learner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Learner(..)")
+    }
 }
 
 /// One connection.
@@ -75,7 +91,31 @@ impl Client {
     /// A client of these controllers; nothing is dialled yet.
     pub fn new(addresses: Vec<String>, config: Arc<ClientConfig>, first: usize) -> Self {
         let next = first.checked_rem(addresses.len()).unwrap_or(0);
-        Self { addresses, config, next, link: None }
+        Self { addresses, config, next, link: None, learner: None }
+    }
+
+    /// Tells it when a controller says that there are others than these.
+    pub fn learning(mut self, learner: Learner) -> Self {
+        self.learner = Some(learner);
+        self
+    }
+
+    /// One of several controllers says with its answers where all of them are.
+    fn learn(&mut self, metadata: &MetadataMap) {
+        let Some(said) = metadata.get(CONTROLLERS).and_then(|value| value.to_str().ok()) else {
+            return;
+        };
+        let said: Vec<String> = said.split(',').map(str::to_owned).collect();
+        let merged = context::merged(&self.addresses, &said);
+        if merged == self.addresses {
+            return;
+        }
+        if let Some(Learner(keep)) = &self.learner {
+            keep(&said);
+        }
+        let now = self.address().to_owned();
+        self.next = merged.iter().position(|address| *address == now).unwrap_or(0);
+        self.addresses = merged;
     }
 
     /// The controller that is asked now.
@@ -171,7 +211,7 @@ impl Client {
         for _ in 0..self.addresses.len() {
             let address = self.address().to_owned();
             let cause = match self.link().await {
-                Ok(link) => match sort(call(link).await) {
+                Ok(link) => match sort(self.heard(call(link).await)) {
                     Attempt::Done(answer) => return Ok(answer),
                     // This controller has lost its store; another may have it.
                     Attempt::Error(error) if error.kind == "store" => {
@@ -188,6 +228,16 @@ impl Client {
             self.turn_to_next();
         }
         Err(answered.map_or(ClientError::Unreachable { tried }, ClientError::Answered))
+    }
+
+    fn heard<T>(
+        &mut self,
+        answer: Result<tonic::Response<T>, Status>,
+    ) -> Result<tonic::Response<T>, Status> {
+        if let Ok(answer) = &answer {
+            self.learn(answer.metadata());
+        }
+        answer
     }
 
     /// A connection to any controller, for calls that must not be repeated. A refused certificate

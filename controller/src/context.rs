@@ -150,6 +150,23 @@ pub fn replace(path: &Path, context: &Context) -> Result<(), ContextError> {
     contexts.save(path)
 }
 
+/// The addresses of a context once its controllers have said who they are: the first one stays, because it worked when
+/// nobody had said anything yet, and may be a tunnel; the others are what is said now.
+pub fn merged(known: &[String], said: &[String]) -> Vec<String> {
+    let others = said.iter().filter(|address| known.first() != Some(*address));
+    known.iter().take(1).chain(others).cloned().collect()
+}
+
+/// Keeps what the controllers of a context have said of who they are.
+pub fn learn(path: &Path, name: &str, said: &[String]) -> Result<(), ContextError> {
+    let mut context = match Contexts::load(path)? {
+        all if all.names().any(|known| known == name) => all.into_named(name, path)?,
+        all => all.into_current(path)?,
+    };
+    context.controllers = merged(&context.controllers, said);
+    replace(path, &context)
+}
+
 /// Adds a context to a file beside those that are there by then, and makes it current.
 pub fn add(path: &Path, context: Context) -> Result<(), ContextError> {
     let _alone = lock(path)?;

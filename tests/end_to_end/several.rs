@@ -101,6 +101,24 @@ fn controllers_are_rolled_one_by_one_while_rollouts_go_on() {
     each_begun_once(&farm, 1 + SIZE.controllers);
 }
 
+/// An operator who knew one controller has learned the others by the time that one is gone.
+#[test]
+fn the_command_line_learns_the_controllers() {
+    let Some(mut farm) = Several::start(Size { nodes: 1, ..SIZE }).unwrap() else { return };
+    let context = farm.path("learned.toml");
+    std::fs::copy(farm.path("c1/admin.toml"), &context).unwrap();
+    let ask = |farm: &Several| {
+        let mut command = farm.rota(0);
+        text(&command.env("ROTA_CONTEXT", &context).args(["node", "ls"]).output().unwrap())
+    };
+    assert!(ask(&farm).contains("web-01"));
+    farm.kill(0).unwrap();
+    for _ in 0..5 {
+        let said = ask(&farm);
+        assert!(said.contains("web-01"), "{said}");
+    }
+}
+
 /// Whoever is asked: the answer is the same, and what one was told the others know.
 #[test]
 fn any_controller_answers_and_decides() {

@@ -1,7 +1,7 @@
 //! What every command works with: its streams, and a client of the chosen context.
 
 use std::path::PathBuf;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::SystemTime;
 
 use rota_proto::operator::{Change, change};
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::outcome::{Exit, Failure};
 use super::render::List;
 use super::talk::{self, Format, Page, Talk};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Learner};
 use crate::context::{self, Context};
 use crate::view::AppliedView;
 
@@ -59,7 +59,16 @@ impl Desk {
         // Several controllers are equals: begin anywhere.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let first = usize::try_from(now.subsec_nanos()).unwrap_or(0);
-        Ok(Client::new(context.controllers, config, first))
+        let (path, name) =
+            (context::file_of(self.context_name(), &default_contexts()?), context.name);
+        let keep = move |said: &[String]| {
+            if let Err(error) = context::learn(&path, &name, said) {
+                // A context that cannot be written still works with what it has.
+                tracing::debug!(%error, "the addresses of the controllers are not kept");
+            }
+        };
+        let learner = Learner(Arc::new(keep));
+        Ok(Client::new(context.controllers, config, first).learning(learner))
     }
 
     /// Reads a document and prints it.

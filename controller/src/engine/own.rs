@@ -38,7 +38,7 @@ impl Turn<'_> {
         let others = self.state.cluster.as_ref();
         let others = others.is_some_and(|cluster| others_active(cluster, &self.state.name));
         if asked.draining && !others {
-            alone(asked)?;
+            alone(asked, self.state.cluster.is_some())?;
         }
         let (deed, is, now) = match asked.draining {
             true => ("drained", "is drained", "takes nothing new"),
@@ -64,18 +64,23 @@ impl Turn<'_> {
     }
 }
 
-/// With the embedded store there is one controller, so nobody takes over what it leaves.
-fn alone(asked: &Service) -> Result<(), ErrorView> {
+/// With the embedded store there is one controller, so nobody takes over what it leaves; nor where all others are
+/// drained or lost.
+fn alone(asked: &Service, of_several: bool) -> Result<(), ErrorView> {
     let name = &asked.name;
+    let alone = match of_several {
+        true => "the last one in service",
+        false => "the only one",
+    };
     if asked.handover {
         return Err(Sort::Refused.error(
-            format!("controller {name} is the only one: there is nobody to hand its rollouts to"),
+            format!("controller {name} is {alone}: there is nobody to hand its rollouts to"),
             format!("`rota controller drain {name} --force --wait` lets it finish them itself"),
         ));
     }
     if !asked.force {
         return Err(Sort::Refused.error(
-            format!("controller {name} is the only one: while it is drained, nobody can roll out"),
+            format!("controller {name} is {alone}: while it is drained, nobody can roll out"),
             format!(
                 "`rota controller drain {name} --force` does it all the same; \
                  starting it again ends it"

@@ -13,7 +13,7 @@ use rota_rollout::names::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::store::{Compare, LeaseId, Op, Outcome, Record, Store, StoreError, StoreRevision, Txn};
-pub use record::{ControllerRecord, MemberRecord, keys};
+pub use record::{ControllerRecord, MemberRecord, SPEAKS, keys};
 
 /// A controller that says nothing for so long is lost, and others take over what it runs.
 pub const LEASE: Duration = Duration::from_secs(5);
@@ -41,6 +41,12 @@ pub enum JoinError {
     /// There are too many.
     #[error("{MEMBERS_MAX} controllers are in already: stop one before another begins")]
     Full,
+    /// It would not be understood.
+    #[error(
+        "this is rota {ours}, and controller {name} is in with {theirs}: the two do not work \
+         together. Upgrade the controllers through a version between them, one by one"
+    )]
+    TooFar { name: String, theirs: String, ours: &'static str },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,6 +94,7 @@ impl Membership {
                 }
                 continue;
             }
+            self.understood().await?;
             let slot = self.free_slot().await?.ok_or(JoinError::Full)?;
             let lease = self.store.grant(LEASE).await?;
             let txn = self.arrival(lease, slot, at)?;
@@ -118,6 +125,7 @@ impl Membership {
             hears: 0,
             rollouts_max: self.rollouts_max,
             since: at,
+            speaks: SPEAKS,
         };
         let known = ControllerRecord {
             advertise: self.advertise.clone(),
@@ -134,6 +142,20 @@ impl Membership {
                 Op::put(keys::controller(&self.name), known.encode()?),
             ],
         })
+    }
+
+    /// Does everybody who is in understand this version, and it them?
+    async fn understood(&self) -> Result<(), JoinError> {
+        let (there, _) = self.store.scan(keys::MEMBERS, "", usize::from(MEMBERS_MAX)).await?;
+        for entry in &there {
+            let member = MemberRecord::decode(entry)?;
+            if member.speaks.abs_diff(SPEAKS) > 1 {
+                let name = entry.key[keys::MEMBERS.len()..].to_owned();
+                let ours = env!("CARGO_PKG_VERSION");
+                return Err(JoinError::TooFar { name, theirs: member.version, ours });
+            }
+        }
+        Ok(())
     }
 
     async fn free_slot(&self) -> Result<Option<u8>, StoreError> {

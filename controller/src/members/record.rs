@@ -26,7 +26,13 @@ pub struct MemberRecord {
     pub rollouts_max: usize,
     /// When it came in.
     pub since: Timestamp,
+    /// What it writes and understands: see [`SPEAKS`].
+    pub speaks: u32,
 }
+
+/// Rises when controllers of the version before would not understand what is written or asked. Neighbours work together;
+/// what is further apart does not come in.
+pub const SPEAKS: u32 = 1;
 
 /// A controller that was in once, and may come back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ use super::forward::{Call, Forward};
 use crate::access::{Access, Action, Caller};
 use crate::api::{Api, Page, Reader, fleet};
 use crate::artifact::peers::Artifacts;
+use crate::client::CONTROLLERS;
 use crate::engine::live;
 use crate::errors::status;
 use crate::view::ErrorView;
@@ -61,7 +62,15 @@ impl Operator for OperatorService {
         let path = request.into_inner().path;
         self.access.permit(&caller, Action::Read, None, &path).await?;
         let page = self.api.read(&path, Reader::Operator(&caller)).await.map_err(status)?;
-        Ok(Response::new(Document { json: page.json }))
+        let mut answer = Response::new(Document { json: page.json });
+        let controllers = {
+            let state = self.api.engine.read();
+            state.cluster.is_some().then(|| state.controllers().join(","))
+        };
+        if let Some(controllers) = controllers.and_then(|text| text.parse().ok()) {
+            answer.metadata_mut().insert(CONTROLLERS, controllers);
+        }
+        Ok(answer)
     }
 
     async fn follow(
