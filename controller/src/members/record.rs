@@ -30,8 +30,8 @@ pub struct MemberRecord {
     pub speaks: u32,
 }
 
-/// Rises when controllers of the version before would not understand what is written or asked. Neighbours work together;
-/// what is further apart does not come in.
+/// Rises when controllers of the version before would not understand what is written or asked. Neighbours work
+/// together; what is further apart does not come in.
 pub const SPEAKS: u32 = 1;
 
 /// A controller that was in once, and may come back.
