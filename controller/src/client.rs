@@ -67,9 +67,12 @@ pub struct Client {
     learner: Option<Learner>,
 }
 
-/// Keeps the addresses that a controller says all of them have.
+/// What is done with the addresses that a controller says all of them have.
+pub type Keep = dyn Fn(&[String]) + Send + Sync;
+
+/// Keeps them.
 #[derive(Clone)]
-pub struct Learner(pub Arc<dyn Fn(&[String]) + Send + Sync>);
+pub struct Learner(pub Arc<Keep>);
 
 impl std::fmt::Debug for Learner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,26 +1,20 @@
 //! The reports that wait for an acknowledgement, as the sessions see them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::order::Rollout;
 use crate::report::Report;
 
 /// Reports kept for repeating. An update has about ten; this is a node that no controller could
 /// hear during 400 updates. The journal has them all.
 const REPORTS_MAX: usize = 4096;
 
-/// Rollouts whose owner is remembered; a node is in a few at a time.
-const OWNERS_MAX: usize = 256;
-
 /// In the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     reports: VecDeque<Arc<Report>>,
-    /// Who ordered last in a rollout: as far as we know, its owner.
-    owners: BTreeMap<Rollout, String>,
     /// The highest number that ever waited.
     highest: u64,
     /// All numbers up to this one were acknowledged.
@@ -47,27 +41,11 @@ impl Waiting {
         self.reports.iter().filter(|report| report.seq > sent).cloned().collect()
     }
 
-    /// Notes who orders in a rollout.
-    pub(super) fn ordered(&mut self, rollout: &Rollout, controller: &str) {
-        let known = self.owners.insert(rollout.clone(), controller.to_owned());
-        if known.is_none() && self.owners.len() > OWNERS_MAX {
-            // The lowest of all: an old revision, or one whose owner we learn again.
-            self.owners.pop_first();
-        }
-    }
-
-    /// Forgets what this controller acknowledges: the report and those before it, except those of
-    /// rollouts that another controller owns, who answers for them itself. Returns the number up
-    /// to which nothing waits any more, when it rose.
-    pub(super) fn acked(&mut self, seq: u64, controller: &str) -> Option<u64> {
-        let exact = self.reports.iter().find(|report| report.seq == seq);
-        let exact = exact.map(|report| report.rollout.clone());
-        let owners = &self.owners;
-        self.reports.retain(|report| {
-            let foreign = owners.get(&report.rollout).is_some_and(|owner| owner != controller);
-            let covered = exact.as_ref() == Some(&report.rollout) || !foreign;
-            report.seq > seq || !covered
-        });
+    /// Forgets the report that a controller acknowledges, and no other: each one is acknowledged, by the owner of its
+    /// rollout, and who owns one rollout now need not have heard what was said of it before. Returns the number up to
+    /// which nothing waits any more, when it rose.
+    pub(super) fn acked(&mut self, seq: u64) -> Option<u64> {
+        self.reports.retain(|report| report.seq != seq);
         let settled = self.reports.front().map_or(self.highest, |report| report.seq - 1);
         let rose = settled > self.settled;
         self.settled = self.settled.max(settled);
@@ -86,29 +64,22 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_covers_what_its_sender_owns() {
-        let all = [(1, "a/p/1"), (2, "b/p/1"), (3, "a/p/1"), (4, "x/p/1"), (5, "b/p/1")];
-        for (acked, by, settled, left) in [
-            (3, "c1", Some(1), vec![2, 4, 5]),
-            (5, "c2", None, vec![1, 3]),
-            (1, "c1", Some(1), vec![2, 3, 4, 5]),
-            (4, "c1", Some(1), vec![2, 5]),
-            // Its own owner is not the one we know: it has a new one.
-            (1, "c3", Some(1), vec![2, 3, 4, 5]),
-            (9, "c1", Some(1), vec![2, 5]),
+    fn what_is_acknowledged_is_forgotten_and_nothing_else() {
+        for (acked, settled, left) in [
+            (vec![1], vec![Some(1)], vec![2, 3]),
+            (vec![3], vec![None], vec![1, 2]),
+            (vec![3, 1, 2], vec![None, Some(1), Some(3)], vec![]),
+            (vec![1, 1, 9], vec![Some(1), None, None], vec![2, 3]),
         ] {
             let mut waiting = Waiting::default();
-            waiting.ordered(&"a/p/1".parse().unwrap(), "c1");
-            waiting.ordered(&"b/p/1".parse().unwrap(), "c2");
-            for (seq, rollout) in all {
+            for (seq, rollout) in [(1, "a/p/1"), (2, "b/p/1"), (3, "a/p/1")] {
                 waiting.push(report(seq, rollout));
                 waiting.push(report(seq, rollout));
             }
-            assert_eq!(waiting.acked(acked, by), settled, "{by} acks {acked}");
+            let told: Vec<_> = acked.iter().map(|seq| waiting.acked(*seq)).collect();
+            assert_eq!(told, settled, "{acked:?}");
             let seqs: Vec<u64> = waiting.after(0).iter().map(|report| report.seq).collect();
-            assert_eq!(seqs, left, "{by} acks {acked}");
-            let rest = [waiting.acked(5, "c1"), waiting.acked(5, "c2")];
-            assert!(rest.contains(&Some(5)), "both together settle everything: {rest:?}");
+            assert_eq!(seqs, left, "{acked:?}");
         }
     }
 

@@ -321,7 +321,7 @@ impl<'a> Session<'a> {
             to_agent::Message::Ack(ack) => {
                 let mut settled = None;
                 self.shared.waiting.send_if_modified(|waiting| {
-                    settled = waiting.acked(ack.seq, name);
+                    settled = waiting.acked(ack.seq);
                     false // nobody has to send anything because of it
                 });
                 if let Some(seq) = settled {
@@ -332,10 +332,6 @@ impl<'a> Session<'a> {
                 let (rollout, attempt) = (order.rollout.clone(), order.attempt);
                 match wire::order(order, self.shared.setup.driver) {
                     Ok(order) => {
-                        self.shared.waiting.send_if_modified(|waiting| {
-                            waiting.ordered(&order.rollout, name);
-                            false
-                        });
                         let (controller, order) = (name.to_owned(), Box::new(order));
                         self.shared.tell(Event::Order { controller, order }).await;
                     }

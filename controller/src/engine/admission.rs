@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::batch::Answer;
 use super::cluster::Owner;
+use super::place::again;
 use super::records::{
     AgentRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord, ReleaseRecord,
     SpecRecord, keys,
@@ -64,6 +65,9 @@ impl Turn<'_> {
         }
         if start.break_fence && start.message.trim().is_empty() {
             return Err(no_reason());
+        }
+        if self.state.open(&start.app, &start.env).any(|active| active.owner != Owner::Us) {
+            return Err(again()); // its owner is being replaced, and so may we be
         }
         self.make_way(&start);
         let id = self.next_id(&start.app, &start.env);

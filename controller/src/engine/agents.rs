@@ -104,7 +104,7 @@ impl Turn<'_> {
     }
 
     /// Keeps what an agent says of itself. Every controller hears it; the lead writes it down.
-    fn keep_agent(&mut self, key: &AgentKey, record: &AgentRecord) {
+    pub(super) fn keep_agent(&mut self, key: &AgentKey, record: &AgentRecord) {
         if self.state.leads() {
             let written = self.batch.put(store_key(key), record);
             self.written(written);
@@ -332,6 +332,15 @@ pub(super) fn store_key(key: &AgentKey) -> String {
         AgentKey::Node(name) => format!("{}{name}", keys::NODES),
         AgentKey::Edge(name) => format!("{}{name}", keys::EDGES),
     }
+}
+
+/// Where controllers and edges are.
+pub(super) fn directory(
+    state: &super::State,
+    key: &AgentKey,
+    env: &str,
+) -> rota_proto::agent::ToAgent {
+    message(to_agent::Message::Directory(state.directory_for(key, env)))
 }
 
 /// What the operators want of a node.

@@ -28,7 +28,7 @@ pub struct Batch {
     /// Sessions that end now.
     pub closes: Vec<AgentKey>,
     /// Rollouts of which a node has accepted a newer term than ours, and that term.
-    pub reclaims: Vec<(RolloutId, u64)>,
+    pub reclaims: BTreeMap<RolloutId, u64>,
     /// Rollouts that this turn's commit admits: its revision becomes their fence.
     pub admitted: Vec<RolloutId>,
     /// Events, for the log.
@@ -90,7 +90,8 @@ impl Batch {
     pub fn require(&mut self, compare: Compare) {
         let (Compare::Absent(key) | Compare::Created(key, _) | Compare::Modified(key, _)) =
             &compare;
-        self.compares.insert(key.clone(), compare);
+        // The first one counts: what was decided before relied on that.
+        self.compares.entry(key.clone()).or_insert(compare);
     }
 
     /// Tells an agent, once the batch is durable.
@@ -109,13 +110,15 @@ impl Batch {
         self.ops.is_empty()
     }
 
-    /// The transaction; `None`: nothing is to be written.
-    pub fn txn(&mut self) -> Option<Txn> {
-        if self.ops.is_empty() {
-            return None;
-        }
+    /// Is something to be said that only who is in may say? Then it is asked of the store, though nothing is written.
+    pub fn speaks(&self) -> bool {
+        !self.sends.is_empty()
+    }
+
+    /// The transaction.
+    pub fn txn(&mut self) -> Txn {
         let ops = std::mem::take(&mut self.ops).into_values().collect();
         let compares = std::mem::take(&mut self.compares).into_values().collect();
-        Some(Txn { compares, ops })
+        Txn { compares, ops }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rota_proto::agent::{self as proto, to_agent};
 use rota_rollout::names::{EnvName, NodeName, Release, RolloutId, Span};
 use rota_rollout::node::{Direction, Phase, Skip};
-use rota_rollout::rollout::{Change, Kind};
+use rota_rollout::rollout::{Change, Kind, Once, Stage};
 use rota_rollout::{Order, Rollout, Step, What};
 
 use super::admission::declared;
@@ -128,11 +128,14 @@ impl Turn<'_> {
         let prefix = keys::rollout(id);
         let mut moved = Vec::new();
         let mut busy = Vec::new();
+        let mut starts = false;
         let mut phases = Vec::new();
         let mut results = Vec::new();
         for change in &changes {
             results.push(match change {
                 Change::Head(head) => {
+                    let once = |stage: &Stage| matches!(stage, Stage::Once(Once::Running { .. }));
+                    starts |= once(&head.stage) && !once(&active.rollout.head.stage);
                     let record = HeadRecord { head: head.clone() };
                     self.batch.put(format!("{prefix}head"), &record)
                 }
@@ -140,9 +143,11 @@ impl Turn<'_> {
                     let before = active.rollout.nodes().get(name);
                     if let Some(before) = before {
                         let seen = |phase: &Phase| (phase.is_running(), phase.takes_out());
-                        if seen(&before.phase) != seen(&node.phase) {
+                        let (was, is) = (seen(&before.phase), seen(&node.phase));
+                        if was != is {
                             moved.push(name.clone());
                         }
+                        starts |= (is.0 && !was.0) || (is.1 && !was.1);
                         phases.push((name.clone(), before.phase.clone(), node.phase.clone()));
                     }
                     busy.push((name.clone(), node.phase.is_running()));
@@ -166,6 +171,9 @@ impl Turn<'_> {
             self.written(result);
         }
         self.busy_moved(id, &busy);
+        if starts {
+            self.starts(id);
+        }
         for (name, was, is) in phases {
             self.measure(id, &name, &was, &is);
         }
@@ -353,9 +361,10 @@ impl Turn<'_> {
     /// A node has accepted a newer term than ours: an old state was restored here. We claim a newer one still.
     pub(super) fn outvoted(&mut self, id: &RolloutId, newest: u64) {
         let Some(active) = self.state.rollouts.get(id) else { return };
-        if newest >= active.term {
+        if newest > active.term {
             tracing::warn!(rollout = %id, newest, ours = active.term, "a node knows a newer term");
-            self.batch.reclaims.push((id.clone(), newest));
+            let known = self.batch.reclaims.entry(id.clone()).or_default();
+            *known = newest.max(*known);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rota_rollout::What;
 use rota_rollout::claim::{Member, Nobody, Orphan, heir, takes};
-use rota_rollout::names::{AppName, ControllerName, EnvName, RolloutId, Timestamp};
+use rota_rollout::names::{AppName, ControllerName, EnvName, RolloutId, Span, Timestamp};
 
 use super::carry::NewEvent;
 use super::cluster::{Cluster, Owner};
@@ -15,6 +15,12 @@ use crate::members::{MemberRecord, keys as members};
 
 /// How often this controller says how many agents it hears.
 const HEARS_EVERY_MS: u64 = 2_000;
+
+/// For so long it must be so that others hear more before something is handed over: a number that was told is as old.
+const DEAF_FOR_MS: u64 = 2_000;
+
+/// So long after a rollout was taken over nobody is found to be late: what agents have said in vain comes first.
+const TAKEN_GRACE_MS: u64 = 2_000;
 
 /// An agent that was heard within this time is heard: one heartbeat and a half, so that a controller that is cut off
 /// from the agents knows it before it would take them for offline.
@@ -28,12 +34,12 @@ impl State {
             let owned = self.rollouts.values().filter(|active| self.owner(&active.owner) == name);
             owned.count()
         };
-        let most = cluster.members.values().map(|member| member.hears).max().unwrap_or(0);
+        let most = cluster.members.values().filter_map(|member| member.hears).max().unwrap_or(0);
         let member = |(name, record): (&String, &MemberRecord)| {
             Some(Member {
                 name: name.parse().ok()?,
                 // One that hears few of the agents that others hear can order nothing.
-                draining: record.draining || record.hears * 2 < most,
+                draining: record.draining || record.hears.is_some_and(|hears| hears * 2 < most),
                 owns: owned(name),
                 cap: Some(record.rollouts_max),
             })
@@ -90,13 +96,41 @@ impl Turn<'_> {
             return;
         }
         self.tell_hears();
+        self.drains_on();
         let draining = self.state.draining;
         let led = self.state.cluster.as_ref().is_some_and(|cluster| cluster.lead.is_some());
         self.batch.next.lead = !led && !draining;
-        if self.state.is_deaf() {
+        let since = self.state.deaf_since.filter(|_| self.state.is_deaf());
+        self.state.deaf_since = since.or_else(|| self.state.is_deaf().then_some(self.at));
+        if since.is_some_and(|since| self.at.since(since).0 >= DEAF_FOR_MS) {
             self.hand_over("hears few of the agents");
         }
         self.find_orphans();
+        self.find_unseen();
+    }
+
+    /// What was lost with a turn or with a former place is written down again.
+    fn drains_on(&mut self) {
+        let cluster = self.state.cluster.as_ref();
+        let own = cluster.and_then(|cluster| cluster.members.get(&self.state.name));
+        let draining = self.state.draining;
+        if own.is_some_and(|own| own.draining != draining) || (draining && self.state.leads()) {
+            self.set_draining(draining);
+        }
+    }
+
+    /// Rollouts that are not over and not known here: too large to be told of at once, or not read in time.
+    fn find_unseen(&mut self) {
+        let state = &*self.state;
+        let open = state.fleets.iter().flat_map(|((app, env), fleet)| {
+            fleet.open.iter().map(|revision| RolloutId {
+                app: app.clone(),
+                env: env.clone(),
+                revision: *revision,
+            })
+        });
+        let unseen: Vec<RolloutId> = open.filter(|id| !state.rollouts.contains_key(id)).collect();
+        self.batch.next.views.extend(unseen);
     }
 
     fn tell_hears(&mut self) {
@@ -106,10 +140,11 @@ impl Turn<'_> {
         }
         self.state.hears_told = at;
         let Some(cluster) = &mut self.state.cluster else { return };
-        let Some(own) = cluster.members.get_mut(&name).filter(|own| own.hears != hears) else {
+        let Some(own) = cluster.members.get_mut(&name).filter(|own| own.hears != Some(hears))
+        else {
             return;
         };
-        own.hears = hears;
+        own.hears = Some(hears);
         self.keep_member();
     }
 
@@ -130,7 +165,8 @@ impl Turn<'_> {
         let Some(cluster) = &self.state.cluster else { return };
         let gone = |owner: &Owner| match owner {
             Owner::Us => false,
-            Owner::Other(name) => !cluster.members.contains_key(name),
+            // One that names us was handed over, or claimed and the answer was lost.
+            Owner::Other(name) => !cluster.members.contains_key(name) || *name == self.state.name,
         };
         let all = self.state.rollouts.iter().filter(|(_, active)| gone(&active.owner));
         let orphans: BTreeMap<RolloutId, Timestamp> = all
@@ -167,6 +203,7 @@ impl Turn<'_> {
         active.term += 1;
         active.owner = Owner::Other(heir.to_string());
         active.wakes.clear();
+        active.last_words = None;
         let record = OwnerRecord { controller: heir.to_string(), term: active.term, place: 0 };
         let written = self.batch.put(format!("{}owner", keys::rollout(id)), &record);
         self.written(written);
@@ -199,17 +236,20 @@ impl Turn<'_> {
 
     /// A rollout that was just claimed: what its former owner did not get to, or what has changed since, comes now.
     pub(super) fn take_over(&mut self, id: &RolloutId) {
-        let (at, state) = (self.at, &mut *self.state);
-        if let Some(mut active) = state.rollouts.remove(id) {
-            active.awaits_last_words(state, at);
-            state.rollouts.insert(id.clone(), active);
+        if !self.state.is_ours(id) {
+            return;
         }
         if let Some(cluster) = &mut self.state.cluster {
             cluster.orphans.remove(id);
         }
-        self.resend_all(id);
         self.freeze_moved(id);
-        let Some(active) = self.state.rollouts.get(id) else { return };
+        self.resend_all(id);
+        let soon = self.at.after(Span(TAKEN_GRACE_MS));
+        let Some(active) = self.state.rollouts.get_mut(id) else { return };
+        active.wakes = active.wakes.iter().map(|wake| soon.max(*wake)).chain([soon]).collect();
+        if active.rollout.is_ended() {
+            return self.ask_last_words(id);
+        }
         let nodes: Vec<_> = active.rollout.nodes().keys().cloned().collect();
         for node in nodes {
             let observed = self.state.observed(&node, &id.app, Some(id));
@@ -219,7 +259,6 @@ impl Turn<'_> {
         }
         self.edges_moved();
         self.windows_moved();
-        self.step(id, What::Tick);
     }
 
     /// Says that a rollout has another owner now.

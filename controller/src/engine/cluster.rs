@@ -34,16 +34,18 @@ pub struct MarkRecord {
 impl Record for BusyRecord {}
 impl Record for MarkRecord {}
 
-/// Keys of what guards decisions of different controllers against each other.
+/// Keys of what guards decisions of different controllers against each other. Those whose revision counts sort behind
+/// everything that they guard: a watch tells of one commit in the order of its keys, perhaps in two parts, and whoever
+/// has seen the seal has seen the rest.
 pub mod keys {
     use super::{AppName, EnvName, NodeName};
 
     /// Nodes whose update is under way.
     pub const BUSY: &str = "/busy/";
     /// Drains, freezes and windows.
-    pub const GUARD: &str = "/guard/";
+    pub const GUARD: &str = "/seal/guard/";
     /// Updates that were started.
-    pub const OUT: &str = "/out/";
+    pub const OUT: &str = "/seal/out/";
     /// Which changes a controller has seen.
     pub const BARRIER: &str = "/barrier/";
 
@@ -208,13 +210,11 @@ impl Turn<'_> {
     /// Nodes of a rollout became busy or free.
     pub(super) fn busy_moved(&mut self, id: &RolloutId, moved: &[(NodeName, bool)]) {
         let Some(cluster) = &mut self.state.cluster else { return };
-        let mut starts = false;
         for (node, busy) in moved {
             let key = keys::busy(node);
             let own = cluster.busy.get(node) == Some(id);
             match (busy, own) {
                 (true, false) => {
-                    starts = true;
                     self.batch.require(Compare::Absent(key.clone()));
                     let record = BusyRecord { rollout: id.to_string() };
                     if let Err(error) = self.batch.put(key, &record) {
@@ -229,7 +229,11 @@ impl Turn<'_> {
                 (true, true) | (false, false) => {}
             }
         }
-        if starts {
+    }
+
+    /// Something begins that must not begin in ignorance of a freeze or a drain, and that a drain must not overlook.
+    pub(super) fn starts(&mut self, id: &RolloutId) {
+        if self.state.cluster.is_some() {
             self.rely_on(&keys::guard(&id.env));
             let mark = self.mark();
             self.put_shared(keys::out(&id.app, &id.env), &mark);

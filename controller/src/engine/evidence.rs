@@ -122,7 +122,9 @@ impl Turn<'_> {
     pub(super) fn close_overdue(&mut self) {
         let at = self.at;
         let over = |it: &LastWords| it.until <= at || it.edges.is_empty();
-        let late = |active: &Active| active.last_words.as_ref().is_some_and(over);
+        let late = |active: &Active| {
+            active.owner == Owner::Us && active.last_words.as_ref().is_some_and(over)
+        };
         let rollouts = self.state.rollouts.iter().filter(|(_, active)| late(active));
         let ids: Vec<RolloutId> = rollouts.map(|(id, _)| id.clone()).collect();
         for id in ids {

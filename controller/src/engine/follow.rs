@@ -10,14 +10,13 @@ use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Version};
 use rota_rollout::rollout::Change as CoreChange;
 
 use super::admission::refusals::frozen;
-use super::agents::standing;
 use super::carry::NewEvent;
 use super::cluster::{BusyRecord, Owner, is_tracked, keys as guards};
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord,
     ReleaseRecord, keys,
 };
-use super::state::{Agent, AgentKey, EVENTS_IN_MEMORY};
+use super::state::{AgentKey, EVENTS_IN_MEMORY};
 use super::{State, Turn};
 use crate::members::{ControllerRecord, MemberRecord, keys as members};
 use crate::store::{Change, Entry, Record, StoreError, StoreRevision};
@@ -29,6 +28,13 @@ impl Turn<'_> {
         if self.state.cluster.as_ref().is_none_or(|cluster| cluster.epoch != epoch) {
             return; // of a watch before everything was read anew
         }
+        let quiet = |change: &Change| match change {
+            Change::Put(entry) => {
+                entry.key.starts_with(guards::BARRIER) || entry.key.starts_with(members::MEMBERS)
+            }
+            Change::Deleted { .. } | Change::Compacted { .. } => false,
+        };
+        self.batch.touched |= !changes.iter().all(quiet);
         for change in changes {
             let taken = match change {
                 Change::Put(entry) => self.was_put(&entry),
@@ -46,7 +52,6 @@ impl Turn<'_> {
                 tracing::error!(%error, "what another controller wrote cannot be read");
             }
         }
-        self.batch.touched = true;
     }
 
     fn was_put(&mut self, entry: &Entry) -> Result<(), StoreError> {
@@ -54,6 +59,14 @@ impl Turn<'_> {
         if is_tracked(key) && !self.is_newer(entry) {
             return Ok(());
         }
+        self.take_in(entry)?;
+        // Only now: what cannot be read here must not be written over either.
+        self.note(entry);
+        Ok(())
+    }
+
+    fn take_in(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let key = entry.key.as_str();
         if let Some(name) = key.strip_prefix(members::MEMBERS) {
             return self.member_is_in(name, entry);
         }
@@ -158,13 +171,19 @@ impl Turn<'_> {
         }
     }
 
-    /// Was it written after what we know? Then it is known from now on.
-    fn is_newer(&mut self, entry: &Entry) -> bool {
-        let Some(cluster) = &mut self.state.cluster else { return false };
-        let known = cluster.revs.entry(entry.key.clone()).or_default();
-        let newer = *known < entry.modified;
-        *known = (*known).max(entry.modified);
-        newer
+    /// Was it written after what we know?
+    fn is_newer(&self, entry: &Entry) -> bool {
+        let cluster = self.state.cluster.as_ref();
+        let known = cluster.and_then(|cluster| cluster.revs.get(&entry.key));
+        known.is_none_or(|known| *known < entry.modified)
+    }
+
+    fn note(&mut self, entry: &Entry) {
+        if is_tracked(&entry.key)
+            && let Some(cluster) = &mut self.state.cluster
+        {
+            cluster.revs.insert(entry.key.clone(), entry.modified);
+        }
     }
 
     fn member_is_in(&mut self, name: &str, entry: &Entry) -> Result<(), StoreError> {
@@ -176,7 +195,9 @@ impl Turn<'_> {
             self.batch.next.reload =
                 Some("another process took this controller's place".to_owned());
         }
+        let drains = record.draining;
         let known = cluster.members.insert(name.to_owned(), record);
+        self.batch.touched |= known.as_ref().is_none_or(|known| known.draining != drains);
         if known.is_none() && leads {
             self.event(NewEvent::new("controller", format!("controller {name} is in")));
         }
@@ -202,64 +223,6 @@ impl Turn<'_> {
                 false => format!("controller {name} is lost: others take over what it ran"),
             };
             self.event(NewEvent::new("controller", text));
-        }
-    }
-
-    /// What another controller says of an agent. What an agent says here itself counts more; what operators want of it
-    /// is only told this way.
-    fn agent_was_put(&mut self, key: AgentKey, record: AgentRecord) {
-        if self.state.leads() {
-            return;
-        }
-        let env = record.env.clone();
-        let served = |record: &AgentRecord| (record.pools.clone(), record.traffic_address.clone());
-        let (mut wish, mut edges) = (None, matches!(key, AgentKey::Edge(_)));
-        match self.state.agents.get_mut(&key) {
-            Some(agent) if agent.session.is_some() => {
-                wish = (agent.record.drained != record.drained).then_some(record.drained);
-                agent.record.drained = record.drained;
-                agent.record.labels_set = record.labels_set;
-                edges = false;
-            }
-            Some(agent) => {
-                edges &= served(&agent.record) != served(&record);
-                agent.online = !record.offline;
-                agent.heard = self.at;
-                agent.record = record;
-            }
-            None => {
-                let (heard, online) = (self.at, !record.offline);
-                let agent = Agent { record, session: None, heard, online, pools: Vec::new() };
-                self.state.agents.insert(key.clone(), agent);
-            }
-        }
-        if let Some(drained) = wish {
-            self.batch.send(key.clone(), standing(drained));
-        }
-        if edges {
-            self.tell_directory(&env);
-        }
-        match &key {
-            AgentKey::Node(name) => self.observe(name, None),
-            AgentKey::Edge(_) => self.edges_moved(),
-        }
-    }
-
-    fn agent_was_removed(&mut self, key: Option<AgentKey>) {
-        let Some(key) = key.filter(|_| !self.state.leads()) else { return };
-        let Some(agent) = self.state.agents.remove(&key) else { return };
-        if let Some(session) = agent.session {
-            super::nodes::dismiss(&session);
-        }
-        match &key {
-            AgentKey::Node(name) => {
-                self.observe(name, None);
-                self.tell_edges();
-            }
-            AgentKey::Edge(_) => {
-                self.tell_directory(&agent.record.env);
-                self.edges_moved();
-            }
         }
     }
 

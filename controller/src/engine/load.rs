@@ -1,6 +1,6 @@
 //! Reads the state back from the store, and claims what runs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rota_rollout::names::{AppName, EnvName, NodeName, Revision, RolloutId, Timestamp};
 use rota_rollout::node::Node;
@@ -18,6 +18,9 @@ use crate::store::{
     Compare, Entry, Op, Outcome, Record, Store, StoreError, StoreRevision, Txn, scan_all,
 };
 use crate::view::{EventView, HistoryEntry};
+
+/// Events that are read at once.
+const EVENTS_PAGE: usize = 500;
 
 /// A rollout that is over, as the store keeps it.
 pub struct Ended {
@@ -47,7 +50,8 @@ pub async fn writable_state(
 /// Everything that is durable, into a state that has its name, and its place if there are several controllers; nobody
 /// is connected yet.
 pub async fn into(store: &dyn Store, state: &mut State, at: Timestamp) -> Result<(), StoreError> {
-    let mut revs = BTreeMap::new();
+    // What guards a decision is read before what the decision is made of: then it is never newer.
+    let mut revs = guards(store, state).await?;
     for entry in scan_all(store, keys::RELEASES).await?.0 {
         let release = ReleaseRecord::decode(&entry)?;
         state.releases.insert((release.app.clone(), release.version.clone()), release);
@@ -91,17 +95,25 @@ pub async fn into(store: &dyn Store, state: &mut State, at: Timestamp) -> Result
     Ok(())
 }
 
+/// The revisions of what guards decisions.
+async fn guards(store: &dyn Store, state: &State) -> Result<BTreeMap<String, u64>, StoreError> {
+    let mut revs = BTreeMap::new();
+    if state.cluster.is_some() {
+        for prefix in [guards::GUARD, guards::OUT] {
+            let entries = scan_all(store, prefix).await?.0;
+            revs.extend(entries.into_iter().map(|entry| (entry.key, entry.modified)));
+        }
+    }
+    Ok(revs)
+}
+
 /// What is known of the other controllers.
 async fn together(
     store: &dyn Store,
     state: &mut State,
-    mut revs: BTreeMap<String, u64>,
+    revs: BTreeMap<String, u64>,
 ) -> Result<(), StoreError> {
     let Some(cluster) = &mut state.cluster else { return Ok(()) };
-    for prefix in [guards::GUARD, guards::OUT] {
-        let entries = scan_all(store, prefix).await?.0;
-        revs.extend(entries.into_iter().map(|entry| (entry.key, entry.modified)));
-    }
     cluster.revs = revs;
     for entry in scan_all(store, guards::BUSY).await?.0 {
         let node: NodeName = parsed(&entry, &entry.key[guards::BUSY.len()..])?;
@@ -178,18 +190,22 @@ fn two(entry: &Entry, prefix: &str) -> Result<(AppName, EnvName), StoreError> {
     Ok((parsed(entry, app)?, parsed(entry, env)?))
 }
 
-/// The newest events, and the number of the next.
+/// The newest events beside those that are known already, and the number of the next.
 async fn events(store: &dyn Store, state: &mut State) -> Result<(), StoreError> {
-    let mut newest = VecDeque::new();
-    for entry in scan_all(store, keys::EVENTS).await?.0 {
-        newest.push_back(EventView::decode(&entry)?);
-        if newest.len() > EVENTS_IN_MEMORY {
-            newest.pop_front();
+    let mut after = state.events.back().map_or(String::new(), |event| keys::event(event.seq));
+    loop {
+        let (page, _) = store.scan(keys::EVENTS, &after, EVENTS_PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.key);
+        for entry in &page {
+            state.events.push_back(EventView::decode(entry)?);
+            if state.events.len() > EVENTS_IN_MEMORY {
+                state.events.pop_front();
+            }
         }
     }
-    let next = newest.back().map_or(1, |event: &EventView| event.seq + 1);
+    let next = state.events.back().map_or(1, |event: &EventView| event.seq + 1);
     state.next_event = next.max(state.next_event);
-    state.events = newest;
     Ok(())
 }
 
@@ -332,7 +348,11 @@ pub fn replace(state: &mut State, fresh: State) {
             if state.cluster.is_some() && old.session.is_some() {
                 // What it says of itself here is newer than what was written down.
                 let (drained, labels_set) = (agent.record.drained, agent.record.labels_set.clone());
-                agent.record = AgentRecord { drained, labels_set, ..old.record };
+                let heard = AgentRecord { drained, labels_set, ..old.record };
+                if heard != (AgentRecord { last_seen: heard.last_seen, ..agent.record.clone() }) {
+                    state.unsaved.push(key);
+                }
+                agent.record = heard;
             }
             agent.session = old.session;
             agent.heard = old.heard;

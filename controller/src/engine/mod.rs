@@ -15,6 +15,7 @@ mod evidence;
 mod fence;
 mod follow;
 mod handle;
+mod hearsay;
 pub mod keep;
 mod late;
 pub mod live;
@@ -22,7 +23,7 @@ mod load;
 mod meter;
 mod newcomers;
 mod nodes;
-mod number;
+pub mod number;
 mod own;
 pub mod pace;
 pub mod place;
@@ -31,6 +32,7 @@ mod reload;
 mod removed;
 mod run;
 pub mod state;
+mod together;
 pub mod trace;
 mod turn;
 mod verbs;
@@ -52,17 +54,17 @@ pub use load::{Ended, history, load_ended};
 pub use meter::Measure;
 pub use nodes::Drain;
 pub use own::Service;
-use reload::Together;
-pub use reload::{OpenError, Own};
 pub use run::RunAsked;
 pub use state::{Active, Agent, AgentKey, Heartbeat, State, ToSession};
+use together::Together;
+pub use together::{OpenError, Own};
 pub(crate) use turn::Turn;
 pub(crate) use verbs::applied;
 pub use verbs::{Ask, Asked};
 
 use crate::access::now;
 use crate::members::Place;
-use crate::store::{Change, Outcome, Store};
+use crate::store::{Change, Outcome, Store, StoreError};
 
 /// Inputs that wait for the engine. A fleet of ten thousand may reconnect within seconds after a controller restarts;
 /// beyond this, sessions wait their turn.
@@ -122,6 +124,8 @@ pub struct Engine {
     measure: Box<dyn Fn(Measure) + Send + Sync>,
     /// Among several controllers.
     together: Option<Together>,
+    /// Commits that were refused since the last one that was not.
+    refused: u32,
 }
 
 impl Engine {
@@ -158,7 +162,7 @@ impl Engine {
         let handle = Handle::new(to_engine, Arc::clone(&state), (watching, settling), barrier);
         let started = now();
         let mut engine =
-            Self { store, state, inputs, changed, settled, started, measure, together };
+            Self { store, state, inputs, changed, settled, started, measure, together, refused: 0 };
         if let Some(since) = since {
             engine.watch_from(since);
         }
@@ -195,7 +199,10 @@ impl Engine {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let wake = state.rollouts.values().filter_map(|active| active.wakes.first()).min();
         let tick = last_tick.0 + TICK.as_millis() as u64;
-        let next = wake.map_or(tick, |wake| wake.0.min(tick));
+        let next = match state.taken.is_empty() {
+            true => wake.map_or(tick, |wake| wake.0.min(tick)),
+            false => 0,
+        };
         Duration::from_millis(next.saturating_sub(now().0))
     }
 
@@ -208,6 +215,12 @@ impl Engine {
             state.turn += 1;
             let mut turn = Turn { state: &mut state, batch: &mut batch, at, started: self.started };
             turn.windows_moved();
+            for key in std::mem::take(&mut turn.state.unsaved) {
+                if let Some(agent) = turn.state.agents.get(&key) {
+                    let record = agent.record.clone();
+                    turn.keep_agent(&key, &record);
+                }
+            }
             for (id, from) in std::mem::take(&mut turn.state.taken) {
                 turn.claimed(&id, &from);
                 turn.take_over(&id);
@@ -221,11 +234,15 @@ impl Engine {
         }
         let reclaims = std::mem::take(&mut batch.reclaims);
         let next = std::mem::take(&mut batch.next);
-        self.commit(batch).await;
+        if !self.commit(batch).await {
+            return; // what it found was of a state that is not ours any more
+        }
         self.settle(false);
         Box::pin(self.go_on(next)).await;
         for (id, newest) in reclaims {
-            self.claim(id, newest).await;
+            if !self.claim(id, newest).await {
+                return;
+            }
         }
     }
 
@@ -237,19 +254,21 @@ impl Engine {
         });
     }
 
-    /// Makes a turn durable, then says what may be said.
-    async fn commit(&mut self, mut batch: Batch) {
-        if batch.is_empty() {
-            return self.say(batch);
+    /// Makes a turn durable, then says what may be said. `false`: it has not happened, or nobody knows.
+    async fn commit(&mut self, mut batch: Batch) -> bool {
+        // Among several controllers nothing is said either by one that has lost its place and does not know it yet.
+        if batch.is_empty() && !(self.together.is_some() && batch.speaks()) {
+            self.say(batch);
+            return true;
         }
         batch.fence(&self.state.read().unwrap_or_else(PoisonError::into_inner));
         let tracked = batch.tracked();
-        let Some(txn) = batch.txn() else { return self.say(batch) };
         let began = std::time::Instant::now();
-        let outcome = self.store.commit(txn).await;
+        let outcome = self.store.commit(batch.txn()).await;
         (self.measure)(Measure::Commit(began.elapsed()));
         match outcome {
             Ok(Outcome::Done(revision)) => {
+                self.refused = 0;
                 let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
                 for id in &batch.admitted {
                     if let Some(active) = state.rollouts.get_mut(id) {
@@ -261,13 +280,16 @@ impl Engine {
                 }
                 drop(state);
                 self.say(batch);
+                return true;
             }
             Ok(Outcome::Refused) if self.together.is_some() => self.decide_anew(batch).await,
             Ok(Outcome::Refused) => {
-                self.recover(batch, "another controller has claimed one of our rollouts").await;
+                let why = "another controller has claimed one of our rollouts".to_owned();
+                self.recover(batch, &StoreError::Unavailable(why)).await;
             }
-            Err(error) => self.recover(batch, &error.to_string()).await,
+            Err(error) => self.recover(batch, &error).await,
         }
+        false
     }
 
     /// What may be said now that it is durable.

@@ -16,6 +16,11 @@ pub fn after(seq: u64) -> u64 {
     seq + 1
 }
 
+/// The first number of so many milliseconds before this one, where numbers tell the time.
+pub fn floor(next: u64, ms: u64) -> u64 {
+    next.saturating_sub(ms * PER_MS)
+}
+
 /// The first number of this slot, not below `next`, and not before the clock.
 pub fn of_slot(next: u64, slot: u8, at: Timestamp) -> u64 {
     let floor = next.max(at.0 * PER_MS);

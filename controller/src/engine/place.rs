@@ -37,6 +37,13 @@ impl State {
         match &asked.ask {
             Ask::Plan(_) => Ok(None),
             Ask::Start(start) => {
+                let gone = |active: &super::Active| match &active.owner {
+                    Owner::Us => false,
+                    Owner::Other(name) => !cluster.members.contains_key(name),
+                };
+                if self.open(&start.app, &start.env).any(gone) {
+                    return Ok(Some(String::new())); // it must be taken over before it can give way
+                }
                 let host = self.host(&start.app, &start.env)?;
                 let runs_here = self.running(&start.app, &start.env).is_some();
                 // Whoever sent it here knew a little more or less than we do: it is not sent on.

@@ -1,98 +1,43 @@
 //! What the engine does between its turns: claims, a new reading of everything, a new place among the controllers.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use rota_rollout::names::RolloutId;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
+use super::agents::{directory, standing};
 use super::batch::{Batch, Next};
 use super::cluster::Owner;
+use super::cluster::keys;
 use super::load::{self, Claimant};
 use super::state::AgentKey;
+use super::together::OpenError;
 use super::{Engine, Input, Turn, again, goodbye, is_welcome, place, send};
 use crate::access::now;
 use crate::errors::Sort;
-use crate::members::{JoinError, Membership, keys as members};
-use crate::store::{Compare, Op, Outcome, Store, StoreError, StoreRevision, Txn};
+use crate::members::keys as members;
+use crate::store::{Compare, Op, Outcome, StoreError, Txn};
 
 /// How long the engine waits before it asks a store again that did not answer.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
-/// Changes that are taken from the watch at once.
-const CHANGES_AT_ONCE: usize = 1_024;
+/// So many commits that were refused one after the other are no chance any more: then it goes slower.
+const REFUSED_IN_A_ROW: u32 = 3;
 
-/// Why an engine does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The state.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// No place among the controllers.
-    #[error(transparent)]
-    Join(#[from] JoinError),
-}
-
-/// This controller.
-pub struct Own {
-    /// Its name.
-    pub name: String,
-    /// Where agents and operators reach it.
-    pub advertise: String,
-    /// Among several controllers; `None` with the embedded store.
-    pub membership: Option<Membership>,
-}
-
-impl Own {
-    /// The only controller.
-    pub fn alone(name: &str, advertise: &str) -> Self {
-        Self { name: name.to_owned(), advertise: advertise.to_owned(), membership: None }
-    }
-}
-
-/// One of several controllers.
-pub struct Together {
-    /// How it is in.
-    pub membership: Membership,
-    /// For what is watched. Weak, because an engine ends when nobody can tell it anything any more.
-    pub inputs: mpsc::WeakSender<Input>,
-    /// What follows the store for it, and keeps its lease.
-    pub tasks: Vec<JoinHandle<()>>,
-    /// The barriers that were seen.
-    pub seen: watch::Sender<u64>,
-}
-
-impl Drop for Together {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
+/// Whose messages were lost with a turn.
+enum Lost {
+    /// Anybody's.
+    All,
+    /// Of these; `true`: a session of theirs had just begun.
+    Of(Vec<(AgentKey, bool)>),
 }
 
 impl Engine {
-    /// Follows the store from here on, and keeps the lease of the place that this controller has.
-    pub(super) fn watch_from(&mut self, since: StoreRevision) {
-        let Some(together) = &mut self.together else { return };
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(cluster) = &mut state.cluster else { return };
-        together.tasks.drain(..).for_each(|task| task.abort());
-        cluster.epoch += 1;
-        let (epoch, inputs) = (cluster.epoch, together.inputs.clone());
-        let follow = follow(Arc::clone(&self.store), since, epoch, inputs.clone());
-        together.tasks.push(tokio::spawn(follow));
-        if let Some(place) = cluster.place {
-            let membership = together.membership.clone();
-            together.tasks.push(tokio::spawn(async move {
-                let why = membership.keep(place.lease).await;
-                tell(&inputs, Input::Expired { place, why }).await;
-            }));
-        }
-    }
-
     /// What a turn has found to be done.
     pub(super) async fn go_on(&mut self, next: Next) {
         if let Some(why) = next.reload {
-            return self.reload(&why, Vec::new()).await;
+            return self.reload(&why, Lost::All).await;
         }
         if let Some((number, together)) = next.barrier.zip(self.together.as_ref()) {
             together.seen.send_replace(number);
@@ -103,11 +48,21 @@ impl Engine {
                 cluster.lead = None;
             }
         }
-        for id in next.views.iter().filter(|id| !next.claims.contains(id)) {
+        let views: Vec<&RolloutId> =
+            next.views.iter().filter(|id| !next.claims.contains(id)).collect();
+        if !views.is_empty()
+            && let Err(error) = self.store.settle().await
+        {
+            tracing::warn!(%error, "rollouts of others cannot be read; again in a moment");
+            return;
+        }
+        for id in views {
             self.look_at(id).await;
         }
         for id in next.claims {
-            self.claim(id, 0).await;
+            if !self.claim(id, 0).await {
+                return;
+            }
         }
         if next.lead {
             self.lead().await;
@@ -126,31 +81,33 @@ impl Engine {
         }
     }
 
-    /// Claims a rollout in a term above the newest that a node knows. It goes on with the next turn.
-    pub(super) async fn claim(&mut self, id: RolloutId, newest: u64) {
+    /// Claims a rollout in a term above the newest that a node knows. It goes on with the next turn. `false`: whether
+    /// it was claimed is not known, and everything was read anew.
+    pub(super) async fn claim(&mut self, id: RolloutId, newest: u64) -> bool {
         let (name, place) = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             (state.name.clone(), state.cluster.as_ref().map(|_| state.place()))
         };
         let claimant = Claimant { name: &name, place, newest };
-        if place.is_some()
-            && let Err(error) = self.store.settle().await
-        {
-            return tracing::error!(rollout = %id, %error, "cannot be claimed");
-        }
-        match load::claim(self.store.as_ref(), &id, &claimant).await {
+        let claimed = match self.store.settle().await {
+            Ok(()) => load::claim(self.store.as_ref(), &id, &claimant).await,
+            Err(error) => Err(error),
+        };
+        match claimed {
             Ok(Some((active, from))) => {
                 let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
                 tracing::info!(rollout = %id, term = active.term, from, "claimed");
                 state.rollouts.insert(id.clone(), active);
                 state.taken.push((id, from));
             }
-            Ok(None) if place.is_some() => {
-                tracing::info!(rollout = %id, "another controller was faster to claim it");
+            Ok(None) => tracing::info!(rollout = %id, "another controller was faster to claim it"),
+            Err(error) if place.is_some() => {
+                self.reload(&format!("{id} could not be claimed: {error}"), Lost::All).await;
+                return false;
             }
-            Ok(None) => tracing::error!(rollout = %id, "another controller has claimed it"),
             Err(error) => tracing::error!(rollout = %id, %error, "cannot claim it"),
         }
+        true
     }
 
     /// Takes what belongs to no rollout, if nobody has it.
@@ -170,7 +127,7 @@ impl Engine {
         };
         match self.store.commit(txn).await {
             Ok(Outcome::Done(_)) => {
-                self.reload("this controller leads from now on", Vec::new()).await
+                self.reload("this controller leads from now on", Lost::All).await
             }
             Ok(Outcome::Refused) => {}
             Err(error) => tracing::warn!(%error, "cannot lead"),
@@ -184,27 +141,26 @@ impl Engine {
                 tracing::debug!("an operator did not wait for the answer");
             }
         }
-        let mut lost: Vec<(AgentKey, bool)> = Vec::new();
-        for (key, message) in batch.sends {
-            lost.push((key, is_welcome(&message)));
+        let lost = batch.sends.into_iter().map(|(key, message)| (key, is_welcome(&message)));
+        let lost = Lost::Of(lost.collect());
+        self.refused += 1;
+        if self.refused > REFUSED_IN_A_ROW {
+            tokio::time::sleep(STORE_RETRY).await;
         }
         self.reload("something else changed at the same moment", lost).await;
     }
 
     /// The commit failed: nothing of the turn has happened, or nobody knows. Read everything again, until that works.
-    pub(super) async fn recover(&mut self, batch: Batch, why: &str) {
-        self.say_away(why);
+    pub(super) async fn recover(&mut self, batch: Batch, error: &StoreError) {
+        let why = error.to_string();
+        self.say_away(&why);
         for (reply, answer) in batch.answers {
-            let refused = answer.and_then(|_| {
-                let hint = "nothing was changed; try again when the store answers";
-                Err(Sort::Store.error(why.to_owned(), hint))
-            });
-            if reply.send(refused).is_err() {
+            if reply.send(answer.and_then(|_| Err(error.clone().into()))).is_err() {
                 tracing::debug!("an operator did not wait for the answer");
             }
         }
         if self.together.is_some() {
-            return self.reload(why, Vec::new()).await;
+            return self.reload(&why, Lost::All).await;
         }
         let name = self.state.read().unwrap_or_else(PoisonError::into_inner).name.clone();
         let fresh = loop {
@@ -238,8 +194,8 @@ impl Engine {
     }
 
     /// Reads everything anew, with a new place where the old one is lost, until that works. Then agents are asked for
-    /// what they have said in vain: those whose messages were lost with a turn, or else all.
-    async fn reload(&mut self, why: &str, lost: Vec<(AgentKey, bool)>) {
+    /// what they have said in vain.
+    async fn reload(&mut self, why: &str, lost: Lost) {
         tracing::info!(why, "everything is read anew");
         self.settle(true);
         let mut tries = 0;
@@ -255,51 +211,74 @@ impl Engine {
         if tries > 0 {
             tracing::info!("the store answers again");
         }
-        self.ask_agents(if tries > 0 { Vec::new() } else { lost });
+        self.ask_agents(if tries > 0 { Lost::All } else { lost });
         self.settle(true);
         self.changed.send_modify(|version| *version += 1);
-        self.resume().await;
     }
 
-    /// Asks these agents for what was lost of what they said (all, if none is named); one whose session had only begun
-    /// begins it anew.
-    fn ask_agents(&self, lost: Vec<(AgentKey, bool)>) {
+    /// Tells agents again what they were perhaps told in vain, and asks for what they have said in vain; one whose
+    /// session had only begun begins it anew. Every rollout of ours hears how things stand with the next turn.
+    fn ask_agents(&self, lost: Lost) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.store_down = None;
-        let all = || state.agents.keys().cloned().map(|key| (key, false)).collect();
-        let lost: Vec<(AgentKey, bool)> = if lost.is_empty() { all() } else { lost };
+        let own: Vec<RolloutId> = state.own().cloned().collect();
+        let known: BTreeSet<RolloutId> = state.taken.iter().map(|(id, _)| id.clone()).collect();
+        let name = state.name.clone();
+        let more = own.into_iter().filter(|id| !known.contains(id));
+        state.taken.extend(more.map(|id| (id, name.clone())));
+        let lost: BTreeMap<AgentKey, bool> = match lost {
+            Lost::All => state.agents.keys().cloned().map(|key| (key, false)).collect(),
+            Lost::Of(some) => some.into_iter().fold(BTreeMap::new(), |mut lost, (key, begun)| {
+                *lost.entry(key).or_default() |= begun;
+                lost
+            }),
+        };
         for (key, begun) in lost {
-            let said = if begun { goodbye("what you said was lost") } else { again() };
-            send(&mut state, &key, said);
+            if begun {
+                send(&mut state, &key, goodbye("what you said was lost"));
+                continue;
+            }
+            let Some(agent) = state.agents.get(&key).filter(|agent| agent.session.is_some()) else {
+                continue;
+            };
+            let (env, drained) = (agent.record.env.clone(), agent.record.drained);
+            let told = directory(&state, &key, &env);
+            send(&mut state, &key, told);
+            send(&mut state, &key, standing(drained));
+            send(&mut state, &key, again());
         }
     }
 
     /// One try.
     async fn read_anew(&mut self) -> Result<(), OpenError> {
         let Some(together) = &self.together else { return Ok(()) };
-        let (fresh, had) = {
+        let membership = &together.membership;
+        let (mut fresh, had) = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             (state.anew(), state.cluster.as_ref().and_then(|cluster| cluster.place))
         };
-        let mut fresh = fresh;
-        let lives = match had {
-            Some(place) => self.store.keep_alive(place.lease).await?,
-            None => false,
-        };
-        let place = match had.filter(|_| lives) {
-            Some(place) => place,
-            None => together.membership.join(now()).await?,
+        let place = match had {
+            Some(place) if membership.holds(&place).await? => place,
+            Some(place) => {
+                membership.give_up(place.lease).await;
+                membership.join(now()).await?
+            }
+            None => membership.join(now()).await?,
         };
         if let Some(cluster) = &mut fresh.cluster {
             cluster.place = Some(place);
         }
         self.store.settle().await?;
         let since = self.store.scan("", "", 0).await?.1;
+        let barrier = self.store.get(&format!("{}{}", keys::BARRIER, membership.name)).await?;
         load::into(self.store.as_ref(), &mut fresh, now()).await?;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             load::replace(&mut state, fresh);
         }
+        // What was written before is known now, though the new watch does not tell of it.
+        let number = barrier.and_then(|entry| String::from_utf8_lossy(&entry.value).parse().ok());
+        together.seen.send_modify(|seen| *seen = number.unwrap_or(0).max(*seen));
         self.watch_from(since);
         Ok(())
     }
@@ -311,11 +290,24 @@ impl Engine {
             state.store_down.clone().unwrap_or_default()
         };
         while let Ok(input) = self.inputs.try_recv() {
-            if let Input::Asked(_, reply) = input {
-                let hint = "nothing was changed; try again when the store answers";
-                if reply.send(Err(Sort::Store.error(why.clone(), hint))).is_err() {
-                    tracing::debug!("an operator did not wait for the answer");
+            match input {
+                Input::Asked(_, reply) => {
+                    let hint = "nothing was changed; try again when the store answers";
+                    if reply.send(Err(Sort::Store.error(why.clone(), hint))).is_err() {
+                        tracing::debug!("an operator did not wait for the answer");
+                    }
                 }
+                // Edges hear of it with their directory, when the store is back.
+                Input::Banned(banned) => {
+                    self.state.write().unwrap_or_else(PoisonError::into_inner).banned = banned;
+                }
+                // Agents are asked again, and what is watched is read anew.
+                Input::Hello(_)
+                | Input::Said { .. }
+                | Input::Gone { .. }
+                | Input::Stored { .. }
+                | Input::Unwatched { .. }
+                | Input::Expired { .. } => {}
             }
         }
     }
@@ -336,33 +328,5 @@ impl Engine {
         }
         // What comes of it beyond orders is decided in the next turn.
         Box::pin(self.commit(batch)).await;
-    }
-}
-
-/// Tells the engine what is written to the store.
-async fn follow(
-    store: Arc<dyn Store>,
-    since: StoreRevision,
-    epoch: u64,
-    inputs: mpsc::WeakSender<Input>,
-) {
-    let unwatched = |why: String| Input::Unwatched { epoch, why };
-    let mut changes = match store.watch("", since).await {
-        Ok(changes) => changes,
-        Err(error) => return tell(&inputs, unwatched(error.to_string())).await,
-    };
-    loop {
-        let mut some = Vec::new();
-        if changes.recv_many(&mut some, CHANGES_AT_ONCE).await == 0 {
-            return tell(&inputs, unwatched("the store is not watched any more".to_owned())).await;
-        }
-        tell(&inputs, Input::Stored { epoch, changes: some }).await;
-    }
-}
-
-async fn tell(inputs: &mpsc::WeakSender<Input>, input: Input) {
-    let Some(inputs) = inputs.upgrade() else { return };
-    if inputs.send(input).await.is_err() {
-        tracing::debug!("the engine has ended");
     }
 }

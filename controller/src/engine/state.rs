@@ -16,6 +16,7 @@ use super::carry::Known;
 use super::cluster::{Cluster, Owner};
 use super::evidence::LastWords;
 use super::live::Lives;
+use super::number;
 use super::pace::Clock;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, ReleaseRecord, SpecRecord,
@@ -30,6 +31,9 @@ pub const OFFLINE_AFTER_MS: u64 = 15_000;
 /// After a controller started, nodes have so long to come back before they count as offline: agents spread their
 /// reconnects, so that ten thousand do not come at once.
 pub const RETURN_GRACE_MS: u64 = 45_000;
+
+/// Events that are older than this are the same for ever.
+const EVENTS_SURE_MS: u64 = 60_000;
 
 /// Events kept in memory for followers; older ones are read from the store.
 pub const EVENTS_IN_MEMORY: usize = 2_000;
@@ -156,6 +160,10 @@ pub struct State {
     pub draining: bool,
     /// When it was last said how many agents are heard here.
     pub hears_told: Timestamp,
+    /// What agents said of themselves that was not written down.
+    pub unsaved: Vec<AgentKey>,
+    /// Since when this controller hears few of the agents that others hear.
+    pub deaf_since: Option<Timestamp>,
     /// Rollouts that were just claimed.
     pub taken: Vec<(RolloutId, String)>,
     /// The other controllers; `None` with the embedded store, where there are none.
@@ -173,7 +181,10 @@ impl State {
     pub fn anew(&self) -> Self {
         let cluster = self.cluster.as_ref().map(|_| Cluster::default());
         let (name, next_event) = (self.name.clone(), self.next_event);
-        Self { name, next_event, cluster, ..Self::default() }
+        // Of the newest some may not have become durable, and others not have been seen yet.
+        let old = |event: &&EventView| event.seq < number::floor(self.next_event, EVENTS_SURE_MS);
+        let events = self.events.iter().filter(old).cloned().collect();
+        Self { name, next_event, cluster, events, ..Self::default() }
     }
 
     /// A node's agent.

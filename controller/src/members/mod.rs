@@ -122,7 +122,7 @@ impl Membership {
             lease: lease.0,
             slot,
             draining: false,
-            hears: 0,
+            hears: None,
             rollouts_max: self.rollouts_max,
             since: at,
             speaks: SPEAKS,
@@ -162,6 +162,13 @@ impl Membership {
         let (taken, _) = self.store.scan(keys::SLOTS, "", usize::from(MEMBERS_MAX)).await?;
         let is_free = |slot: &u8| taken.iter().all(|entry| entry.key != keys::slot(*slot));
         Ok((0..MEMBERS_MAX).find(is_free))
+    }
+
+    /// Is this still our place? Its lease lives, and the key is the one that was made then.
+    pub async fn holds(&self, place: &Place) -> Result<bool, StoreError> {
+        let there = self.store.get(&keys::member(&self.name)).await?;
+        Ok(there.is_some_and(|entry| entry.created == place.fence)
+            && self.store.keep_alive(place.lease).await?)
     }
 
     /// Ends a lease, if the store can be reached; else it ends by itself.

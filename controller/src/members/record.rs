@@ -20,8 +20,8 @@ pub struct MemberRecord {
     pub slot: u8,
     /// It takes nothing new.
     pub draining: bool,
-    /// How many agents it hears.
-    pub hears: usize,
+    /// How many agents it hears; `None`: it has not said yet.
+    pub hears: Option<usize>,
     /// It owns no more rollouts than this.
     pub rollouts_max: usize,
     /// When it came in.

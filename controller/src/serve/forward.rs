@@ -3,6 +3,7 @@
 //! The other one is shown this controller's certificate and the operator's name, and looks his role up itself. Where it
 //! does not answer, nothing was delivered, and whoever takes over what it ran is asked instead.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rota_identity::{Dialer, Expect, Identity, Kind};
@@ -10,8 +11,8 @@ use rota_proto::operator::operator_client::OperatorClient;
 use rota_proto::operator::{Change, Document, PushRequest, StartRequest};
 use tonic::{Request, Response, Status};
 
-use crate::access::Caller;
 use crate::access::callers::{BEHALF, BEHALF_PEER};
+use crate::access::{Access, Caller};
 use crate::engine::place::ELSEWHERE;
 use crate::engine::{Handle, State};
 use crate::errors::{self, Sort, chain, status};
@@ -39,9 +40,22 @@ pub enum Call {
     Apply(Change),
 }
 
+impl Call {
+    /// For the audit log, where nobody decided it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Push(_) => "release push",
+            Self::Start(_) => "rollout start",
+            Self::Apply(_) => "change",
+        }
+    }
+}
+
 /// The way to the other controllers.
 #[derive(Clone)]
 pub struct Forward {
+    /// For what was asked in vain.
+    pub access: Arc<Access>,
     /// Who they are.
     pub engine: Handle,
     /// This controller's end of the call.
@@ -90,6 +104,7 @@ impl Forward {
                 Asked::Broken(why) => {
                     let message = format!("controller {name} was asked, and did not answer: {why}");
                     let hint = "it may have been done: look before trying again";
+                    self.access.write_down(caller, call.name(), &name, Err(&message)).await;
                     return Err(status(Sort::Refused.error(message, hint)));
                 }
             };
@@ -97,6 +112,7 @@ impl Forward {
                 let whose = if name.is_empty() { "no controller" } else { name.as_str() };
                 let message = format!("{whose} decides this, and cannot be asked: {why}");
                 let hint = "nothing was done; `rota controller ls` shows the controllers";
+                self.access.write_down(caller, call.name(), whose, Err(&message)).await;
                 return Err(status(Sort::Refused.error(message, hint)));
             }
             tokio::time::sleep(PAUSE).await;

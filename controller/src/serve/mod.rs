@@ -14,6 +14,7 @@ mod run;
 mod stores;
 #[cfg(test)]
 mod tests;
+mod told;
 mod upkeep;
 
 pub use run::{ServeError, run};

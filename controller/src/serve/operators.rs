@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::changes;
 use super::forward::{Call, Forward};
+use super::told::Told;
 use crate::access::{Access, Action, Caller};
 use crate::api::{Api, Page, Reader, fleet};
 use crate::artifact::peers::Artifacts;
@@ -190,32 +191,36 @@ impl Follower {
         }
     }
 
-    /// Every event after this one (0: only new ones), each document a list.
+    /// Every event after this one (0: only new ones), each document a list. One that another controller wrote down may
+    /// come a little after newer ones.
     async fn events(self, query: String, after: u64) {
         let mut changed = self.api.engine.changed();
-        let newest = |api: &Api| api.engine.read().next_event.saturating_sub(1);
-        let mut after = if after == 0 { newest(&self.api) } else { after };
+        let mut told = Told::new(&self.api.engine.read(), after);
         loop {
             changed.mark_unchanged();
             let began = Instant::now();
             let mark = self.api.engine.mark();
-            let events = {
+            let (events, more) = {
                 let state = self.api.engine.read();
-                fleet::events_after(&state, &query, after, Reader::Operator(&self.caller))
+                let reader = Reader::Operator(&self.caller);
+                let mut events = fleet::events_after(&state, &query, told.since, reader);
+                let more = events.len() == fleet::EVENTS_SHOWN_MAX;
+                events.retain(|event| told.is_news(event.seq));
+                (events, more)
             };
             let took = began.elapsed();
             if !self.api.engine.is_durable(mark).await {
                 continue;
             }
-            let more = events.len() == fleet::EVENTS_SHOWN_MAX;
-            if let Some(last) = events.last() {
-                after = last.seq;
+            if !events.is_empty() {
                 match serde_json::to_string(&events) {
                     Ok(json) => self.send(Ok(Document { json })).await,
                     Err(error) => return tracing::error!(%error, "events cannot be written"),
                 }
             }
-            if more && !self.out.is_closed() {
+            let some = !events.is_empty();
+            told.tell(events.iter().map(|event| event.seq));
+            if more && some && !self.out.is_closed() {
                 continue;
             }
             if !self.wait(&mut changed, took).await {

@@ -132,7 +132,8 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let fleet = FleetService::new(handle.clone(), Arc::clone(&access), artifacts.clone());
     let copies = CopiesService::new(Arc::clone(&access), artifacts.clone());
     let keep = Keep { releases: args.keep_releases, rollouts: args.keep_rollouts as u64 };
-    let forward = Forward { engine: handle.clone(), dialer: own.dialer() };
+    let forward =
+        Forward { access: Arc::clone(&access), engine: handle.clone(), dialer: own.dialer() };
     let operators =
         OperatorService { api: api.clone(), access: Arc::clone(&access), forward, artifacts };
     let enrol = EnrolmentServer::new(Enrol::new(Arc::clone(&access)));
