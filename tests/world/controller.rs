@@ -13,6 +13,8 @@ use rota_rollout::strategy::{OnNodeFailure, StartOrder};
 use rota_rollout::{Event, Order, Rollout, What};
 
 use super::link::{Down, Up};
+use super::members::Membership;
+use super::several::{Outcome, Why};
 use super::store::Inventory;
 use super::{Ev, World};
 
@@ -23,14 +25,18 @@ const OFFLINE_AFTER_MS: u64 = 15_000;
 const RETURN_GRACE_MS: u64 = 45_000;
 
 /// How often a controller looks who went silent.
-const TICK_MS: u64 = 2_500;
+pub const TICK_MS: u64 = 2_500;
 
 #[derive(Debug)]
 pub struct Controller {
+    /// Its name, as a number.
+    pub name: usize,
     pub started: u64,
     pub rollouts: BTreeMap<u64, Active>,
     pub views: Vec<View>,
     pub state: Run,
+    /// What only one of several needs.
+    pub member: Membership,
 }
 
 /// A process can stand still for minutes (a suspended machine), and go on as if nothing had been.
@@ -61,6 +67,8 @@ pub struct View {
     pub online: bool,
     pub heard: u64,
     pub session: Option<u64>,
+    /// What it last said in a session with this process.
+    pub inventory: Option<Inventory>,
 }
 
 impl World {
@@ -71,7 +79,7 @@ impl World {
         }
         let ctl = self.id();
         let now = self.now;
-        let view = View { online: true, heard: now, session: None };
+        let view = View { online: true, heard: now, session: None, inventory: None };
         let views = vec![view; self.nodes.len()];
         let mut rollouts = BTreeMap::new();
         let revisions: Vec<u64> = self.store.rollouts.keys().copied().collect();
@@ -85,17 +93,19 @@ impl World {
         self.live = Some(ctl);
         let mine: Vec<u64> = rollouts.keys().copied().collect();
         let state = Run::Running;
-        self.controllers.insert(ctl, Controller { started: now, rollouts, views, state });
+        let member = Membership::default();
+        let controller = Controller { name: 0, started: now, rollouts, views, state, member };
+        self.controllers.insert(ctl, controller);
         for revision in mine {
             let Some(active) = self.active(ctl, revision) else { return };
             let orders = rota_rollout::outstanding(&active.rollout);
             self.carry(ctl, revision, orders);
             // The freeze may have changed while nobody was there.
-            let frozen = self.store.frozen.clone();
+            let frozen = self.store.frozen[0].clone();
             if self.active(ctl, revision).is_some_and(|a| a.rollout.head.frozen != frozen) {
                 self.step(ctl, revision, What::Frozen(frozen));
             }
-            let closed = self.store.closed.clone();
+            let closed = self.store.closed[0].clone();
             if self.active(ctl, revision).is_some_and(|a| a.rollout.head.closed != closed) {
                 self.step(ctl, revision, What::Closed(closed));
             }
@@ -117,8 +127,13 @@ impl World {
 
     pub fn kill_controller(&mut self, ctl: u64, why: &str) {
         self.note(|| format!("controller {ctl} dies: {why}"));
-        self.controllers.remove(&ctl);
+        let died = self.controllers.remove(&ctl);
+        let name = died.filter(|_| self.several.is_some()).map(|died| died.name);
         self.hang_up(ctl);
+        if let Some(name) = name {
+            let down = self.rng.range(100, if self.faulty { 40_000 } else { 500 });
+            return self.after(down, Ev::Start { name });
+        }
         if self.live == Some(ctl) {
             self.live = None;
             let down = self.rng.range(100, 40_000);
@@ -127,7 +142,7 @@ impl World {
     }
 
     /// The process stands still, with something left to do; another one takes over meanwhile.
-    fn pause_controller(&mut self, ctl: u64, then: Option<Pending>) {
+    pub fn pause_controller(&mut self, ctl: u64, then: Option<Pending>) {
         self.deed("owner paused");
         self.note(|| format!("controller {ctl} stands still before {then:?}"));
         if let Some(controller) = self.controllers.get_mut(&ctl) {
@@ -144,6 +159,9 @@ impl World {
 
     /// The owner of yesterday wakes up and does what it was about to do.
     pub fn resume_controller(&mut self, ctl: u64) {
+        if self.several.is_some() {
+            return self.wake_member(ctl);
+        }
         let Some(controller) = self.controllers.get_mut(&ctl) else { return };
         self.story.deeds.entry("owner of yesterday woke").and_modify(|n| *n += 1).or_insert(1);
         let state = std::mem::replace(&mut controller.state, Run::Running);
@@ -212,13 +230,14 @@ impl World {
     }
 
     /// One event for one rollout: decide, commit, then send.
-    pub fn step(&mut self, ctl: u64, revision: u64, what: What) {
-        let Some(active) = self.active(ctl, revision) else { return };
+    /// `true`: what came of it is durable.
+    pub fn step(&mut self, ctl: u64, revision: u64, what: What) -> bool {
+        let Some(active) = self.active(ctl, revision) else { return false };
         if active.rollout.is_ended() {
-            return;
+            return true;
         }
         self.note(|| format!("  {revision}: {what:?}"));
-        let event = Event { at: self.clock(), what };
+        let event = Event { at: self.clock(), what: what.clone() };
         let rota_rollout::Step { changes, orders, notes } =
             rota_rollout::step(&active.rollout, &event);
         for note in &notes {
@@ -228,22 +247,64 @@ impl World {
             });
         }
         if self.dies_here() {
-            return match self.rng.index(3) {
+            match self.rng.index(3) {
                 0 => {
-                    self.pause_controller(ctl, Some(Pending::Commit { revision, changes, orders }))
+                    self.pause_controller(ctl, Some(Pending::Commit { revision, changes, orders }));
                 }
                 _ => self.kill_controller(ctl, "before the commit"),
-            };
+            }
+            return false;
+        }
+        if self.several.is_some() && !changes.is_empty() {
+            match self.commit(ctl, revision, &changes, &orders) {
+                Outcome::Done => {}
+                Outcome::Refused(Why::NotSeen) => {
+                    return self.decide_anew(ctl, revision, what);
+                }
+                Outcome::Refused(Why::Fenced) => {
+                    self.resign(ctl);
+                    return false;
+                }
+                Outcome::NoAnswer => {
+                    self.go_blind(ctl);
+                    return false;
+                }
+            }
         }
         let term = self.active(ctl, revision).map_or(0, |active| active.term);
-        if !changes.is_empty() && !self.store.commit(revision, term, &changes) {
-            return self.kill_controller(ctl, "its term is over");
+        if self.several.is_none()
+            && !changes.is_empty()
+            && !self.store.commit(revision, term, &changes)
+        {
+            self.kill_controller(ctl, "its term is over");
+            return false;
         }
         self.taken(ctl, revision, changes, orders);
+        true
+    }
+
+    /// A compare was refused: what it was decided by is not so any more. What came of the store's copy is made anew;
+    /// what somebody said still holds.
+    fn decide_anew(&mut self, ctl: u64, revision: u64, what: What) -> bool {
+        self.deed("decided anew");
+        self.catch_up(ctl);
+        match what {
+            What::Observed { .. }
+            | What::Around(_)
+            | What::Newcomer(_)
+            | What::Frozen(_)
+            | What::Closed(_) => false,
+            What::Started
+            | What::Reported { .. }
+            | What::OnceEnded { .. }
+            | What::Asked { .. }
+            | What::EdgesOffline(_)
+            | What::Tick => self.step(ctl, revision, what),
+        }
     }
 
     /// The changes are durable: take them over, send the orders.
-    fn taken(&mut self, ctl: u64, revision: u64, changes: Vec<Change>, orders: Vec<Order>) {
+    pub fn taken(&mut self, ctl: u64, revision: u64, changes: Vec<Change>, orders: Vec<Order>) {
         let Some(controller) = self.controllers.get_mut(&ctl) else { return };
         let Some(active) = controller.rollouts.get_mut(&revision) else { return };
         let running = |active: &Active| -> BTreeMap<NodeName, bool> {
@@ -263,10 +324,10 @@ impl World {
         }
         self.carry(ctl, revision, orders);
         for (name, runs) in &after {
-            if before.get(name).is_some_and(|ran| ran != runs)
-                && let Some(node) = self.node_named(name)
-            {
-                self.observe(ctl, node, Some(revision));
+            if before.get(name).is_some_and(|ran| ran != runs) {
+                for node in self.apps_on(name) {
+                    self.observe(ctl, node, Some(revision));
+                }
             }
         }
         self.end_rollout(ctl, revision);
@@ -292,7 +353,8 @@ impl World {
             self.deed("way back rehearsed");
         }
         if current {
-            self.store.current = to;
+            let line = self.line_of(revision);
+            self.store.current[line] = to;
         }
         if let Some(controller) = self.controllers.get_mut(&ctl) {
             controller.rollouts.remove(&revision);
@@ -329,7 +391,10 @@ impl World {
         Some(match order {
             Order::Prepare { node, attempt } => {
                 let to = self.index_of(&spec.to)?;
-                (self.node_named(node)?, Down::Prepare { revision, term, attempt: attempt.0, to })
+                (
+                    self.node_named(revision, node)?,
+                    Down::Prepare { revision, term, attempt: attempt.0, to },
+                )
             }
             Order::Update { node, attempt, direction, to } => {
                 let direction = match (direction, spec.kind) {
@@ -338,7 +403,7 @@ impl World {
                     (Direction::Back, _) => AgentDirection::Back,
                 };
                 let order = UpdateOrder {
-                    rollout: format!("shop/prod/{revision}"),
+                    rollout: self.title(revision),
                     term,
                     attempt: attempt.0,
                     spec: self.made[self.index_of(to)?].spec.clone(),
@@ -347,15 +412,18 @@ impl World {
                     leave_on_failure: spec.strategy.on_node_failure == OnNodeFailure::Leave,
                     monitor_ms: spec.strategy.monitor.0,
                 };
-                (self.node_named(node)?, Down::Update(Box::new(order)))
+                (self.node_named(revision, node)?, Down::Update(Box::new(order)))
             }
             Order::Run { node, attempt } => {
-                (self.node_named(node)?, Down::Run { revision, term, attempt: attempt.0 })
+                (self.node_named(revision, node)?, Down::Run { revision, term, attempt: attempt.0 })
             }
-            Order::Once { node, attempt } => {
-                (self.node_named(node)?, Down::Once { revision, term, attempt: attempt.0 })
+            Order::Once { node, attempt } => (
+                self.node_named(revision, node)?,
+                Down::Once { revision, term, attempt: attempt.0 },
+            ),
+            Order::Settle { node } => {
+                (self.node_named(revision, node)?, Down::Settle { revision, term })
             }
-            Order::Settle { node } => (self.node_named(node)?, Down::Settle { revision, term }),
             Order::WakeAt(_) => return None,
         })
     }
@@ -364,12 +432,32 @@ impl World {
         self.made.iter().position(|made| made.release == *release)
     }
 
-    pub fn node_named(&self, name: &NodeName) -> Option<usize> {
-        self.nodes.iter().position(|node| node.name == *name)
+    pub fn line_of(&self, revision: u64) -> usize {
+        self.store.rollouts.get(&revision).map_or(0, |kept| kept.line)
+    }
+
+    /// Its name, in full.
+    pub fn title(&self, revision: u64) -> String {
+        let line = &self.lines[self.line_of(revision)];
+        format!("{}/{}/{revision}", line.app, line.env)
+    }
+
+    /// The apps on a host.
+    fn apps_on(&self, name: &NodeName) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.nodes[*node].name == *name).collect()
+    }
+
+    /// The node of this name in the rollout's line.
+    pub fn node_named(&self, revision: u64, name: &NodeName) -> Option<usize> {
+        let line = self.line_of(revision);
+        self.nodes.iter().position(|node| node.line == line && node.name == *name)
     }
 
     pub fn tick(&mut self, ctl: u64) {
         if !self.is_running(ctl) {
+            if self.several.is_some() && self.controllers.contains_key(&ctl) {
+                self.after(TICK_MS, Ev::Tick { ctl });
+            }
             return;
         }
         let now = self.now;
@@ -400,11 +488,13 @@ impl World {
         let Some(controller) = self.controllers.get(&ctl) else { return };
         let mut found = Vec::new();
         for (revision, active) in &controller.rollouts {
-            for (index, node) in self.nodes.iter().enumerate() {
+            let line = self.line_of(*revision);
+            let nodes = self.nodes.iter().enumerate();
+            for (index, node) in nodes.filter(|(_, node)| node.line == line) {
                 let here = node.enrolled && controller.views[index].session.is_some();
                 let Some(observed) = self.observed(ctl, index, Some(*revision)) else { continue };
                 let free = observed.online && !observed.drained && !observed.busy;
-                let bare = self.runs(index).is_none();
+                let bare = self.runs(ctl, index).is_none();
                 if here && free && bare && takes_in(&active.rollout, &node.name) {
                     let zoned = active.rollout.spec.strategy.spread_by.is_some();
                     found.push((
@@ -469,20 +559,28 @@ impl World {
             Up::Hello(inventory) => {
                 view.session = Some(session);
                 view.online = true;
-                self.store.inventories[node] = inventory;
-                let (drained, seq) = (self.store.drained[node], self.store.wishes);
+                view.inventory = Some(inventory);
+                self.note_inventory(ctl, node, inventory);
+                let seen = self.seen(ctl);
+                let (drained, seq) = (seen.drained[node], seen.wishes);
                 self.send_down(ctl, node, Down::Standing { drained, seq });
                 self.observe(ctl, node, None);
                 self.resend(ctl, node);
             }
             Up::Inventory(inventory) => {
-                if self.store.inventories[node] != inventory {
-                    self.store.inventories[node] = inventory;
+                if self.inventory_seen(ctl, node) != inventory {
+                    if let Some(controller) = self.controllers.get_mut(&ctl) {
+                        controller.views[node].inventory = Some(inventory);
+                    }
+                    self.note_inventory(ctl, node, inventory);
                     self.observe(ctl, node, None);
                 }
             }
             Up::Report { seq, revision, what } => {
                 let name = self.nodes[node].name.clone();
+                if self.several.is_some() {
+                    return self.hear_report(ctl, node, (seq, revision), what.event(name));
+                }
                 if let Some(what) = what.event(name) {
                     self.step(ctl, revision, what);
                 }
@@ -495,10 +593,11 @@ impl World {
 
     fn resend(&mut self, ctl: u64, node: usize) {
         let Some(controller) = self.controllers.get(&ctl) else { return };
-        let name = &self.nodes[node].name;
+        let (line, name) = (self.nodes[node].line, &self.nodes[node].name);
         let again: Vec<(u64, Vec<Order>)> = controller
             .rollouts
             .iter()
+            .filter(|(revision, _)| self.line_of(**revision) == line)
             .map(|(revision, active)| {
                 let orders = rota_rollout::outstanding(&active.rollout);
                 (*revision, orders.into_iter().filter(|o| addressee(o) == Some(name)).collect())
@@ -512,31 +611,38 @@ impl World {
     /// Tells every rollout but one what is known of a node now.
     pub fn observe(&mut self, ctl: u64, node: usize, but: Option<u64>) {
         let Some(controller) = self.controllers.get(&ctl) else { return };
+        let line = self.nodes[node].line;
         let revisions: Vec<u64> = controller.rollouts.keys().copied().collect();
-        for revision in revisions.into_iter().filter(|revision| Some(*revision) != but) {
+        let mine = |revision: &u64| Some(*revision) != but && self.line_of(*revision) == line;
+        let revisions: Vec<u64> = revisions.into_iter().filter(mine).collect();
+        for revision in revisions {
             let name = self.nodes[node].name.clone();
             let Some(observed) = self.observed(ctl, node, Some(revision)) else { return };
-            let runs = self.runs(node);
+            let runs = self.runs(ctl, node);
             self.step(ctl, revision, What::Observed { node: name, observed, runs });
         }
     }
 
-    pub fn runs(&self, node: usize) -> Option<Release> {
-        self.store.inventories[node].link.map(|index| self.made[index].release.clone())
+    /// What this process believes of the node: what it said here, else what is kept.
+    pub fn inventory_seen(&self, ctl: u64, node: usize) -> Inventory {
+        let kept = self.seen(ctl).inventories[node];
+        let said = self.controllers.get(&ctl).and_then(|it| it.views[node].inventory);
+        said.filter(|_| self.several.is_some()).unwrap_or(kept)
+    }
+
+    pub fn runs(&self, ctl: u64, node: usize) -> Option<Release> {
+        self.inventory_seen(ctl, node).link.map(|index| self.made[index].release.clone())
     }
 
     /// As the engine sees it.
     pub fn observed(&self, ctl: u64, node: usize, own: Option<u64>) -> Option<Observed> {
         let controller = self.controllers.get(&ctl)?;
-        let name = &self.nodes[node].name;
-        let others = || {
-            let others = controller.rollouts.iter().filter(|(revision, _)| Some(**revision) != own);
-            others.filter_map(|(_, active)| active.rollout.nodes().get(name))
-        };
-        let Inventory { link, healthy, traffic_in } = self.store.inventories[node];
+        let others = self.others(ctl, node, own);
+        let same_app = || others.iter().filter(|(line, _)| *line == self.nodes[node].line);
+        let Inventory { link, healthy, traffic_in } = self.inventory_seen(ctl, node);
         let serving = match link {
             // Another rollout of this app is taking it out, whatever is seen yet.
-            Some(_) if others().any(rota_rollout::node::Node::is_out) => Serving::Out,
+            Some(_) if same_app().any(|(_, node)| node.is_out()) => Serving::Out,
             None => Serving::Absent,
             Some(_) if healthy && traffic_in => Serving::In,
             Some(_) => Serving::Out,
@@ -544,13 +650,13 @@ impl World {
         Some(Observed {
             online: controller.views[node].online,
             serving,
-            busy: others().any(|node| node.phase.is_running()),
-            drained: self.store.drained[node],
+            busy: others.iter().any(|(_, node)| node.phase.is_running()),
+            drained: self.seen(ctl).drained[node],
         })
     }
 }
 
-fn addressee(order: &Order) -> Option<&NodeName> {
+pub fn addressee(order: &Order) -> Option<&NodeName> {
     match order {
         Order::Prepare { node, .. }
         | Order::Update { node, .. }

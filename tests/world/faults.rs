@@ -15,6 +15,9 @@ impl World {
             return; // some worlds are nearly kind
         }
         let node = self.rng.index(self.nodes.len());
+        if self.several.is_some() && self.rng.percent(45) {
+            return self.fault_of_several();
+        }
         match self.rng.range(0, 10) {
             0 | 1 if self.nodes[node].agent.is_some() => self.kill_agent(node, "for no reason"),
             2 => self.power_off(node),
@@ -104,12 +107,15 @@ impl World {
 
     /// The faults stop: from now on everything must come to its end.
     pub fn quiet(&mut self) {
-        if self.live.is_none_or(|ctl| !self.is_running(ctl)) {
+        if self.several.is_none() && self.live.is_none_or(|ctl| !self.is_running(ctl)) {
             return self.after(1_000, Ev::Quiet); // nobody is there to hear the operators
         }
         self.note(|| "the faults stop".to_owned());
         self.faulty = false;
         self.quiet_since = self.now;
+        if self.several.is_some() {
+            self.quiet_of_several();
+        }
         for node in 0..self.nodes.len() {
             if self.nodes[node].cut {
                 self.heal(node);
@@ -118,8 +124,11 @@ impl World {
                 self.drain_node(node, false);
             }
         }
-        self.freeze(None);
-        self.window(None);
+        let envs = if self.several.is_some() { self.store.frozen.len() } else { 1 };
+        for env in 0..envs {
+            self.freeze(env, None);
+            self.window(env, None);
+        }
         self.edge_goes(false);
     }
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use rota_agent::spec;
-use rota_rollout::names::{Release, Span};
+use rota_rollout::names::{AppName, EnvName, Release, Span};
 use rota_rollout::rollout::Limits;
 use rota_rollout::strategy::{
     Amount, Deadline, Mode, Offline, OnFailure, OnNodeFailure, Percent, StartOrder, Strategy,
@@ -46,25 +46,57 @@ pub struct Made {
     pub quality: Vec<Quality>,
 }
 
-/// The releases of a seed; the first one is good, and runs everywhere in the beginning.
-pub fn releases(rng: &mut Rng, nodes: usize) -> Vec<Made> {
+/// An app in an environment.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub app: AppName,
+    pub env: EnvName,
+    /// The environment as a number.
+    pub env_number: usize,
+    /// Its releases are so many from here on.
+    pub first: usize,
+}
+
+/// So many releases has each line.
+pub const RELEASES: usize = 4;
+
+/// The apps and environments: `shop` in `prod`, then others.
+pub fn lines(count: usize) -> Vec<Line> {
+    let line = |(number, (app, env)): (usize, (&str, usize))| Line {
+        app: app.parse().expect("an app"),
+        env: ["prod", "test"][env].parse().expect("an environment"),
+        env_number: env,
+        first: number * RELEASES,
+    };
+    let all = [("shop", 0), ("api", 0), ("shop", 1)];
+    all.into_iter().enumerate().map(line).take(count).collect()
+}
+
+/// The releases of a line; the first one is good, and runs everywhere in the beginning.
+pub fn releases(rng: &mut Rng, nodes: usize, line: &Line) -> Vec<Made> {
     let policy =
         if rng.percent(80) { spec::OnDrainTimeout::Cut } else { spec::OnDrainTimeout::Fail };
     let hooks = rng.percent(30);
-    (0..4)
+    (0..RELEASES)
         .map(|index| {
             let bad = if index == 0 { 0 } else { rng.pick(&[0, 0, 5, 15, 40, 100]) };
             let quality = (0..nodes)
                 .map(|_| if rng.percent(bad) { rng.pick(&BAD) } else { Quality::Good })
                 .collect();
-            made(index, policy, hooks, quality)
+            made((line, index), policy, hooks, quality)
         })
         .collect()
 }
 
-fn made(index: usize, policy: spec::OnDrainTimeout, hooks: bool, quality: Vec<Quality>) -> Made {
+fn made(
+    (line, index): (&Line, usize),
+    policy: spec::OnDrainTimeout,
+    hooks: bool,
+    quality: Vec<Quality>,
+) -> Made {
     let version = format!("1.{index}.0");
-    let digest = char::from(b'a' + index as u8).to_string().repeat(64);
+    let letter = b"abcdef0123456789"[line.first + index];
+    let digest = char::from(letter).to_string().repeat(64);
     let script = if hooks { vec![vec!["script".to_owned()]] } else { Vec::new() };
     let hooks = spec::Hooks {
         before_drain: script.clone(),
@@ -74,6 +106,8 @@ fn made(index: usize, policy: spec::OnDrainTimeout, hooks: bool, quality: Vec<Qu
     };
     let mut spec = sample::spec(version.clone(), digest.clone(), hooks);
     spec.traffic.on_drain_timeout = policy;
+    spec.app = line.app.to_string();
+    spec.env = line.env.to_string();
     let version = version.parse().expect("a version");
     let digest = digest.parse().expect("a digest");
     Made { release: Release { version, digest }, spec, quality }

@@ -9,6 +9,9 @@ use rota_rollout::node::{self, Failure, Report, StepName};
 use super::store::Inventory;
 use super::{Ev, World};
 
+/// An agent repeats what nobody has acknowledged for so long.
+const REPEAT_MS: u64 = 60_000;
+
 /// From an agent.
 #[derive(Debug, Clone)]
 pub enum Up {
@@ -75,6 +78,12 @@ pub enum Down {
     Ack {
         seq: u64,
     },
+    /// This one report; those before it may be another owner's.
+    AckOne {
+        seq: u64,
+    },
+    /// A new owner asks for what nobody has acknowledged.
+    Again,
 }
 
 /// One session, as the agent has it.
@@ -90,8 +99,15 @@ pub struct Session {
 
 impl World {
     pub fn is_reachable(&self, ctl: u64, node: usize) -> bool {
+        let cut = self.is_cut(ctl, node);
         let node = &self.nodes[node];
-        node.agent.is_some() && !node.cut && node.sessions.contains_key(&ctl)
+        node.agent.is_some() && !cut && node.sessions.contains_key(&ctl)
+    }
+
+    /// Is the network between them cut?
+    pub fn is_cut(&self, ctl: u64, node: usize) -> bool {
+        let name = self.controllers.get(&ctl).map(|controller| controller.name);
+        self.nodes[node].cut || name.is_some_and(|name| self.cuts.contains(&(name, node)))
     }
 
     fn delay(&mut self) -> u64 {
@@ -105,7 +121,7 @@ impl World {
     pub fn send_up(&mut self, node: usize, ctl: u64, up: Up) {
         let delay = self.delay();
         let now = self.now;
-        let cut = self.nodes[node].cut;
+        let cut = self.is_cut(ctl, node);
         let Some(session) = self.nodes[node].sessions.get_mut(&ctl) else { return };
         session.up = session.up.max(now + delay);
         let (at, session) = (session.up, session.id);
@@ -117,7 +133,7 @@ impl World {
     pub fn send_down(&mut self, ctl: u64, node: usize, down: Down) {
         let delay = self.delay();
         let now = self.now;
-        let cut = self.nodes[node].cut;
+        let cut = self.is_cut(ctl, node);
         let Some(known) = self.controllers.get(&ctl).and_then(|c| c.views[node].session) else {
             return;
         };
@@ -137,11 +153,15 @@ impl World {
         if self.nodes[node].agent.is_none() || self.nodes[node].cut {
             return;
         }
+        if self.several.is_some() {
+            self.repeat(node);
+        }
         let missing: Vec<u64> = self
             .controllers
             .keys()
             .copied()
-            .filter(|ctl| self.is_running(*ctl) && !self.nodes[node].sessions.contains_key(ctl))
+            .filter(|ctl| self.is_running(*ctl) && !self.is_cut(*ctl, node))
+            .filter(|ctl| !self.nodes[node].sessions.contains_key(ctl))
             .collect();
         for ctl in missing {
             let id = self.id();
@@ -151,6 +171,23 @@ impl World {
             self.send_up(node, ctl, Up::Hello(told));
             let waiting: Vec<_> = self.nodes[node].outbox.iter().cloned().collect();
             for (seq, revision, what) in waiting {
+                self.send_up(node, ctl, Up::Report { seq, revision, what });
+            }
+        }
+    }
+
+    /// What nobody has acknowledged for long is said once more to everybody: its owner may have ended the rollout and
+    /// died before it could, and to whoever else heard it then it was another's.
+    fn repeat(&mut self, node: usize) {
+        let now = self.now;
+        let host = &mut self.nodes[node];
+        if !host.outbox.is_empty() && now < host.repeated + REPEAT_MS {
+            return;
+        }
+        host.repeated = now;
+        let (waiting, sessions) = (host.outbox.clone(), host.sessions.keys().copied());
+        for ctl in sessions.collect::<Vec<_>>() {
+            for (seq, revision, what) in waiting.iter().cloned() {
                 self.send_up(node, ctl, Up::Report { seq, revision, what });
             }
         }

@@ -6,7 +6,7 @@
 //! world compares what is true with what must hold (design, section 8).
 //!
 //! - `fleet`: what a seed makes: releases, strategies, targets.
-//! - `store`, `controller`: the controllers' side.
+//! - `store`, `controller`: the controllers' side; `several`: more than one of them; `members`: who is one.
 //! - `node`, `jobs`: a host, its agent and its processes.
 //! - `link`: sessions and what they do to messages.
 //! - `faults`, `operators`: what goes wrong; what people ask.
@@ -17,16 +17,19 @@ mod faults;
 mod fleet;
 mod jobs;
 mod link;
+mod members;
 mod node;
 mod operators;
 mod rng;
+mod several;
 mod store;
 mod truths;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use controller::Controller;
-use fleet::Made;
+use fleet::{Line, Made};
 use link::{Down, Up};
 use node::Node;
 use rng::Rng;
@@ -62,9 +65,20 @@ pub enum Ev {
     Tick { ctl: u64 },
     Wake { ctl: u64 },
     ControllerUp,
+    Start { name: usize },
+    Join { ctl: u64 },
+    Beat { ctl: u64 },
+    Look { ctl: u64 },
+    LeaseEnds { name: usize },
+    Watched { ctl: u64, copy: Rc<Store> },
+    Recover { ctl: u64 },
+    StoreBack { name: usize },
+    Quorum,
+    NodesBack { name: usize },
+    Undrain { name: usize },
     ControllerResumes { ctl: u64 },
-    Unfreeze,
-    WindowOpens,
+    Unfreeze { env: usize },
+    WindowOpens { env: usize },
     EdgeBack,
     Fault,
     Operator,
@@ -93,6 +107,15 @@ pub struct World {
     next_id: u64,
     nodes: Vec<Node>,
     made: Vec<Made>,
+    lines: Vec<Line>,
+    /// How many controllers there are to be; `None`: one, on a store of its own.
+    several: Option<usize>,
+    /// Until when the store answers nobody.
+    store_down: u64,
+    /// Which process committed for a rollout in a term.
+    committed: BTreeMap<(u64, u64), u64>,
+    /// Nodes that a controller cannot reach: its name, the node.
+    cuts: BTreeSet<(usize, usize)>,
     faulty: bool,
     /// Of ten thousand: how often a process is killed between two of its deeds.
     deadly: u64,
@@ -103,9 +126,18 @@ pub struct World {
     wrong: Option<String>,
 }
 
+/// How many controllers a world has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Controllers {
+    /// One, on a store of its own. Its next life claims what the one before ran.
+    One,
+    /// Up to three, on one store.
+    Several,
+}
+
 /// Runs the world of a seed. `Err`: what did not hold, and when.
-pub fn run(seed: u64, trace: bool) -> Result<Story, String> {
-    let mut world = World::new(seed, trace);
+pub fn run(controllers: Controllers, seed: u64, trace: bool) -> Result<Story, String> {
+    let mut world = World::new(controllers, seed, trace);
     while let Some((&(at, n), _)) = world.queue.first_key_value() {
         let Some(ev) = world.queue.remove(&(at, n)) else { break };
         world.now = at;
@@ -131,10 +163,17 @@ pub fn run(seed: u64, trace: bool) -> Result<Story, String> {
 }
 
 impl World {
-    fn new(seed: u64, trace: bool) -> Self {
+    fn new(controllers: Controllers, seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let count = rng.pick(&[1, 2, 3, 3, 4, 5, 6, 8, 12]);
-        let made = fleet::releases(&mut rng, count);
+        let several = (controllers == Controllers::Several).then(|| rng.pick(&[1, 2, 2, 3, 3]));
+        let count = match controllers {
+            Controllers::One => rng.pick(&[1, 2, 3, 3, 4, 5, 6, 8, 12]),
+            Controllers::Several => rng.pick(&[1, 2, 3, 3, 4, 5]),
+        };
+        let lines = fleet::lines(several.map_or(1, |_| rng.pick(&[1, 2, 2, 3])));
+        let nodes = count * lines.len();
+        let made: Vec<Made> =
+            lines.iter().flat_map(|line| fleet::releases(&mut rng, nodes, line)).collect();
         let deadly = rng.pick(&[0, 5, 20, 60]);
         let mut world = Self {
             seed,
@@ -148,19 +187,33 @@ impl World {
             next_id: 0,
             nodes: Vec::new(),
             made,
+            lines,
+            several,
+            store_down: 0,
+            committed: BTreeMap::new(),
+            cuts: BTreeSet::new(),
             faulty: true,
             deadly,
-            rollouts_left: rng.range(1, 4),
+            rollouts_left: rng.range(1, if several.is_some() { 7 } else { 4 }),
             answers: 0,
             quiet_since: 0,
             story: Story::default(),
             wrong: None,
             rng,
         };
-        for index in 0..count {
-            world.add_node(index);
+        world.store.current = vec![None; world.lines.len()];
+        world.store.frozen = vec![None; 2];
+        world.store.closed = vec![None; 2];
+        world.store.guard = vec![0; 2];
+        for line in 0..world.lines.len() {
+            for index in 0..count {
+                world.add_node(line, index);
+            }
         }
-        world.start_controller();
+        match several {
+            None => world.start_controller(),
+            Some(controllers) => world.begin_several(controllers),
+        }
         let quiet = world.rng.range(30_000, 900_000);
         for (after, ev) in [(1_000, Ev::Operator), (2_000, Ev::Fault), (quiet, Ev::Quiet)] {
             world.after(after, ev);
@@ -237,9 +290,20 @@ impl World {
             Ev::Tick { ctl } => self.tick(ctl),
             Ev::Wake { ctl } => self.wake(ctl),
             Ev::ControllerUp => self.start_controller(),
+            Ev::Start { name } => self.start_member(name),
+            Ev::Join { ctl } => self.join(ctl),
+            Ev::Beat { ctl } => self.beat(ctl),
+            Ev::Look { ctl } => self.look(ctl),
+            Ev::LeaseEnds { name } => self.lease_ends(name),
+            Ev::Watched { ctl, copy } => self.watched(ctl, copy),
+            Ev::Recover { ctl } => self.recover(ctl),
+            Ev::StoreBack { name } => self.store_back(name),
+            Ev::Quorum => self.quorum(),
+            Ev::NodesBack { name } => self.nodes_back(name),
+            Ev::Undrain { name } => self.undrain(name),
             Ev::ControllerResumes { ctl } => self.resume_controller(ctl),
-            Ev::Unfreeze => self.freeze(None),
-            Ev::WindowOpens => self.window(None),
+            Ev::Unfreeze { env } => self.freeze(env, None),
+            Ev::WindowOpens { env } => self.window(env, None),
             Ev::EdgeBack => self.edge_goes(false),
             Ev::Fault => self.fault(),
             Ev::Operator => self.operate(),
@@ -254,8 +318,8 @@ impl World {
             let head = &kept.rollout.head;
             if !kept.rollout.is_ended() {
                 text.push_str(&format!(
-                    "rollout {revision}: {:?}, paused {:?}, held {:?}; ",
-                    head.stage, head.paused, head.held
+                    "rollout {revision} of c{}: {:?}, paused {:?}, held {:?}; ",
+                    kept.owner, head.stage, head.paused, head.held
                 ));
                 for (name, node) in kept.rollout.nodes() {
                     text.push_str(&format!("{name} {:?}; ", node.phase));
@@ -264,6 +328,11 @@ impl World {
         }
         for node in &self.nodes {
             text.push_str(&format!("{}: {:?}; ", node.name, node.journal.work));
+        }
+        for (ctl, controller) in &self.controllers {
+            let member = &controller.member;
+            let (fence, blind) = (member.fence, member.blind);
+            text.push_str(&format!("{ctl} is c{}: {fence:?}, blind {blind}; ", controller.name));
         }
         text
     }

@@ -11,13 +11,16 @@ use rota_rollout::names::NodeName;
 
 use super::fleet::Quality;
 use super::jobs::{Member, Proc, Running};
-use super::link::{Down, Ran, Session, Told};
+use super::link::{Down, Ran, Session, Told, Up};
 use super::store::{Inventory, reread};
 use super::{Ev, World};
 
+/// One app on a host. Apps on one host have an agent each here: they share its name, and what operators want of it.
 #[derive(Debug)]
 pub struct Node {
     pub name: NodeName,
+    /// Which app in which environment runs here.
+    pub line: usize,
     pub zone: String,
     /// Complete releases on its disk.
     pub disk: BTreeSet<usize>,
@@ -27,6 +30,8 @@ pub struct Node {
     pub journal: App,
     pub outbox: VecDeque<(u64, u64, Told)>,
     pub next_seq: u64,
+    /// When what waits in the outbox was last sent to everybody.
+    pub repeated: u64,
     /// Once-per-release jobs that began here, and how they ended. Durable.
     pub once: BTreeMap<(u64, u32), Option<OnceResult>>,
     /// Commands that began here, and how they ended. Durable.
@@ -72,20 +77,25 @@ pub struct Prepare {
 }
 
 impl World {
-    pub fn add_node(&mut self, index: usize) {
-        let name: NodeName = format!("n{index}").parse().expect("a name");
+    pub fn add_node(&mut self, line: usize, index: usize) {
+        // Environments share no hosts.
+        let letter = ["n", "t"][self.lines[line].env_number];
+        let name: NodeName = format!("{letter}{index}").parse().expect("a name");
         let zone = ["a", "b", "c"][index % 3].to_owned();
+        let first = self.lines[line].first;
         let comes_later = index > 0 && self.rng.percent(15);
         let bare = comes_later || self.rng.percent(10);
         let token = 1;
         let mut node = Node {
             name,
+            line,
             zone,
             disk: BTreeSet::new(),
             link: None,
             journal: App { counter: token, ..App::default() },
             outbox: VecDeque::new(),
             next_seq: 1,
+            repeated: 0,
             once: BTreeMap::new(),
             ran: BTreeMap::new(),
             procs: BTreeMap::new(),
@@ -105,13 +115,14 @@ impl World {
         };
         if !bare {
             let instance = Instance { label: String::new(), token, port: 9000 };
-            node.disk.insert(0);
-            node.link = Some(0);
-            node.procs.insert(token, Proc::new(0, 0));
+            node.disk.insert(first);
+            node.link = Some(first);
+            node.procs.insert(token, Proc::new(first, 0));
             node.members.insert(String::new(), Member { token, side: Side::In });
-            let spec = self.made[0].spec.clone();
+            let spec = self.made[first].spec.clone();
             node.journal.current = Some(Settled::new(spec, Some(instance), Side::In));
         }
+        let index = self.nodes.len();
         self.nodes.push(node);
         self.store.inventories.push(Inventory::default());
         self.store.drained.push(false);
@@ -289,7 +300,7 @@ impl World {
                 }
             }
             Down::Settle { revision, term } => {
-                let rollout = format!("shop/prod/{revision}");
+                let rollout = self.title(revision);
                 self.feed(node, What::Settle { rollout, term });
             }
             Down::Standing { drained, seq } => {
@@ -299,6 +310,13 @@ impl World {
                 }
             }
             Down::Ack { seq } => self.nodes[node].outbox.retain(|(waiting, _, _)| *waiting > seq),
+            Down::AckOne { seq } => self.nodes[node].outbox.retain(|(it, _, _)| *it != seq),
+            Down::Again => {
+                let waiting: Vec<_> = self.nodes[node].outbox.iter().cloned().collect();
+                for (seq, revision, what) in waiting {
+                    self.send_up(node, ctl, Up::Report { seq, revision, what });
+                }
+            }
         }
     }
 
@@ -312,7 +330,7 @@ impl World {
 
     /// The fence of orders that are not updates: kept with the app.
     fn accepts(&mut self, node: usize, revision: u64, term: u64, attempt: u32) -> bool {
-        let rollout = format!("shop/prod/{revision}");
+        let rollout = self.title(revision);
         let newest = self.nodes[node].journal.fences.get(&rollout).map_or(0, |fence| fence.term);
         if term < newest {
             let said = Said::Stale { newest_term: newest };

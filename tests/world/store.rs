@@ -1,6 +1,8 @@
-//! What is durable at the controllers' side. A commit is refused unless the term is the newest one.
+//! What is durable at the controllers' side: with one controller a commit compares the term, with several its member's
+//! key, and whatever else it was decided by.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use rota_rollout::Rollout;
 use rota_rollout::names::NodeName;
@@ -21,26 +23,58 @@ pub struct Inventory {
 pub struct Kept {
     pub rollout: Rollout,
     pub term: u64,
+    /// The name of its controller, as a number. With one controller nobody asks.
+    pub owner: usize,
+    /// The created revision of the member's key under which it was claimed: an earlier life's is nobody's.
+    pub place: u64,
+    /// Which app in which environment.
+    pub line: usize,
 }
 
-#[derive(Debug, Default)]
+/// A controller that is alive, as the others know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// The created revision of its key.
+    pub created: u64,
+    /// When its lease ends unless it is kept alive.
+    pub until: u64,
+}
+
+/// What operators want of a controller, whether or not it is alive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wish {
+    pub draining: bool,
+    pub handover: bool,
+    pub cap: Option<usize>,
+}
+
+#[derive(Debug, Clone, Default)]
 pub struct Store {
-    pub rollouts: BTreeMap<u64, Kept>,
+    pub rollouts: BTreeMap<u64, Rc<Kept>>,
     pub inventories: Vec<Inventory>,
     pub drained: Vec<bool>,
     /// Counts the operators' wishes.
     pub wishes: u64,
-    pub frozen: Option<String>,
-    pub closed: Option<Closed>,
+    /// By environment.
+    pub frozen: Vec<Option<String>>,
+    pub closed: Vec<Option<Closed>>,
     /// Edges that no controller hears now.
     pub edges_offline: Vec<NodeName>,
-    pub current: Option<usize>,
+    /// By line.
+    pub current: Vec<Option<usize>>,
+    pub members: BTreeMap<usize, Member>,
+    pub wishes_for: BTreeMap<usize, Wish>,
+    /// The name of the lead, and the created revision of its key.
+    pub lead: Option<(usize, u64)>,
+    /// How often something was put that keeps updates from starting, by environment.
+    pub guard: Vec<u64>,
+    pub revision: u64,
 }
 
 impl Store {
     /// `false`: a newer owner has claimed it, and nothing was changed.
     pub fn commit(&mut self, revision: u64, term: u64, changes: &[Change]) -> bool {
-        let Some(kept) = self.rollouts.get_mut(&revision) else { return false };
+        let Some(kept) = self.rollouts.get_mut(&revision).map(Rc::make_mut) else { return false };
         if kept.term != term {
             return false;
         }
@@ -50,7 +84,7 @@ impl Store {
 
     /// Claims what runs in a higher term; the state comes back through its written form.
     pub fn claim(&mut self, revision: u64) -> Option<Kept> {
-        let kept = self.rollouts.get_mut(&revision)?;
+        let kept = Rc::make_mut(self.rollouts.get_mut(&revision)?);
         if kept.rollout.is_ended() {
             return None;
         }
@@ -61,7 +95,14 @@ impl Store {
         let nodes = nodes.map(|(name, node)| (name.clone(), reread::<Node>(node))).collect();
         let read = Rollout::new(reread(&rollout.spec), head, nodes);
         assert_eq!(read, *rollout, "what was written is not what is read back");
-        Some(Kept { rollout: read, term: kept.term })
+        Some(Kept { rollout: read, term: kept.term, owner: kept.owner, place: 0, line: kept.line })
+    }
+
+    /// The rollouts of a line that are not over.
+    pub fn open(&self, line: usize) -> impl Iterator<Item = (u64, &Rc<Kept>)> {
+        let open = move |kept: &Rc<Kept>| kept.line == line && !kept.rollout.is_ended();
+        let found = self.rollouts.iter().filter(move |(_, kept)| open(kept));
+        found.map(|(revision, kept)| (*revision, kept))
     }
 }
 

@@ -56,6 +56,9 @@ impl World {
                 head.paused, head.frozen, head.closed, head.edges_offline, head.held
             ));
         }
+        if self.several.is_some() {
+            wrong.extend(self.wrong_across(ctl, revision, orders));
+        }
         if let Some(kept) = self.store.rollouts.get(&revision)
             && kept.term == active.term
             && kept.rollout != active.rollout
@@ -163,13 +166,14 @@ impl World {
         let Some(revision) = revision_of(&update.order.rollout) else { return };
         let Some(kept) = self.store.rollouts.get(&revision) else { return };
         let own = limit(&kept.rollout);
-        let running = self.store.rollouts.values().filter(|kept| !kept.rollout.is_ended());
+        let running = self.store.open(kept.line).map(|(_, kept)| kept);
+        let line = kept.line;
         let limit = running.map(|kept| limit(&kept.rollout)).max().unwrap_or(0).max(own);
         self.nodes[node].taken_out = true;
         let out: Vec<String> = self
             .nodes
             .iter()
-            .filter(|node| node.taken_out)
+            .filter(|node| node.taken_out && node.line == line)
             .map(|node| node.name.to_string())
             .collect();
         if out.len() > limit {
@@ -249,7 +253,7 @@ impl World {
         };
         !self.faulty
             && self.now > self.quiet_since + 240_000
-            && self.live.is_some()
+            && (self.live.is_some() || self.several.is_some_and(|all| self.members_alive() == all))
             && (self.rollouts_left == 0 || self.now > self.quiet_since + 3_600_000)
             && self.store.rollouts.values().all(|kept| kept.rollout.is_ended())
             && self.nodes.iter().enumerate().all(|(n, node)| rests(node) || !self.is_good(n))

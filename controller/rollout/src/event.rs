@@ -24,6 +24,9 @@ pub enum What {
     Reported { node: NodeName, attempt: Attempt, report: Report },
     /// The fleet's view of a node changed. `runs`: the release of this app that it runs now.
     Observed { node: NodeName, observed: Observed, runs: Option<Release> },
+    /// Everything around it as it is known now: taken in as a whole before anything goes on, so that nothing is begun
+    /// by half of it.
+    Around(Box<Around>),
     /// A node that the rollout's target means is here and is not in it, or is and has nothing any more.
     Newcomer(Target),
     /// The once-per-release job ended, as the node that ran it says.
@@ -38,6 +41,19 @@ pub enum What {
     EdgesOffline(Vec<NodeName>),
     /// The clock moved; a deadline may have passed.
     Tick,
+}
+
+/// What the owner of a rollout knows beside its own reports: of the environment, and of the nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Around {
+    /// As [`What::Frozen`].
+    pub frozen: Option<String>,
+    /// As [`What::Closed`].
+    pub closed: Option<Closed>,
+    /// As [`What::EdgesOffline`].
+    pub edges_offline: Vec<NodeName>,
+    /// As [`What::Observed`]: those of which anything is known.
+    pub nodes: Vec<(NodeName, Observed, Option<Release>)>,
 }
 
 /// How the once-per-release job ended.

@@ -4,6 +4,7 @@
 //!
 //! - `reported`: what nodes say of their updates.
 //! - `observed`: what the fleet sees of nodes.
+//! - `around`: all of that at once, with the environment.
 //! - `newcomer`: nodes that came after it was admitted.
 //! - `once`: the once-per-release job.
 //! - `asked`: what operators ask for.
@@ -11,6 +12,7 @@
 //! - `rehearse`: the moves of a rehearsal.
 //! - `go_on`: the next updates, a hold, or the end.
 
+mod around;
 mod asked;
 mod go_on;
 mod newcomer;
@@ -105,6 +107,7 @@ fn react(draft: &mut Draft, what: &What) -> bool {
         What::Observed { node, observed, runs } => {
             return observed::observe(draft, node, *observed, runs);
         }
+        What::Around(around) => return around::around(draft, around),
         What::Newcomer(target) => return newcomer::joins(draft, target),
         What::OnceEnded { node, attempt, result } => once::ended(draft, node, *attempt, result),
         What::Asked { verb, who } => asked::asked(draft, verb, who),
