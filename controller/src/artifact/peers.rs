@@ -31,6 +31,9 @@ const COPIES_MAX: usize = 4;
 /// How long somebody waits for an artifact that is being copied. Callers allow an answer 30 s.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
+/// Within this, a controller that has an artifact has begun to send it.
+const KNOWN_WITHIN: Duration = Duration::from_secs(1);
+
 /// Another controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -44,6 +47,8 @@ pub struct Peer {
 pub trait Peers: Send + Sync {
     /// Those that are alive now.
     fn others(&self) -> Vec<Peer>;
+    /// The names of those that were here and are not alive: nothing can be kept by them.
+    fn lost(&self) -> Vec<String>;
     /// Changes when they do.
     fn changed(&self) -> watch::Receiver<()>;
 }
@@ -90,6 +95,8 @@ pub enum Pace {
 pub struct Told {
     /// Bytes here.
     pub have: u64,
+    /// Some of them came since it began: somebody has it.
+    pub moves: bool,
     /// What came of it, once it has ended.
     pub ended: Option<Result<(), NotBrought>>,
 }
@@ -139,10 +146,23 @@ impl Artifacts {
         self.peers.others().is_empty()
     }
 
-    /// The copy of it that runs, if one does. From now on somebody waits for it.
+    /// The copy of it that runs and moves, if one does. From now on somebody waits for it.
     pub fn running(&self, digest: &Digest) -> Option<Copying> {
         let found = self.running.lock().get(digest).cloned();
-        found.inspect(|copying| copying.hurry.store(true, Ordering::Relaxed))
+        let moving = found.filter(|copying| copying.told.borrow().moves);
+        moving.inspect(|copying| copying.hurry.store(true, Ordering::Relaxed))
+    }
+
+    /// Before an upload: brings the artifact here from whoever has it already. Who has it answers soon; for those who do
+    /// not answer, nobody waits.
+    pub async fn brought_if_known(&self, digest: &Digest) {
+        let Ok(Some(copying)) = self.begin(digest, Pace::Hurried, None).await else { return };
+        let mut told = copying.told();
+        let moves = told.wait_for(|told| told.moves || told.ended.is_some());
+        let moves = timeout(KNOWN_WITHIN, moves).await.is_ok_and(|moves| moves.is_ok());
+        if moves && timeout(WAIT_MAX, copying.end()).await.is_err() {
+            tracing::debug!(digest = digest.short(), "it is still being copied");
+        }
     }
 
     /// Sees to it that an artifact is here: at once when it is, else copied from whoever has it.
@@ -179,7 +199,7 @@ impl Artifacts {
         if state.complete {
             return Ok(None);
         }
-        let (tell, told) = watch::channel(Told { have: state.have, ended: None });
+        let (tell, told) = watch::channel(Told { have: state.have, ..Told::default() });
         let hurry = Arc::new(AtomicBool::new(false));
         let new = Copying { digest: digest.clone(), told, hurry };
         let (copying, begins) = self.running.join(new);

@@ -26,7 +26,7 @@ use crate::words;
 use asked::{act_of, bad_name, env, invited, start_of};
 
 pub(super) use asked::digest;
-pub(super) use release::{artifact, from_others, push, upload};
+pub(super) use release::{artifact, push, upload};
 
 /// What a start would do.
 pub(super) async fn plan(

@@ -103,7 +103,7 @@ impl Operator for OperatorService {
         let asked = request.into_inner().digest;
         self.access.permit(&caller, Action::PushRelease, None, &asked).await?;
         let digest = changes::digest(&asked).map_err(status)?;
-        changes::from_others(&self.artifacts, &digest).await;
+        self.artifacts.brought_if_known(&digest).await;
         let state = self.artifacts.here.state(&digest).await.map_err(changes::artifact)?;
         Ok(Response::new(UploadReply { have: state.have, complete: state.complete }))
     }

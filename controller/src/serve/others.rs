@@ -46,6 +46,13 @@ impl Peers for Others {
             .collect()
     }
 
+    fn lost(&self) -> Vec<String> {
+        let state = self.engine.read();
+        let Some(cluster) = &state.cluster else { return Vec::new() };
+        let known = cluster.known.keys().filter(|name| **name != state.name);
+        known.filter(|name| !cluster.members.contains_key(*name)).cloned().collect()
+    }
+
     fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }

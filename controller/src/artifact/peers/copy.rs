@@ -145,7 +145,7 @@ impl Copy {
         while let Some(chunk) = next {
             let bytes = u32::try_from(chunk.data.len()).unwrap_or(u32::MAX);
             upload.write(chunk.data).await.map_err(|error| self.broken(&error))?;
-            self.tell.send_modify(|told| told.have = upload.have());
+            self.tell.send_modify(|told| (told.have, told.moves) = (upload.have(), true));
             if !self.hurry.load(Ordering::Relaxed) {
                 let pause = Duration::from_secs(1) * bytes / LEISURELY_BYTES_PER_S;
                 due = due.max(Instant::now()) + pause;

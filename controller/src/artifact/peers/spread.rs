@@ -24,10 +24,12 @@ impl Artifacts {
     pub async fn spread(&self, digest: &Digest, first: Option<&str>) -> Spread {
         let mut peers = self.peers.others();
         peers.sort_by_key(|peer| first != Some(&peer.name));
-        if peers.is_empty() {
+        let lost = self.peers.lost();
+        if peers.is_empty() && lost.is_empty() {
             return Spread::Alone;
         }
-        let mut said = Vec::new();
+        let mut said: Vec<String> =
+            lost.into_iter().map(|name| format!("controller {name}: lost")).collect();
         for peer in peers {
             match self.kept(&peer, digest).await {
                 Ok(()) => return Spread::On(peer.name),

@@ -63,13 +63,6 @@ pub(in crate::serve) async fn upload(
     Ok(Response::new(UploadReply { have, complete: true }))
 }
 
-/// Before an upload: perhaps another controller took it already. If none has it, it is uploaded here.
-pub(in crate::serve) async fn from_others(artifacts: &Artifacts, digest: &Digest) {
-    if let Err(error) = artifacts.brought(digest).await {
-        tracing::debug!(digest = digest.short(), "to be uploaded: {}", error.message);
-    }
-}
-
 /// Makes a release of an uploaded artifact.
 pub(in crate::serve) async fn push(
     service: &OperatorService,

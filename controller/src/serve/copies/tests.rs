@@ -26,12 +26,17 @@ use crate::artifact::store::ArtifactStore;
 use crate::errors::view;
 use crate::serve::listen::{bind, incoming};
 
-/// Who is there; a test may change it.
+/// Who is there; a test may change it. Whose address is `lost` is not.
 struct Room(watch::Sender<Vec<Peer>>, watch::Sender<()>);
 
 impl Peers for Room {
     fn others(&self) -> Vec<Peer> {
-        self.0.borrow().clone()
+        self.0.borrow().iter().filter(|peer| peer.address != "lost").cloned().collect()
+    }
+
+    fn lost(&self) -> Vec<String> {
+        let peers = self.0.borrow();
+        peers.iter().filter(|peer| peer.address == "lost").map(|peer| peer.name.clone()).collect()
     }
 
     fn changed(&self) -> watch::Receiver<()> {
@@ -180,6 +185,12 @@ async fn what_another_controller_has_is_copied() {
     two.artifacts.bring(&wanted.1, Pace::Hurried).await.unwrap();
     assert_eq!(read(&two.artifacts, &wanted.1).await, wanted.0, "c3 lacks it, c1 has it");
     assert!(two.artifacts.running(&wanted.1).is_none(), "it is over");
+    // Before an upload: it is not sent again. What nobody has is not waited for.
+    two.artifacts.brought_if_known(&artifact(11, 3).1).await;
+    let other = artifact(2_000_000, 3);
+    put(&one.artifacts, &other).await;
+    two.artifacts.brought_if_known(&other.1).await;
+    assert!(is_here(&two.artifacts, &other.1).await);
     let nowhere = artifact(10, 1).1;
     let error = two.artifacts.brought(&nowhere).await.unwrap_err();
     let right = format!("no controller that is alive has the artifact {}", nowhere.short());
@@ -283,6 +294,9 @@ async fn a_new_artifact_goes_to_one_other_controller() {
     let (one, two) = (world.controller("c1").await, world.controller("c2").await);
     put(&one.artifacts, &wanted).await;
     assert_eq!(one.artifacts.spread(&wanted.1, None).await, Spread::Alone);
+    one.room.set(vec![Peer { name: "c7".to_owned(), address: "lost".to_owned() }]);
+    let lost = Spread::Nowhere(vec!["controller c7: lost".to_owned()]);
+    assert_eq!(one.artifacts.spread(&wanted.1, None).await, lost);
     let (full, _) = world.faulty("c9", &wanted.0, 0);
     let gone = Peer { name: "c8".to_owned(), address: "127.0.0.1:1".to_owned() };
     one.room.set(vec![full.clone(), gone.clone()]);
