@@ -244,7 +244,8 @@ fn artifacts_outlive_the_controller_that_took_them() {
     c2.kill().unwrap();
     site.wait_for_controllers(&c3, "lost", 2);
     let said = push(&c3, "1.2.0");
-    let warning = "warning: release shop 1.2.0: its artifact is on one controller only: controller c1: lost; \
+    let warning = "warning: release shop 1.2.0: its artifact is on one controller only: \
+                   controller c1: lost; \
                    controller c2: lost";
     assert!(said.contains(warning), "{said}");
 }

@@ -185,12 +185,14 @@ impl Door<'_> {
         }
         let founder = seen.record.as_ref().is_none_or(|record| record.by == self.name);
         let ca = match (way, own, &self.invited, &seen.record) {
-            (Way::Found, own, ..) => self.found(&identity, own, now).await?,
+            (Way::Found, own, ..) => self.found(&identity, own, now, seen.known).await?,
             (Way::Return, Some(ca), ..) => ca,
             (Way::Join, _, Some(invited), Some(record)) => join(self, invited, record).await?,
             (Way::Return | Way::Join, ..) => return Err(EntryError::NotInvited(self.name.into())),
         };
-        Ok(Inside { ca, founds: founder && seen.who.is_none() })
+        // What was copied here from another store has an admin.
+        let new = seen.record.is_some() || seen.empty;
+        Ok(Inside { ca, founds: founder && new && seen.who.is_none() })
     }
 
     /// When all that is made once was made: from now on this directory is this controller.
@@ -263,6 +265,7 @@ impl Door<'_> {
         identity: &Path,
         own: Option<Ca>,
         now: SystemTime,
+        known: bool,
     ) -> Result<Ca, EntryError> {
         let (ca, new) = match own {
             Some(ca) => (ca, false),
@@ -271,13 +274,15 @@ impl Door<'_> {
         let (at, key) = (timestamp(now), self.member_key());
         let record =
             Installation { ca: ca.fingerprint().to_string(), founded: at, by: self.name.into() };
-        let token = String::from("first start");
-        let member = Member { certificates: Vec::new(), enrolled: at, token };
-        let txn = Txn {
-            compares: vec![Compare::Absent(KEY.to_owned()), Compare::Absent(key.clone())],
-            ops: vec![Op::put(KEY, encode(&record)?), Op::put(key, encode(&member)?)],
-        };
-        match self.store.commit(txn).await? {
+        let mut compares = vec![Compare::Absent(KEY.to_owned())];
+        let mut ops = vec![Op::put(KEY, encode(&record)?)];
+        if !known {
+            let token = String::from("first start");
+            let member = Member { certificates: Vec::new(), enrolled: at, token };
+            compares.push(Compare::Absent(key.clone()));
+            ops.push(Op::put(key, encode(&member)?));
+        }
+        match self.store.commit(Txn { compares, ops }).await? {
             Outcome::Done(_) => Ok(ca),
             Outcome::Refused => {
                 if new {

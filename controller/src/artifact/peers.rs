@@ -153,8 +153,8 @@ impl Artifacts {
         moving.inspect(|copying| copying.hurry.store(true, Ordering::Relaxed))
     }
 
-    /// Before an upload: brings the artifact here from whoever has it already. Who has it answers soon; for those who do
-    /// not answer, nobody waits.
+    /// Before an upload: brings the artifact here from whoever has it already. Who has it answers soon; nobody waits
+    /// for those who do not answer.
     pub async fn brought_if_known(&self, digest: &Digest) {
         let Ok(Some(copying)) = self.begin(digest, Pace::Hurried, None).await else { return };
         let mut told = copying.told();

@@ -34,7 +34,7 @@ impl Authority {
             }
             StoreArg::Etcd(_) => {
                 let inside = door(args, store).enter(now).await?;
-                (inside.ca, inside.founds)
+                (inside.ca, inside.founds && !admin::admin_file(&args.data).exists())
             }
         };
         Ok(Self { ca: Arc::new(ca), needs_admin })
