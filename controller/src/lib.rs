@@ -3,6 +3,7 @@
 pub mod access;
 pub mod api;
 pub mod artifact;
+pub mod backup;
 pub mod calendar;
 pub mod cli;
 pub mod client;

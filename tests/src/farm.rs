@@ -156,6 +156,12 @@ impl Farm {
         Ok(())
     }
 
+    /// The same with other arguments of `rota serve`, from now on.
+    pub fn restart_controller_with(&mut self, serving: &[&str]) -> Result<(), Trouble> {
+        self.serving = serving.iter().map(|&arg| arg.to_owned()).collect();
+        self.restart_controller()
+    }
+
     /// A path in the farm's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -4,6 +4,7 @@
 
 mod history;
 mod members;
+mod moving;
 mod processes;
 mod secured;
 mod writers;

@@ -19,8 +19,9 @@ const EXITS: [(&str, &str); 8] = [
 ];
 
 /// What is read beside the command line.
-const ENVIRONMENT: [(&str, &str); 4] = [
+const ENVIRONMENT: [(&str, &str); 5] = [
     ("ROTA_CONTEXT", "the context that is used when --context does not say another"),
+    ("ROTA_ETCD_PASSWORD", "the password of the user that a store's URL names"),
     ("NO_COLOR", "no colours when it is set and not empty"),
     ("ROTA_TOKEN", "the token of `rota login` and `rota serve --join`"),
     ("ROTA_COMPLETION_TIMEOUT", "how long completions wait for a controller (500ms)"),

@@ -41,6 +41,7 @@ mod shell;
 mod starting;
 mod status;
 mod steer;
+mod store;
 mod story;
 mod table;
 mod talk;
@@ -168,6 +169,14 @@ pub enum Command {
         rota token create --for operator --role deployer --name alice\n  rota token ls"
     )]
     Token(token::TokenCommand),
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        rota store backup /backup/rota-monday\n  \
+        rota store restore /backup/rota-monday --to sqlite:/var/lib/rota\n  \
+        rota store copy --from sqlite --to etcd://h1:2379,h2:2379,h3:2379"
+    )]
+    Store(store::StoreCommand),
     Login(login::LoginArgs),
     Events(events::EventsArgs),
     Audit(events::AuditArgs),
@@ -296,6 +305,7 @@ async fn carry_out(desk: &Desk, command: Command) -> Result<Exit, Failure> {
         Command::Env(command) => env::run(desk, command).await,
         Command::Controller(command) => controller::run(desk, command).await,
         Command::Token(command) => token::run(desk, command).await,
+        Command::Store(command) => store::run(desk, command).await,
         Command::Login(args) => login::run(desk, args).await,
         Command::Events(args) => events::events(desk, args).await,
         Command::Audit(args) => events::audit(desk, &args).await,

@@ -99,7 +99,8 @@ impl Turn<'_> {
 
     fn next_id(&self, app: &AppName, env: &EnvName) -> RolloutId {
         let fleet = self.state.fleets.get(&(app.clone(), env.clone()));
-        let revision = fleet.map_or(Revision(1), |fleet| fleet.revision.next());
+        let newest = fleet.map_or(Revision(0), |fleet| fleet.revision);
+        let revision = newest.max(Revision(self.state.lost)).next();
         RolloutId { app: app.clone(), env: env.clone(), revision }
     }
 

@@ -13,6 +13,7 @@ use super::records::{
     ReleaseRecord, SpecRecord, keys,
 };
 use super::state::{Active, Agent, AgentKey, EVENTS_IN_MEMORY, State};
+use crate::backup::{RESTORED, RestoredRecord};
 use crate::members::{ControllerRecord, MemberRecord, keys as members};
 use crate::store::{
     Compare, Entry, Op, Outcome, Record, Store, StoreError, StoreRevision, Txn, scan_all,
@@ -83,6 +84,9 @@ pub async fn into(store: &dyn Store, state: &mut State, at: Timestamp) -> Result
     for entry in scan_all(store, keys::ENVS).await?.0 {
         let env: EnvName = parsed(&entry, &entry.key[keys::ENVS.len()..])?;
         state.envs.insert(env, EnvRecord::decode(&entry)?);
+    }
+    if let Some(entry) = store.get(RESTORED).await? {
+        state.lost = RestoredRecord::decode(&entry)?.upto;
     }
     events(store, state).await?;
     together(store, state, revs).await?;

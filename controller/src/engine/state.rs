@@ -140,6 +140,8 @@ pub struct State {
     pub rollouts: BTreeMap<RolloutId, Active>,
     /// Every app in every environment.
     pub fleets: BTreeMap<(AppName, EnvName), FleetRecord>,
+    /// Numbers up to this one were given by a state that is lost: this one was put back from an older backup.
+    pub lost: u64,
     /// Environments of which something is remembered.
     pub envs: BTreeMap<EnvName, EnvRecord>,
     /// Of these, the ones that have windows: how they stand.

@@ -19,7 +19,8 @@ mod tests;
 mod watch;
 mod writer;
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,6 +35,9 @@ use writer::{Request, Write, Writer};
 /// Requests that wait for the writer; further ones wait before they are taken. A fleet of 10,000
 /// that reports at once is a few groups' worth, and each request is small.
 const WRITES_QUEUED_MAX: usize = 4096;
+
+/// The largest value, with its key.
+pub const VALUE_BYTES_MAX: usize = limits::TXN_BYTES_MAX;
 
 /// The shortest lease that is granted. Shorter ones would end between two turns of a busy machine.
 const LEASE_MIN: Duration = Duration::from_millis(10);
@@ -103,6 +107,26 @@ impl SqliteStore {
             )));
         }
         reader::snapshot(path)
+    }
+
+    /// Where a database lies that was moved aside.
+    pub fn aside(path: &Path) -> PathBuf {
+        schema::aside(path)
+    }
+
+    /// Moves a database aside whose state is somewhere else now, and says where it is: no controller
+    /// starts on it by mistake, and none begins anew in its place. It must be closed.
+    pub fn move_aside(path: &Path) -> Result<PathBuf, StoreError> {
+        let aside = schema::aside(path);
+        for end in ["", "-wal", "-shm"] {
+            let (from, to) = (schema::beside(path, end), schema::beside(&aside, end));
+            match std::fs::rename(&from, to) {
+                Ok(()) => {}
+                Err(cause) if !end.is_empty() && cause.kind() == ErrorKind::NotFound => {}
+                Err(cause) => return Err(schema::unavailable("move aside", &from, &cause)),
+            }
+        }
+        Ok(aside)
     }
 
     /// Hands a request to the writer and waits until it is durable.

@@ -131,6 +131,7 @@ pub const LAYERS: &[Layers] = &[
             ),
             (&["members"], "who is in"),
             (&["artifact", "errors"], "what is packed; how everything is refused"),
+            (&["backup"], "a state in a file"),
             (&["access", "client"], "who may; the way to a controller"),
             (&["api", "engine", "wire"], "the loop, what can be read of it, and its border"),
             (&["metrics"], "counts what the engine says"),

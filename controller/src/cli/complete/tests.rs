@@ -4,7 +4,7 @@ use super::*;
 use crate::cli::complete::names::Verb;
 
 /// Arguments whose values nobody can name beforehand.
-const FREE: [&str; 18] = [
+const FREE: [&str; 21] = [
     "message",
     "version",
     "until",
@@ -23,6 +23,9 @@ const FREE: [&str; 18] = [
     "listen",
     "http",
     "window",
+    "from",
+    "to",
+    "store",
 ];
 
 fn each<'a>(command: &'a Command, path: &[&'a str], see: &mut dyn FnMut(&[&str], &clap::Arg)) {

@@ -65,6 +65,7 @@ pub(super) struct Opened {
 /// Opens or makes the database, for writing.
 pub(super) fn open(path: &Path, limits: Limits) -> Result<Opened, StoreError> {
     let dir = folder(path);
+    refuse_moved(path)?;
     let make = |cause| unavailable("make the folder", &dir, &cause);
     DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(make)?;
     let lock = lock(path, &dir)?;
@@ -123,9 +124,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 
 /// Two controllers on one file would each trust a memory of it that the other makes wrong.
 fn lock(path: &Path, dir: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
+    let name = beside(path, ".lock");
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -153,7 +152,7 @@ fn in_use(dir: &Path, lock: &mut File) -> StoreError {
         Ok(_) | Err(_) => String::new(),
     };
     StoreError::Unavailable(format!(
-        "another `rota serve`{holder} uses {}; stop it, or give this one a --data of its own",
+        "another `rota serve`{holder} uses {}; stop it first, or name another folder",
         dir.display()
     ))
 }
@@ -175,6 +174,31 @@ fn make_private(path: &Path, dir: &Path) -> Result<(), StoreError> {
             .map_err(|cause| unavailable("sync the folder", dir, &cause))?;
     }
     Ok(())
+}
+
+/// Where a database lies whose state was copied to another store.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    beside(path, ".moved")
+}
+
+/// The path with something behind it.
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// A state that went elsewhere is not begun anew where it was.
+fn refuse_moved(path: &Path) -> Result<(), StoreError> {
+    let aside = aside(path);
+    if path.exists() || !aside.exists() {
+        return Ok(());
+    }
+    let (path, aside) = (path.display(), aside.display());
+    Err(StoreError::Unavailable(format!(
+        "the state was copied from here to another store: start controllers with that `--store`; \
+         rename {aside} to {path} to go back to what it was then, or move it away to begin anew"
+    )))
 }
 
 /// Refuses a file of another program or a newer version, and one without tables.
@@ -259,6 +283,6 @@ fn folder(path: &Path) -> PathBuf {
     }
 }
 
-fn unavailable(deed: &str, path: &Path, cause: &std::io::Error) -> StoreError {
+pub(super) fn unavailable(deed: &str, path: &Path, cause: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("cannot {deed} {}: {cause}", path.display()))
 }
