@@ -72,7 +72,7 @@ fn try_many(controllers: Controllers, seeds: u64) {
 }
 
 /// Seeds that failed once, and what they found. A world that has changed since may find it no more; it costs little.
-const FAILED_ONCE: [(Controllers, u64, &str); 8] = [
+const FAILED_ONCE: [(Controllers, u64, &str); 10] = [
     (
         Controllers::One,
         3805,
@@ -107,6 +107,16 @@ const FAILED_ONCE: [(Controllers, u64, &str); 8] = [
         Controllers::Several,
         1352,
         "an owner died before it acknowledged the last report: the agent kept it for ever",
+    ),
+    (
+        Controllers::Several,
+        54976,
+        "who had stood still believed what nodes had said before: one more was out than may be",
+    ),
+    (
+        Controllers::Several,
+        54419,
+        "a verb that had been refused by a compare was decided anew without being allowed anew",
     ),
     (
         Controllers::Several,

@@ -10,6 +10,7 @@ use rota_rollout::node::{Direction, Observed, Phase, Serving};
 use rota_rollout::rehearsal::Rehearsal;
 use rota_rollout::rollout::{Change, Kind};
 use rota_rollout::strategy::{OnNodeFailure, StartOrder};
+use rota_rollout::verbs::allow;
 use rota_rollout::{Event, Order, Rollout, What};
 
 use super::link::{Down, Up};
@@ -294,10 +295,14 @@ impl World {
             | What::Newcomer(_)
             | What::Frozen(_)
             | What::Closed(_) => false,
+            What::Asked { ref verb, .. } => {
+                let active = self.active(ctl, revision);
+                let allowed = active.is_some_and(|it| allow(&it.rollout, verb).is_ok());
+                allowed && self.step(ctl, revision, what)
+            }
             What::Started
             | What::Reported { .. }
             | What::OnceEnded { .. }
-            | What::Asked { .. }
             | What::EdgesOffline(_)
             | What::Tick => self.step(ctl, revision, what),
         }

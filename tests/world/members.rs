@@ -404,6 +404,10 @@ impl World {
             Some(Pending::Commit { .. }) | None => {}
         }
         self.hang_up(ctl); // nobody waits for an answer that long
+        if let Some(controller) = self.controllers.get_mut(&ctl) {
+            // What nodes said before it stood still is older than what others have written down since.
+            controller.views.iter_mut().for_each(|view| view.inventory = None);
+        }
         let copy = Rc::new(self.store.clone());
         let learns = self.rng.range(1, 400);
         self.after(learns, Ev::Watched { ctl, copy });
