@@ -1,9 +1,13 @@
 //! One controller with a large fleet: memory for each agent, CPU at rest, a rollout over all, and their return after
-//! the controller was killed. The agents are simulated (see `agent`), the controller is `rota serve` on SQLite.
+//! the controller was killed. The agents are simulated (see `agent`), the controller is `rota serve` on SQLite. With
+//! `--controllers 2` the same beside two controllers on etcd (see `restart`).
 
 mod agent;
 mod answers;
 mod crowd;
+mod restart;
+pub mod share;
+mod site;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,12 +26,16 @@ use crowd::Crowd;
 /// Over how long the controller is watched while nothing happens.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// What a process is called that plays a part of the crowd.
+pub const SHARE: &str = "fleet-share";
+
 /// Descriptors beside those of the sessions.
 const SPARE_DESCRIPTORS: u64 = 200;
 
 /// Runs the bench.
 pub fn run(args: &[String]) -> Result<(), Trouble> {
-    let flags = Flags::read(args, &["agents", "runs", "asked", "rota"])?;
+    let known = ["agents", "runs", "asked", "rota", "controllers", "processes"];
+    let flags = Flags::read(args, &known)?;
     let (agents, runs) = (flags.number("agents", 1000)?, flags.number("runs", 3)?);
     let asked = flags.number("asked", 100)?;
     println!("fleet: {}", machine()?);
@@ -38,6 +46,12 @@ pub fn run(args: &[String]) -> Result<(), Trouble> {
         programs.rota = std::fs::canonicalize(&other)
             .map_err(|error| format!("cannot find `--rota {other}`: {error}"))?;
     }
+    let controllers = flags.number("controllers", 1)?;
+    if controllers > 1 {
+        let processes = flags.number("processes", 4)?;
+        let size = restart::Size { agents, controllers, processes, runs };
+        return restart::bench(&programs, size);
+    }
     let farm = Farm::of(programs, 0)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(Fleet::bench(farm, agents, runs, asked));
@@ -47,11 +61,16 @@ pub fn run(args: &[String]) -> Result<(), Trouble> {
 
 /// A session takes one descriptor here and one in the controller, which inherits the limit.
 fn allow_descriptors(agents: usize) -> Result<(), Trouble> {
-    let mut limit = getrlimit(Resource::Nofile);
+    let limit = getrlimit(Resource::Nofile);
     let needed = agents as u64 + SPARE_DESCRIPTORS;
     if limit.maximum.is_some_and(|most| most < needed) {
         return Err(format!("{agents} agents need {needed} open files: `ulimit -n`").into());
     }
+    raise_descriptors()
+}
+
+fn raise_descriptors() -> Result<(), Trouble> {
+    let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
@@ -101,12 +120,12 @@ impl Fleet {
         let made = self.farm.run(&["token", "create", "--for", "agent", "--uses", &uses])?;
         let token = String::from_utf8(made.stdout)?.trim().to_owned();
         let begun = Instant::now();
-        let all = crowd::enrol(&self.crowd, &address, &token, self.agents).await?;
+        let all = crowd::enrol(&self.crowd, &address, &token, 1..self.agents + 1).await?;
         self.one("all enrol, each with a key and certificate", "s", begun.elapsed().as_secs_f64());
         let (enrolled, _) = process::resident(self.controller())?;
         let (begun, used) = (Instant::now(), process::cpu(self.controller())?);
         for agent in all {
-            tokio::spawn(agent.live(address.clone()));
+            agent.live(address.clone());
         }
         let agents = self.agents;
         self.crowd.wait("all are connected", |tally| tally.up == agents).await?;

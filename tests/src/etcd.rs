@@ -57,6 +57,8 @@ pub struct Access {
     pub tls: bool,
     /// Further arguments of every member.
     pub args: Vec<String>,
+    /// Data lies on a disk, where a bench measures what that costs.
+    pub on_disk: bool,
 }
 
 impl Etcd {
@@ -67,6 +69,10 @@ impl Etcd {
 
     /// As [`Self::start`], with arguments.
     pub fn start_with(members: usize, access: &Access) -> Option<Self> {
+        let dir = || match access.on_disk {
+            true => tempfile::tempdir().expect("a folder for etcd"),
+            false => dir(),
+        };
         is_there().then(|| Self::begin(members, access, Dir::Owned(dir())))
     }
 
@@ -143,6 +149,12 @@ impl Etcd {
         let answer = answer.expect("etcd's JSON interface answers");
         assert!(answer.contains(" 200 "), "{path}: {answer}");
         answer
+    }
+
+    /// The process of a member, while it runs.
+    pub fn pid(&self, n: usize) -> Option<u32> {
+        let (.., pid) = self.members[n].running.as_ref()?;
+        u32::try_from(pid.as_raw_nonzero().get()).ok()
     }
 
     /// A place for files of a test.

@@ -43,7 +43,8 @@ impl Files {
             ("trusted-ca-file", self.file("ca.pem")),
             ("client-cert-auth", "true".to_owned()),
         ];
-        Access { tls: true, args: args.map(|(flag, value)| format!("--{flag}={value}")).into() }
+        let args = args.map(|(flag, value)| format!("--{flag}={value}")).into();
+        Access { tls: true, args, ..Access::default() }
     }
 
     fn options(&self) -> String {

@@ -11,6 +11,7 @@ use rota_identity::{IdentityFiles, Kind, PrivateKey, Token, pinned_client_config
 use rota_proto::agent::EnrolRequest;
 use rota_proto::agent::enrolment_client::EnrolmentClient;
 use rota_tests::Trouble;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -20,17 +21,71 @@ use super::agent::Simulated;
 const JOINING_MAX: usize = 64;
 
 /// Nothing in these benches takes longer, whatever the machine does beside them.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What is counted.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Tally {
+    /// Agents that have an identity.
+    pub enrolled: usize,
     /// Sessions that were welcomed and live.
     pub up: usize,
+    /// The same, by controller.
+    pub up_at: BTreeMap<String, usize>,
+    /// Updates that were done, by who ordered them.
+    pub ordered_by: BTreeMap<String, usize>,
+    /// Updates that were done, by rollout.
+    pub updated: BTreeMap<String, usize>,
+    /// Updates that a rollout asked of a node that had done one for it already.
+    pub twice: usize,
+    /// Orders of owners of yesterday.
+    pub stale: usize,
     /// Agents that heard of a rollout's end, by rollout.
     pub settled: BTreeMap<String, usize>,
     /// Sessions that broke or did not begin, by reason.
     pub errors: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    /// A session with this controller lives.
+    pub fn is_up(&mut self, controller: &str) {
+        self.up += 1;
+        *self.up_at.entry(controller.to_owned()).or_default() += 1;
+    }
+
+    /// It does not any more.
+    pub fn is_down(&mut self, controller: &str) {
+        self.up -= 1;
+        if let Some(up) = self.up_at.get_mut(controller) {
+            *up -= 1;
+        }
+    }
+
+    /// A node did an update.
+    pub fn updates(&mut self, controller: &str, rollout: &str, again: bool) {
+        *self.ordered_by.entry(controller.to_owned()).or_default() += 1;
+        *self.updated.entry(rollout.to_owned()).or_default() += 1;
+        self.twice += usize::from(again);
+    }
+
+    /// Counts another part of the crowd in.
+    pub fn and(mut self, other: &Self) -> Self {
+        let add = |to: &mut BTreeMap<String, usize>, more: &BTreeMap<String, usize>| {
+            for (key, count) in more {
+                *to.entry(key.clone()).or_default() += count;
+            }
+        };
+        add(&mut self.up_at, &other.up_at);
+        add(&mut self.ordered_by, &other.ordered_by);
+        add(&mut self.updated, &other.updated);
+        add(&mut self.settled, &other.settled);
+        add(&mut self.errors, &other.errors);
+        self.enrolled += other.enrolled;
+        self.up += other.up;
+        self.twice += other.twice;
+        self.stale += other.stale;
+        self
+    }
 }
 
 /// What all agents share.
@@ -85,26 +140,32 @@ impl Crowd {
         }
     }
 
+    /// Tells of what is counted.
+    pub fn counted(&self) -> watch::Receiver<Tally> {
+        self.tally.subscribe()
+    }
+
     /// The reasons why sessions ended, and how often each.
     pub fn errors(&self) -> BTreeMap<String, usize> {
         self.tally.borrow().errors.clone()
     }
 }
 
-/// Gives so many agents an identity each, by one token.
+/// Gives the agents with these numbers an identity each, by one token.
 pub async fn enrol(
     crowd: &Arc<Crowd>,
     address: &str,
     token: &str,
-    agents: usize,
-) -> Result<Vec<Simulated>, Trouble> {
+    agents: std::ops::Range<usize>,
+) -> Result<Vec<Arc<Simulated>>, Trouble> {
     let mut joining = JoinSet::new();
-    let mut joined = Vec::with_capacity(agents);
-    for number in 1..=agents {
+    let mut joined = Vec::with_capacity(agents.len());
+    for number in agents {
         let (address, token, crowd) = (address.to_owned(), token.to_owned(), Arc::clone(crowd));
         joining.spawn(async move {
             let own = join(&address, &token, &format!("sim-{number:05}")).await?;
-            Ok::<_, Trouble>(Simulated { own, crowd, runs: None, seq: 0 })
+            crowd.count(|tally| tally.enrolled += 1);
+            Ok::<_, Trouble>(Simulated::new(own, crowd))
         });
         if joining.len() >= JOINING_MAX {
             joined.extend(joining.join_next().await.transpose()?.transpose()?);
