@@ -49,4 +49,4 @@ pub use gate::Hold;
 pub use names::*;
 pub use order::Order;
 pub use rollout::{Change, Rollout};
-pub use step::{outstanding, step};
+pub use step::{outstanding, outstanding_of, step};

@@ -22,6 +22,8 @@ mod overdue;
 mod rehearse;
 mod reported;
 
+use std::collections::BTreeSet;
+
 use crate::draft::Draft;
 pub use crate::draft::Step;
 use crate::event::{Event, What};
@@ -54,36 +56,12 @@ pub fn outstanding(rollout: &Rollout) -> Vec<Order> {
     if rollout.is_ended() {
         return orders;
     }
+    let mut deadlines = BTreeSet::new();
     for (name, node) in rollout.nodes() {
-        let node_order = match &node.phase {
-            Phase::Preparing { .. } => {
-                Some(Order::Prepare { node: name.clone(), attempt: node.attempt })
-            }
-            Phase::Updating { .. } if rollout.spec.kind == Kind::Run => {
-                Some(Order::Run { node: name.clone(), attempt: node.attempt })
-            }
-            Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. } => {
-                destination(&rollout.spec.to, node, *direction).map(|to| Order::Update {
-                    node: name.clone(),
-                    attempt: node.attempt,
-                    direction: *direction,
-                    to,
-                })
-            }
-            Phase::Waiting
-            | Phase::Ready
-            | Phase::Done
-            | Phase::Failed { .. }
-            | Phase::Skipped { .. }
-            | Phase::RolledBack => None,
-        };
-        orders.extend(node_order);
-        if let Some(deadline) = node.phase.deadline()
-            && !orders.contains(&Order::WakeAt(deadline))
-        {
-            orders.push(Order::WakeAt(deadline));
-        }
+        orders.extend(ordered(rollout, name, node));
+        deadlines.extend(node.phase.deadline());
     }
+    orders.extend(deadlines.into_iter().map(Order::WakeAt));
     if let Stage::Once(Once::Running { node, attempt, deadline }) = &rollout.head.stage {
         orders.push(Order::Once { node: node.clone(), attempt: *attempt });
         orders.push(Order::WakeAt(*deadline));
@@ -95,6 +73,48 @@ pub fn outstanding(rollout: &Rollout) -> Vec<Order> {
         orders.push(Order::WakeAt(gap.after(rollout.spec.strategy.delay)));
     }
     orders
+}
+
+/// Of these, what one node has to do. A fleet that comes back asks for it node by node.
+pub fn outstanding_of(rollout: &Rollout, name: &NodeName) -> Vec<Order> {
+    if rollout.is_ended() {
+        return Vec::new();
+    }
+    let node = rollout.nodes().get(name);
+    let mut orders: Vec<Order> =
+        node.and_then(|node| ordered(rollout, name, node)).into_iter().collect();
+    if let Stage::Once(Once::Running { node, attempt, .. }) = &rollout.head.stage
+        && node == name
+    {
+        orders.push(Order::Once { node: node.clone(), attempt: *attempt });
+    }
+    orders
+}
+
+/// What a node was ordered and has not answered.
+fn ordered(rollout: &Rollout, name: &NodeName, node: &Node) -> Option<Order> {
+    match &node.phase {
+        Phase::Preparing { .. } => {
+            Some(Order::Prepare { node: name.clone(), attempt: node.attempt })
+        }
+        Phase::Updating { .. } if rollout.spec.kind == Kind::Run => {
+            Some(Order::Run { node: name.clone(), attempt: node.attempt })
+        }
+        Phase::Updating { direction, .. } | Phase::Monitoring { direction, .. } => {
+            destination(&rollout.spec.to, node, *direction).map(|to| Order::Update {
+                node: name.clone(),
+                attempt: node.attempt,
+                direction: *direction,
+                to,
+            })
+        }
+        Phase::Waiting
+        | Phase::Ready
+        | Phase::Done
+        | Phase::Failed { .. }
+        | Phase::Skipped { .. }
+        | Phase::RolledBack => None,
+    }
 }
 
 /// Takes the event in. `false`: nothing moved that could let anything else move.

@@ -140,10 +140,7 @@ impl Turn<'_> {
         for id in ids {
             let ours = |active: &&Active| active.owner == Owner::Us;
             let Some(active) = self.state.rollouts.get(&id).filter(ours) else { continue };
-            let orders = rota_rollout::outstanding(&active.rollout)
-                .into_iter()
-                .filter(|order| super::carry::addressee(order) == Some(node))
-                .collect();
+            let orders = rota_rollout::outstanding_of(&active.rollout, node);
             self.carry(&id, orders);
         }
     }

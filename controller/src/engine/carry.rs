@@ -57,7 +57,7 @@ fn read(record: &ReleaseRecord, env: &EnvName) -> Result<Known, String> {
 }
 
 /// The node that an order is for.
-pub(super) fn addressee(order: &Order) -> Option<&NodeName> {
+fn addressee(order: &Order) -> Option<&NodeName> {
     match order {
         Order::Prepare { node, .. }
         | Order::Update { node, .. }
