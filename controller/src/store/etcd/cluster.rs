@@ -45,11 +45,20 @@ pub(super) enum Repeat {
 /// The members and what we know of them.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    members: Vec<(String, Channel)>,
+    members: Vec<Member>,
     /// The member that is asked now. Watches move with it.
     current: watch::Sender<usize>,
     reach: watch::Sender<Reach>,
     user: Option<User>,
+}
+
+/// One member, and two connections to it. Watches have one of their own: where their reader is slow their data waits in
+/// the connection's window, and behind it no call would get an answer.
+#[derive(Debug)]
+struct Member {
+    name: String,
+    calls: Channel,
+    watches: Channel,
 }
 
 #[derive(Debug)]
@@ -72,10 +81,12 @@ impl Cluster {
     /// Reads the files that the operator named; nothing is dialled yet.
     pub(super) fn new(config: &EtcdConfig) -> Result<Self, StoreError> {
         let tls = dial::tls(config)?;
-        let channel = |member: &String| {
-            dial::channel(member, tls.as_ref()).map(|channel| (member.clone(), channel))
+        let channel = |name: &String| dial::channel(name, tls.as_ref());
+        let member = |name: &String| {
+            Ok(Member { name: name.clone(), calls: channel(name)?, watches: channel(name)? })
         };
-        let members = config.endpoints.iter().map(channel).collect::<Result<Vec<_>, _>>()?;
+        let members =
+            config.endpoints.iter().map(member).collect::<Result<Vec<_>, StoreError>>()?;
         let password = dial::password(config)?;
         let user = config.user.clone().zip(password).map(|(name, password)| User {
             name,
@@ -96,10 +107,15 @@ impl Cluster {
         self.current.subscribe()
     }
 
-    /// The name and the channel of a member.
+    /// The name of a member, and the channel for calls.
     pub(super) fn member(&self, index: usize) -> (&str, Channel) {
-        let (name, channel) = &self.members[index];
-        (name, channel.clone())
+        let Member { name, calls, .. } = &self.members[index];
+        (name, calls.clone())
+    }
+
+    /// The channel for watches.
+    pub(super) fn watches(&self, index: usize) -> Channel {
+        self.members[index].watches.clone()
     }
 
     /// Leaves a member, unless somebody did already.

@@ -101,6 +101,22 @@ async fn thousands_are_one_transaction() {
     assert_eq!(store.commit(txn).await.unwrap(), Outcome::Refused, "/other is there");
 }
 
+/// A controller that is busy does not read its watch: what it commits meanwhile is answered all the same.
+#[tokio::test]
+async fn a_watch_that_nobody_reads_is_in_nobodys_way() {
+    let Some(own) = Own::of("unread") else { return };
+    let store = own.store().await;
+    let mut watch = store.watch("", 0).await.unwrap();
+    for round in 0..30 {
+        let ops = (0..20).map(|n| put(format!("/n/{round:02}/{n:02}"), 50_000)).collect();
+        let committed = store.commit(Txn { compares: vec![], ops }).await;
+        assert!(matches!(committed, Ok(Outcome::Done(_))), "after {round} MB: {committed:?}");
+    }
+    for _ in 0..600 {
+        assert!(matches!(watch.recv().await, Some(Change::Put(_))), "nothing of it is lost");
+    }
+}
+
 /// A transaction of some MiB that also puts a key which it compares.
 fn large(head: u64, size: usize) -> Txn {
     let head = match head {

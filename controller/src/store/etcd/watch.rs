@@ -141,7 +141,7 @@ impl Watch {
         questions.send(create).await.map_err(|_| "cannot ask".to_owned())?;
         let signed = self.cluster.signed(member, ReceiverStream::new(asked)).await;
         let request = signed.map_err(in_words)?;
-        let (_, channel) = self.cluster.member(member);
+        let channel = self.cluster.watches(member);
         let mut client = WatchClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let stream = client.watch(request).await.map_err(|status| chain(&status))?.into_inner();
         Ok((stream, questions))
