@@ -39,9 +39,6 @@ impl Engine {
         if let Some(why) = next.reload {
             return self.reload(&why, Lost::All).await;
         }
-        if let Some((number, together)) = next.barrier.zip(self.together.as_ref()) {
-            together.seen.send_replace(number);
-        }
         if next.follows {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(cluster) = &mut state.cluster {
@@ -58,6 +55,10 @@ impl Engine {
         }
         for id in views {
             self.look_at(id).await;
+        }
+        // Whoever waits for it wants to see these, too.
+        if let Some((number, together)) = next.barrier.zip(self.together.as_ref()) {
+            together.seen.send_replace(number);
         }
         for id in next.claims {
             if !self.claim(id, 0).await {

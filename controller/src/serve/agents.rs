@@ -46,6 +46,17 @@ impl FleetService {
     }
 }
 
+impl FleetService {
+    /// Was a release with this artifact ordered for the caller? Another controller may have done so a moment ago.
+    async fn was_ordered(&self, caller: &Caller, digest: &Digest) -> bool {
+        if was_ordered(&self.engine.read(), caller, digest) {
+            return true;
+        }
+        self.engine.catch_up().await;
+        was_ordered(&self.engine.read(), caller, digest)
+    }
+}
+
 /// What a stream of answers looks like to tonic.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -85,7 +96,7 @@ impl Fleet for FleetService {
             .digest
             .parse()
             .map_err(|bad: rota_rollout::BadName| status(Sort::Usage.error(bad.to_string(), "")))?;
-        if !was_ordered(&self.engine.read(), &caller, &digest) {
+        if !self.was_ordered(&caller, &digest).await {
             let why = format!("no release with the artifact {} was ordered for it", digest.short());
             let target = digest.to_string();
             self.access.write_down(&caller, "fetch", &target, Err(&why)).await;
