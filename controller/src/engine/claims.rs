@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rota_rollout::What;
 use rota_rollout::claim::{Member, Nobody, Orphan, heir, takes};
 use rota_rollout::names::{AppName, ControllerName, EnvName, RolloutId, Span, Timestamp};
 
@@ -242,7 +241,6 @@ impl Turn<'_> {
         if let Some(cluster) = &mut self.state.cluster {
             cluster.orphans.remove(id);
         }
-        self.freeze_moved(id);
         self.resend_all(id);
         let soon = self.at.after(Span(TAKEN_GRACE_MS));
         let Some(active) = self.state.rollouts.get_mut(id) else { return };
@@ -250,15 +248,10 @@ impl Turn<'_> {
         if active.rollout.is_ended() {
             return self.ask_last_words(id);
         }
-        let nodes: Vec<_> = active.rollout.nodes().keys().cloned().collect();
-        for node in nodes {
-            let observed = self.state.observed(&node, &id.app, Some(id));
-            let runs = self.state.runs(&node, &id.app);
+        for node in active.rollout.nodes().keys() {
             self.batch.send(AgentKey::Node(node.clone()), again());
-            self.step(id, What::Observed { node, observed, runs });
         }
-        self.edges_moved();
-        self.windows_moved();
+        self.around(id);
     }
 
     /// Says that a rollout has another owner now.

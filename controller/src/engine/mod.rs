@@ -6,6 +6,7 @@
 
 pub mod admission;
 mod agents;
+mod around;
 mod batch;
 mod carry;
 mod claims;

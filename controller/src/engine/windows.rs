@@ -86,9 +86,8 @@ fn today(env: &EnvName, record: &EnvRecord, at: Timestamp) -> Today {
 }
 
 impl Turn<'_> {
-    /// Looks at the calendar, and tells every rollout whose environment has opened or closed. Before anything else of a
-    /// turn: nothing starts in the moment after a window closed.
-    pub(super) fn windows_moved(&mut self) {
+    /// Which windows are open now.
+    pub(super) fn look_at_the_calendar(&mut self) {
         let at = self.at;
         let State { envs, calendar, .. } = &mut *self.state;
         calendar.retain(|env, _| envs.get(env).is_some_and(|record| !record.windows.is_empty()));
@@ -99,6 +98,12 @@ impl Turn<'_> {
                 self.batch.touched = true;
             }
         }
+    }
+
+    /// Looks at the calendar, and tells every rollout whose environment has opened or closed. Before anything else of a
+    /// turn: nothing starts in the moment after a window closed.
+    pub(super) fn windows_moved(&mut self) {
+        self.look_at_the_calendar();
         let state = &*self.state;
         let news: Vec<(RolloutId, Option<Closed>)> = state
             .rollouts
