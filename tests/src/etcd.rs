@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +16,17 @@ use tempfile::TempDir;
 
 /// For a member to answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The first port of a member.
+const FIRST_PORT: u16 = 12_000;
+
+/// So many, up to those that the kernel gives away by itself.
+const PORTS: u16 = 20_000;
+
+/// The first ports of two processes are so far apart.
+const PORTS_APART: u32 = 61;
+
+static PORTS_GIVEN: AtomicU32 = AtomicU32::new(0);
 
 /// Starts the member, tells its pid, and ends it when whoever asked for it is gone: also where a test dies, and where
 /// nobody is left to drop it.
@@ -307,11 +319,21 @@ fn exchange(port: u16, request: &str) -> Option<String> {
     Some(answer)
 }
 
-/// Some that are free at once.
+/// Some that are free, and stay so while a member is dead: below those that the kernel gives to whoever asks for any,
+/// and never the same ones twice in one process.
 fn free_ports() -> [u16; 4] {
-    let open = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let open = [open(), open(), open(), open()];
-    open.map(|listener| listener.local_addr().expect("it is bound").port())
+    let mut ports = [0; 4];
+    for port in &mut ports {
+        *port = loop {
+            let turn = PORTS_GIVEN.fetch_add(1, Ordering::Relaxed);
+            let place = (std::process::id() * PORTS_APART + turn) % u32::from(PORTS);
+            let candidate = FIRST_PORT + u16::try_from(place).expect("below PORTS");
+            if TcpListener::bind((Ipv4Addr::LOCALHOST, candidate)).is_ok() {
+                break candidate;
+            }
+        };
+    }
+    ports
 }
 
 /// Etcd tells nobody when it is ready: it is asked at this pace.
