@@ -44,7 +44,7 @@ pub enum StoreCommand {
     /// Write everything that a controller needs into one file, while it runs or not
     #[command(after_help = "Examples:\n  \
         rota store backup /backup/rota-monday\n  \
-        rota store backup --data /srv/rota --passphrase-file /root/pass /backup/rota-monday\n  \
+        rota store backup --passphrase-file /etc/rota/backup.pass /backup/rota-monday\n  \
         rota store backup --store etcd://h1:2379 --data /var/lib/rota /backup/rota-monday\n  \
         rota store backup --store etcd://h1:2379 /backup/state-monday\n\n\
         The file holds the authority's key, unless a passphrase seals it: keep it like\n\

@@ -2,7 +2,7 @@
 //!
 //! Each record has one writer: a rollout's its owner, everything that belongs to no rollout the lead. What two of them
 //! must not decide at once is guarded by keys that both sides compare: a drain or a freeze against the start of an
-//! update (`/guard`, `/out`), and two rollouts against each other on one node (`/busy`). With the embedded store there
+//! update (`/seal`), and two rollouts against each other on one node (`/busy`). With the embedded store there
 //! is no cluster, and this controller is everything.
 
 use std::collections::BTreeMap;
