@@ -159,7 +159,9 @@ impl Hold {
                 )
             }
             Self::Capacity { .. } => {
-                "it goes on when they serve again: `rota status` shows why they do not".to_owned()
+                "it goes on when they serve again: `rota status` shows why they do not; a node that \
+                 is gone for good: `rota node rm NODE`"
+                    .to_owned()
             }
             Self::Offline { .. } => {
                 format!("it goes on when they return; or `rota rollout skip {id} NODE`")

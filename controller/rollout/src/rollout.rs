@@ -260,8 +260,9 @@ impl Tally {
 }
 
 fn is_skipped_offline(node: &Node) -> bool {
-    // What an operator skips may have been taken out by us before it went offline.
-    let not_by_us = node.attempt == Attempt(0) || node.observed.serving == Serving::In;
+    // What an operator skips may have been taken out by us before it went offline, or by what we had ordered.
+    let in_traffic = node.observed.serving == Serving::In && node.out_since.is_none();
+    let not_by_us = node.attempt == Attempt(0) || in_traffic;
     match node.phase {
         Phase::Skipped { why: Skip::Offline } => true,
         Phase::Skipped { why: Skip::ByOperator | Skip::NotMeant } => {

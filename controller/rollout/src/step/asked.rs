@@ -48,6 +48,9 @@ pub(super) fn asked(draft: &mut Draft, verb: &Verb, who: &str) {
         Verb::Skip(nodes) => {
             for name in nodes {
                 if let Some(mut node) = draft.node(name).cloned() {
+                    if let Phase::Updating { takes_out: true, .. } = node.phase {
+                        node.is_left_out(draft.at); // as far as anybody knows, until it is seen
+                    }
                     node.phase = Phase::Skipped { why: Skip::ByOperator };
                     draft.set(name, node);
                 }
