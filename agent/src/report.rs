@@ -85,6 +85,9 @@ pub struct Measured {
     pub cut: u64,
     /// The app did not end within `stop_timeout`.
     pub killed: bool,
+    /// An operator keeps the node out of traffic: what runs there did not rejoin.
+    #[serde(default)]
+    pub kept_out: bool,
     /// How long each step took, in order.
     pub steps: Vec<(Step, u64)>,
     /// What was in flight, from the drain's begin until it was back: milliseconds and requests.
@@ -115,6 +118,7 @@ impl From<crate::update::Measured> for Measured {
             in_flight_at_drain: measured.in_flight_at_drain,
             cut: measured.cut,
             killed: measured.killed,
+            kept_out: measured.kept_out,
             ..Self::default()
         }
     }

@@ -154,9 +154,14 @@ impl Machine {
     }
 
     /// Says something about an attempt, and remembers it for when it is asked again.
-    pub(crate) fn say(&mut self, rollout: &str, attempt: u32, said: Said) {
+    pub(crate) fn say(&mut self, rollout: &str, attempt: u32, mut said: Said) {
         if rollout.is_empty() {
             return; // asked for on this node: nobody else waits for it
+        }
+        match &mut said {
+            Said::Joined(measured) | Said::Done(measured) => measured.kept_out = self.app.drained,
+            Said::Failed(failed) => failed.measured.kept_out = self.app.drained,
+            Said::Prepared | Said::Began { .. } | Said::Broken { .. } | Said::Stale { .. } => {}
         }
         if let Some(fence) = self.app.fences.get_mut(rollout)
             && fence.attempt == attempt

@@ -108,6 +108,7 @@ fn measured(message: Option<wire::Measured>) -> Measured {
         out_of_traffic: Span(message.out_of_traffic_ms),
         in_flight_at_drain: message.in_flight_at_drain,
         cut: message.cut,
+        kept_out: message.kept_out,
     }
 }
 

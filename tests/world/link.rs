@@ -292,6 +292,7 @@ fn sum(measured: rota_agent::update::Measured) -> node::Measured {
         out_of_traffic: Span(measured.out_of_traffic_ms),
         in_flight_at_drain: measured.in_flight_at_drain,
         cut: measured.cut,
+        kept_out: measured.kept_out,
     }
 }
 

@@ -76,4 +76,7 @@ pub struct Measured {
     pub cut: u64,
     /// The app did not end within its stop timeout.
     pub killed: bool,
+    /// An operator keeps the node out of traffic: what runs there did not rejoin.
+    #[serde(default)]
+    pub kept_out: bool,
 }

@@ -84,6 +84,7 @@ fn measured(measured: &Measured) -> proto::Measured {
         in_flight_at_drain: measured.in_flight_at_drain,
         cut: measured.cut,
         killed: measured.killed,
+        kept_out: measured.kept_out,
         steps: times
             .map(|(name, took_ms)| proto::StepTime { step: step(*name).into(), took_ms: *took_ms })
             .collect(),

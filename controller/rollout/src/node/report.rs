@@ -14,6 +14,9 @@ pub struct Measured {
     pub in_flight_at_drain: u64,
     /// Requests that were ended by us.
     pub cut: u64,
+    /// An operator kept it out of traffic: it did not rejoin.
+    #[serde(default)]
+    pub kept_out: bool,
 }
 
 /// What a node says. Numbered by attempt; may come twice, late, or never.
@@ -57,6 +60,7 @@ impl Measured {
             out_of_traffic: Span(self.out_of_traffic.0 + other.out_of_traffic.0),
             in_flight_at_drain: self.in_flight_at_drain.max(other.in_flight_at_drain),
             cut: self.cut + other.cut,
+            kept_out: other.kept_out,
         }
     }
 }

@@ -164,8 +164,10 @@ fn who_is_capacity_and_who_serves() {
 
 #[test]
 fn measures_add_up() {
-    let one = Measured { out_of_traffic: Span(100), in_flight_at_drain: 7, cut: 1 };
-    let two = Measured { out_of_traffic: Span(50), in_flight_at_drain: 3, cut: 2 };
-    let sum = Measured { out_of_traffic: Span(150), in_flight_at_drain: 7, cut: 3 };
+    let one =
+        Measured { out_of_traffic: Span(100), in_flight_at_drain: 7, cut: 1, kept_out: false };
+    let two = Measured { out_of_traffic: Span(50), in_flight_at_drain: 3, cut: 2, kept_out: false };
+    let sum =
+        Measured { out_of_traffic: Span(150), in_flight_at_drain: 7, cut: 3, kept_out: false };
     assert_eq!(one.plus(two), sum);
 }

@@ -3,7 +3,7 @@
 use super::destination;
 use crate::draft::Draft;
 use crate::names::{Attempt, NodeName, Release};
-use crate::node::{Deadlines, Direction, Left, Node, Phase, Report, Serving, StepName};
+use crate::node::{Deadlines, Direction, Left, Measured, Node, Phase, Report, Serving, StepName};
 use crate::rollout::Kind;
 use crate::strategy::Mode;
 
@@ -57,13 +57,13 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
         Report::Joined(measured) | Report::Done(measured) => {
             node.measures(*measured);
             node.runs = destination(&draft.spec().to, node, direction);
-            serves_again(node);
+            serves_again(node, *measured);
         }
         Report::Failed(failure) => {
             node.measures(failure.measured);
             match failure.left {
                 Left::Restored => {
-                    serves_again(node);
+                    serves_again(node, failure.measured);
                     let back = if direction == Direction::Forward {
                         node.previous.clone()
                     } else {
@@ -92,9 +92,10 @@ fn falls_out(draft: &Draft, node: &mut Node) {
     node.is_left_out(draft.at);
 }
 
-/// It says that it is back in traffic, before the fleet has seen it; unless an operator keeps it out.
-fn serves_again(node: &mut Node) {
-    if !node.observed.drained {
+/// It says that it is back in traffic, before the fleet has seen it; unless an operator keeps it out, or did when it
+/// said so.
+fn serves_again(node: &mut Node, measured: Measured) {
+    if !node.observed.drained && !measured.kept_out {
         node.observed.serving = Serving::In;
     }
 }
@@ -138,9 +139,27 @@ pub fn left_text(left: Left) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::node::{Failure, Left, Report};
+    use crate::node::{Failure, Left, Measured, Report, Serving};
     use crate::tests::{Story, failure, name, one_by_one, release};
     use crate::verbs::Verb;
+
+    /// What was said under an operator's drain may be heard when he has ended it, and the node still has to join.
+    #[test]
+    fn who_was_kept_out_is_not_in_traffic_before_it_is_seen_there() {
+        for (kept_out, serving) in [(false, Serving::In), (true, Serving::Out)] {
+            let measured = Measured { kept_out, ..Measured::default() };
+            let reports = [
+                Report::Done(measured),
+                Report::Failed(Failure { measured, ..failure(Left::Restored) }),
+            ];
+            for report in reports {
+                let mut story = Story::prepared(&["n1", "n2"], one_by_one());
+                story.observe("n1 out");
+                story.say("n1", report);
+                assert_eq!(story.rollout.nodes()[&name("n1")].observed.serving, serving);
+            }
+        }
+    }
 
     /// A rollout may end before the fleet has seen what a node runs now.
     #[test]
