@@ -72,7 +72,7 @@ fn try_many(controllers: Controllers, seeds: u64) {
 }
 
 /// Seeds that failed once, and what they found. A world that has changed since may find it no more; it costs little.
-const FAILED_ONCE: [(Controllers, u64, &str); 10] = [
+const FAILED_ONCE: [(Controllers, u64, &str); 14] = [
     (
         Controllers::One,
         3805,
@@ -122,6 +122,26 @@ const FAILED_ONCE: [(Controllers, u64, &str); 10] = [
         Controllers::Several,
         3680,
         "after a lost answer a process went on in the term of its controller's earlier life",
+    ),
+    (
+        Controllers::Several,
+        8944,
+        "a node was skipped after its update had been ordered: one more was out than may be",
+    ),
+    (
+        Controllers::Several,
+        54969,
+        "who failed was asked again while others went back: completed with a node left behind",
+    ),
+    (
+        Controllers::Several,
+        69682,
+        "restored under an operator's drain was taken for in traffic: one more was out than may be",
+    ),
+    (
+        Controllers::Several,
+        50852,
+        "a failed release that could not leave traffic, and the world wanted it drained",
     ),
 ];
 

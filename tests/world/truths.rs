@@ -275,7 +275,8 @@ impl World {
             let serves = self.inventory(node).traffic_in;
             let drained = self.store.drained[node];
             let side = current.side;
-            if drained && serves {
+            // A failed release that could not leave traffic is left as it was, and said.
+            if drained && serves && !host.leaky {
                 self.violation(format!("n{node} is drained by an operator and serves"));
             } else if !drained && side == Side::In && !serves {
                 self.violation(format!("n{node} is healthy and stays out of traffic"));

@@ -159,8 +159,8 @@ impl Hold {
                 )
             }
             Self::Capacity { .. } => {
-                "it goes on when they serve again: `rota status` shows why they do not; a node that \
-                 is gone for good: `rota node rm NODE`"
+                "it goes on when they serve again: `rota status` shows why they do not; a node \
+                 that is gone for good: `rota node rm NODE`"
                     .to_owned()
             }
             Self::Offline { .. } => {
