@@ -31,6 +31,24 @@ impl Programs {
         Ok(built.clone()?)
     }
 
+    /// Those of the version before, which `ROTA_BEFORE` names by their folder, with the same sample app; `None`, which
+    /// is said, where there are none.
+    pub fn before() -> Result<Option<Self>, Trouble> {
+        let Some(dir) = std::env::var_os("ROTA_BEFORE").map(PathBuf::from) else {
+            eprintln!(
+                "SKIPPED: ROTA_BEFORE names no folder with the programs of the version before: \
+                 ROTA_BEFORE=$(.ci/build-before)"
+            );
+            return Ok(None);
+        };
+        let (rota, agent) = (dir.join("rota"), dir.join("rota-agent"));
+        for program in [&rota, &agent] {
+            let found = fs::metadata(program);
+            found.map_err(|error| format!("ROTA_BEFORE: {}: {error}", program.display()))?;
+        }
+        Ok(Some(Self { rota, agent, app: Self::build()?.app }))
+    }
+
     fn build_now() -> Result<Self, Trouble> {
         let own = std::env::current_exe()?;
         let mut dir = own.parent().ok_or("this program lies nowhere")?.to_owned();

@@ -64,8 +64,13 @@ pub struct Several {
 impl Several {
     /// Starts everything; `None` where there is no etcd, which was said.
     pub fn start(size: Size) -> Result<Option<Self>, Trouble> {
+        Self::start_of(Programs::build()?, size)
+    }
+
+    /// The same with these programs.
+    pub fn start_of(programs: Programs, size: Size) -> Result<Option<Self>, Trouble> {
         let Some(etcd) = Etcd::start(size.etcd) else { return Ok(None) };
-        let (dir, programs) = (tempfile::tempdir()?, Programs::build()?);
+        let dir = tempfile::tempdir()?;
         let (controllers, nodes, broken) = (Vec::new(), Vec::new(), Vec::new());
         let mut farm = Self { dir, programs, etcd, controllers, edge: None, nodes, broken };
         for number in 1..=size.controllers {
@@ -74,14 +79,10 @@ impl Several {
         let uses = size.nodes.to_string();
         let token = farm.token(&["--for", "agent", "--uses", &uses])?;
         let edge_token = farm.token(&["--for", "edge"])?;
-        let mut edge = farm.agent("lb-01", &edge_token);
-        edge.args(["--edge", "shop=proxy@127.0.0.1:0", "--traffic-listen", "127.0.0.1:0"]);
-        farm.edge = Some(Process::start(edge, &farm.path("lb-01.log"))?);
+        farm.edge = Some(farm.start_edge(&["--token", &edge_token])?);
         for number in 1..=size.nodes {
-            let name = format!("web-{number:02}");
-            let mut node = farm.agent(&name, &token);
-            node.args(["--role", "web"]);
-            farm.nodes.push(Process::start(node, &farm.path(&format!("{name}.log")))?);
+            let node = farm.start_node(number, &["--token", &token])?;
+            farm.nodes.push(node);
         }
         for at in 0..size.controllers {
             farm.all_here(at, size.nodes)?;
@@ -148,11 +149,39 @@ impl Several {
         Ok(())
     }
 
-    fn agent(&self, name: &str, token: &str) -> Command {
+    fn start_edge(&self, more: &[&str]) -> Result<Process, Trouble> {
+        let mut edge = self.agent("lb-01");
+        edge.args(["--edge", "shop=proxy@127.0.0.1:0", "--traffic-listen", "127.0.0.1:0"]);
+        edge.args(more);
+        Process::start(edge, &self.path("lb-01.log"))
+    }
+
+    fn start_node(&self, number: usize, more: &[&str]) -> Result<Process, Trouble> {
+        let name = format!("web-{number:02}");
+        let mut node = self.agent(&name);
+        node.args(["--role", "web"]).args(more);
+        Process::start(node, &self.path(&format!("{name}.log")))
+    }
+
+    /// Stops the edge's agent and starts it again, of the programs as they are now.
+    pub fn restart_edge(&mut self) -> Result<(), Trouble> {
+        self.edge.as_mut().ok_or("there is no edge")?.terminate()?;
+        self.edge = Some(self.start_edge(&[])?);
+        Ok(())
+    }
+
+    /// The same with the agent of a node, counted from 0.
+    pub fn restart_node(&mut self, at: usize) -> Result<(), Trouble> {
+        self.nodes[at].terminate()?;
+        self.nodes[at] = self.start_node(at + 1, &[])?;
+        Ok(())
+    }
+
+    fn agent(&self, name: &str) -> Command {
         let mut command = Command::new(&self.programs.agent);
         let first = self.controllers[0].from_others.address.to_string();
         command.args(["run", "--name", name, "--env", ENV, "--controller", &first]);
-        command.args(["--token", token, "--data"]).arg(self.path(name));
+        command.arg("--data").arg(self.path(name));
         command
     }
 
