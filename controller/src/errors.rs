@@ -136,7 +136,9 @@ impl From<StoreError> for ErrorView {
         let hint = match &error {
             StoreError::Unavailable(_) => "nothing was changed; try again when the store is back",
             StoreError::Unknown(_) => "look whether it happened before trying again",
-            StoreError::Corrupt(_) => "restore the store from a backup, or ask for help",
+            StoreError::Corrupt(_) => {
+                "upgrade, where `rota controller ls` shows newer ones; else restore a backup"
+            }
         };
         Sort::Store.error(error.to_string(), hint)
     }

@@ -37,8 +37,8 @@ pub fn of_active(state: &State, active: &Active) -> RolloutView {
         view.state = "held".to_owned();
         view.hold = Some(HoldView {
             kind: "store".to_owned(),
-            text: format!("the controller's store does not answer: {why}"),
-            hint: "it goes on by itself when the store answers".to_owned(),
+            text: format!("this controller decides nothing: {why}"),
+            hint: "it goes on by itself when that is over".to_owned(),
             nodes: Vec::new(),
             since: view.started_at.clone(),
         });

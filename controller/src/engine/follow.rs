@@ -12,13 +12,15 @@ use rota_rollout::rollout::Change as CoreChange;
 use super::admission::refusals::frozen;
 use super::carry::NewEvent;
 use super::cluster::{BusyRecord, Owner, is_tracked, keys as guards};
+use super::load;
+use super::neighbours;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord,
     ReleaseRecord, keys,
 };
 use super::state::{AgentKey, EVENTS_IN_MEMORY};
 use super::{State, Turn};
-use crate::members::{ControllerRecord, MemberRecord, keys as members};
+use crate::members::{ControllerRecord, JoinError, MemberRecord, keys as members};
 use crate::store::{Change, Entry, Record, StoreError, StoreRevision};
 use crate::view::EventView;
 
@@ -49,9 +51,19 @@ impl Turn<'_> {
                 }
             };
             if let Err(error) = taken {
-                tracing::error!(%error, "what another controller wrote cannot be read");
+                return self.not_understood(error.to_string());
             }
         }
+    }
+
+    /// What was written is not known here, and so nothing is that was written after it: a seal, for example, would say
+    /// that its freeze has been seen. Whatever cannot be understood when everything is read anew ends this controller's
+    /// part in deciding.
+    fn not_understood(&mut self, why: String) {
+        if let Some(cluster) = &mut self.state.cluster {
+            cluster.epoch += 1;
+        }
+        self.batch.next.reload = Some(why);
     }
 
     fn was_put(&mut self, entry: &Entry) -> Result<(), StoreError> {
@@ -109,7 +121,9 @@ impl Turn<'_> {
             let id: RolloutId = parsed(key, &BusyRecord::decode(entry)?.rollout)?;
             self.busy_was_put(&parsed(key, node)?, id);
         } else if key.starts_with(keys::EVENTS) {
-            self.happened_elsewhere(EventView::decode(entry)?);
+            if let Some(event) = load::event(entry) {
+                self.happened_elsewhere(event);
+            }
         } else if key.strip_prefix(guards::BARRIER) == Some(self.state.name.as_str()) {
             self.batch.next.barrier = String::from_utf8_lossy(&entry.value).parse().ok();
         }
@@ -195,11 +209,16 @@ impl Turn<'_> {
             self.batch.next.reload =
                 Some("another process took this controller's place".to_owned());
         }
-        let drains = record.draining;
+        if !own && record.is_beyond() {
+            let why = JoinError::too_far(name, &record).to_string();
+            self.not_understood(why);
+            return Ok(());
+        }
+        let (drains, beside) = (record.draining, neighbours::beside(&record));
         let known = cluster.members.insert(name.to_owned(), record);
         self.batch.touched |= known.as_ref().is_none_or(|known| known.draining != drains);
         if known.is_none() && leads {
-            self.event(NewEvent::new("controller", format!("controller {name} is in")));
+            self.event(NewEvent::new("controller", format!("controller {name} is in{beside}")));
         }
         Ok(())
     }
@@ -269,7 +288,7 @@ impl Turn<'_> {
     }
 
     fn rollout_was_put(&mut self, rest: &str, entry: &Entry) -> Result<(), StoreError> {
-        let bad = || StoreError::Corrupt(format!("{}: not a rollout's", entry.key));
+        let bad = || load::strange(entry);
         let mut parts = rest.splitn(4, '/');
         let (app, env) = (parts.next().ok_or_else(bad)?, parts.next().ok_or_else(bad)?);
         let revision: u64 = parts.next().and_then(|text| text.parse().ok()).ok_or_else(bad)?;

@@ -6,7 +6,7 @@ use rota_rollout::names::{AppName, EnvName, NodeName, Revision, RolloutId, Times
 use rota_rollout::node::Node;
 use rota_rollout::rollout::Rollout;
 
-use super::cluster::{BusyRecord, Owner, keys as guards};
+use super::cluster::{BusyRecord, Cluster, Owner, keys as guards};
 use super::pace::Clock;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord,
@@ -46,6 +46,13 @@ pub async fn writable_state(
     let mut state = State { name: name.to_owned(), ..State::default() };
     into(store, &mut state, at).await?;
     Ok(state)
+}
+
+/// Can all of it be read here? Nothing is claimed, and nobody is told.
+pub async fn readable(store: &dyn Store, name: &str) -> Result<(), StoreError> {
+    let cluster = Some(Cluster::default());
+    let mut state = State { name: name.to_owned(), cluster, ..State::default() };
+    into(store, &mut state, Timestamp(0)).await
 }
 
 /// Everything that is durable, into a state that has its name, and its place if there are several controllers; nobody
@@ -197,20 +204,41 @@ fn two(entry: &Entry, prefix: &str) -> Result<(AppName, EnvName), StoreError> {
 /// The newest events beside those that are known already, and the number of the next.
 async fn events(store: &dyn Store, state: &mut State) -> Result<(), StoreError> {
     let mut after = state.events.back().map_or(String::new(), |event| keys::event(event.seq));
+    let mut newest = state.events.back().map_or(0, |event| event.seq);
     loop {
         let (page, _) = store.scan(keys::EVENTS, &after, EVENTS_PAGE).await?;
         let Some(last) = page.last() else { break };
         after.clone_from(&last.key);
+        // By its key: also one that cannot be read has its number.
+        newest = after[keys::EVENTS.len()..].parse().unwrap_or(newest);
         for entry in &page {
-            state.events.push_back(EventView::decode(entry)?);
+            state.events.extend(event(entry));
             if state.events.len() > EVENTS_IN_MEMORY {
                 state.events.pop_front();
             }
         }
     }
-    let next = state.events.back().map_or(1, |event: &EventView| event.seq + 1);
-    state.next_event = next.max(state.next_event);
+    state.next_event = (newest + 1).max(state.next_event);
     Ok(())
+}
+
+/// An event, if it can be read: the log is for people, and nothing is decided by it.
+pub fn event(entry: &Entry) -> Option<EventView> {
+    match EventView::decode(entry) {
+        Ok(event) => Some(event),
+        Err(error) => {
+            tracing::warn!(%error, "an event is left out");
+            None
+        }
+    }
+}
+
+/// A record of a rollout that this version does not know. Its other records may mean something else by it.
+pub fn strange(entry: &Entry) -> StoreError {
+    let key = &entry.key;
+    StoreError::Corrupt(format!(
+        "{key}: this program knows no such record of a rollout; a newer `rota serve` wrote it"
+    ))
 }
 
 /// Who claims.
@@ -294,7 +322,7 @@ pub async fn load_ended(store: &dyn Store, id: &RolloutId) -> Result<Option<Ende
             "owner" => owner = Some(OwnerRecord::decode(entry)?),
             "evidence" => evidence = Some(EvidenceRecord::decode(entry)?),
             other => {
-                let name = other.strip_prefix("nodes/").unwrap_or(other);
+                let name = other.strip_prefix("nodes/").ok_or_else(|| strange(entry))?;
                 nodes.insert(parsed(entry, name)?, NodeRecord::decode(entry)?.node);
             }
         }

@@ -22,6 +22,7 @@ mod late;
 pub mod live;
 mod load;
 mod meter;
+mod neighbours;
 mod newcomers;
 mod nodes;
 pub mod number;
@@ -57,8 +58,8 @@ pub use nodes::Drain;
 pub use own::Service;
 pub use run::RunAsked;
 pub use state::{Active, Agent, AgentKey, Heartbeat, State, ToSession};
-use together::Together;
 pub use together::{OpenError, Own};
+use together::{Together, enter};
 pub(crate) use turn::Turn;
 pub(crate) use verbs::applied;
 pub use verbs::{Ask, Asked};
@@ -140,12 +141,17 @@ impl Engine {
         let mut state = State { name: who.name, advertise: who.advertise, ..State::default() };
         let mut since = None;
         if let Some(membership) = &who.membership {
-            let place = membership.join(now()).await?;
+            let place = enter(membership).await?;
             store.settle().await?;
             state.cluster = Some(Cluster { place: Some(place), ..Cluster::default() });
             since = Some(store.scan("", "", 0).await?.1);
         }
-        load::into(store.as_ref(), &mut state, now()).await?;
+        let loaded = load::into(store.as_ref(), &mut state, now()).await;
+        let held = state.cluster.as_ref().and_then(|cluster| cluster.place);
+        if let (Err(_), Some((membership, place))) = (&loaded, who.membership.as_ref().zip(held)) {
+            membership.give_up(place.lease).await;
+        }
+        loaded?;
         let state = Arc::new(RwLock::new(state));
         let (to_engine, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
         let (changed, watching) = watch::channel(0);

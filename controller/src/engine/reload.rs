@@ -12,7 +12,7 @@ use super::cluster::Owner;
 use super::cluster::keys;
 use super::load::{self, Claimant};
 use super::state::AgentKey;
-use super::together::OpenError;
+use super::together::{OpenError, enter};
 use super::{Engine, Input, Turn, again, goodbye, is_welcome, place, send};
 use crate::access::now;
 use crate::errors::Sort;
@@ -187,7 +187,7 @@ impl Engine {
     }
 
     fn say_away(&self, why: &str) {
-        tracing::error!(why, "the store did not take a change: this controller decides nothing");
+        tracing::error!(why, "this controller decides nothing");
         self.state.write().unwrap_or_else(PoisonError::into_inner).store_down =
             Some(why.to_owned());
         self.settle(true);
@@ -199,22 +199,44 @@ impl Engine {
     async fn reload(&mut self, why: &str, lost: Lost) {
         tracing::info!(why, "everything is read anew");
         self.settle(true);
-        let mut tries = 0;
+        let (mut tries, mut said) = (0, String::new());
         while let Err(error) = self.read_anew().await {
             tries += 1;
-            if tries == 1 {
-                self.say_away(&error.to_string());
+            let why = error.to_string();
+            if error.is_beyond_us() {
+                self.step_aside().await;
             }
-            tracing::warn!(%error, "the store still does not answer");
+            if said != why {
+                self.say_away(&why);
+                said = why;
+            }
             self.turn_away();
             tokio::time::sleep(STORE_RETRY).await;
         }
         if tries > 0 {
-            tracing::info!("the store answers again");
+            tracing::info!(tries, "everything was read again: this controller goes on");
         }
         self.ask_agents(if tries > 0 { Lost::All } else { lost });
         self.settle(true);
         self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// There is something that this controller does not understand, and others perhaps do: they take over what it runs.
+    /// It comes in again when it can read everything.
+    async fn step_aside(&mut self) {
+        let Some(together) = &mut self.together else { return };
+        let place = {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.cluster.as_mut().and_then(|cluster| {
+                cluster.members.remove(&together.membership.name);
+                cluster.place.take()
+            })
+        };
+        if let Some(place) = place {
+            together.tasks.drain(..).for_each(|task| task.abort());
+            together.membership.give_up(place.lease).await;
+            tracing::error!("this controller steps aside: others take over what it runs");
+        }
     }
 
     /// Tells agents again what they were perhaps told in vain, and asks for what they have said in vain; one whose
@@ -262,9 +284,9 @@ impl Engine {
             Some(place) if membership.holds(&place).await? => place,
             Some(place) => {
                 membership.give_up(place.lease).await;
-                membership.join(now()).await?
+                enter(membership).await?
             }
-            None => membership.join(now()).await?,
+            None => enter(membership).await?,
         };
         if let Some(cluster) = &mut fresh.cluster {
             cluster.place = Some(place);

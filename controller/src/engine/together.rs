@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{Engine, Input};
-use crate::members::{JoinError, Membership};
+use super::{Engine, Input, load};
+use crate::access::now;
+use crate::members::{JoinError, Membership, Place};
 use crate::store::{Store, StoreError, StoreRevision};
 
 /// Changes that are taken from the watch at once.
@@ -21,6 +22,28 @@ pub enum OpenError {
     /// No place among the controllers.
     #[error(transparent)]
     Join(#[from] JoinError),
+}
+
+impl OpenError {
+    /// Is it that this controller does not understand what others, or what is in the store?
+    pub fn is_beyond_us(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Join(JoinError::Store(error)) => match error {
+                StoreError::Corrupt(_) => true,
+                StoreError::Unavailable(_) | StoreError::Unknown(_) => false,
+            },
+            Self::Join(JoinError::TooFar { .. }) => true,
+            Self::Join(JoinError::Taken { .. } | JoinError::Full) => false,
+        }
+    }
+}
+
+/// Takes a place among the others, and not before it is known that everybody and everything is understood: nobody is
+/// disturbed by one that cannot take part.
+pub async fn enter(membership: &Membership) -> Result<Place, OpenError> {
+    membership.understood(false).await?;
+    load::readable(membership.store.as_ref(), &membership.name).await?;
+    Ok(membership.join(now()).await?)
 }
 
 /// This controller.
@@ -106,3 +129,6 @@ async fn tell(inputs: &mpsc::WeakSender<Input>, input: Input) {
         tracing::debug!("the engine has ended");
     }
 }
+
+#[cfg(test)]
+mod tests;

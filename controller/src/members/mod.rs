@@ -52,6 +52,14 @@ pub enum JoinError {
     Store(#[from] StoreError),
 }
 
+impl JoinError {
+    /// This controller and another one are too far apart.
+    pub fn too_far(name: &str, there: &MemberRecord) -> Self {
+        let (name, theirs) = (name.to_owned(), there.version.clone());
+        Self::TooFar { name, theirs, ours: env!("CARGO_PKG_VERSION") }
+    }
+}
+
 /// A place, while its lease lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -94,12 +102,18 @@ impl Membership {
                 }
                 continue;
             }
-            self.understood().await?;
+            self.understood(false).await?;
             let slot = self.free_slot().await?.ok_or(JoinError::Full)?;
             let lease = self.store.grant(LEASE).await?;
             let txn = self.arrival(lease, slot, at)?;
             match self.store.commit(txn).await {
-                Ok(Outcome::Done(fence)) => return Ok(Place { lease, fence, slot }),
+                Ok(Outcome::Done(fence)) => {
+                    if let Err(error) = self.understood(true).await {
+                        self.give_up(lease).await;
+                        return Err(error);
+                    }
+                    return Ok(Place { lease, fence, slot });
+                }
                 // Somebody was faster, with the name or with the slot.
                 Ok(Outcome::Refused) => self.store.revoke(lease).await?,
                 Err(error) => {
@@ -144,15 +158,15 @@ impl Membership {
         })
     }
 
-    /// Does everybody who is in understand this version, and it them?
-    async fn understood(&self) -> Result<(), JoinError> {
+    /// Does everybody else who is in understand this version, and it them? Whoever is in himself minds only those that
+    /// he cannot understand: of two that came in at the same moment, the older one leaves.
+    pub async fn understood(&self, is_in: bool) -> Result<(), JoinError> {
         let (there, _) = self.store.scan(keys::MEMBERS, "", usize::from(MEMBERS_MAX)).await?;
-        for entry in &there {
+        let own = keys::member(&self.name);
+        for entry in there.iter().filter(|entry| entry.key != own) {
             let member = MemberRecord::decode(entry)?;
-            if member.speaks.abs_diff(SPEAKS) > 1 {
-                let name = entry.key[keys::MEMBERS.len()..].to_owned();
-                let ours = env!("CARGO_PKG_VERSION");
-                return Err(JoinError::TooFar { name, theirs: member.version, ours });
+            if member.is_beyond() || (!is_in && member.speaks + 1 < SPEAKS) {
+                return Err(JoinError::too_far(&entry.key[keys::MEMBERS.len()..], &member));
             }
         }
         Ok(())
@@ -164,8 +178,9 @@ impl Membership {
         Ok((0..MEMBERS_MAX).find(is_free))
     }
 
-    /// Is this still our place? Its lease lives, and the key is the one that was made then.
-    pub async fn holds(&self, place: &Place) -> Result<bool, StoreError> {
+    /// Is this still our place? Its lease lives, the key is the one that was made then, and everybody is understood.
+    pub async fn holds(&self, place: &Place) -> Result<bool, JoinError> {
+        self.understood(true).await?;
         let there = self.store.get(&keys::member(&self.name)).await?;
         Ok(there.is_some_and(|entry| entry.created == place.fence)
             && self.store.keep_alive(place.lease).await?)

@@ -31,8 +31,16 @@ pub struct MemberRecord {
 }
 
 /// Rises when controllers of the version before would not understand what is written or asked. Neighbours work
-/// together; what is further apart does not come in.
+/// together; what is further apart does not come in. What a number brings is written and asked only when everybody who
+/// is in has reached it: `docs/decisions/0035-what-neighbours-write.md`.
 pub const SPEAKS: u32 = 1;
+
+impl MemberRecord {
+    /// May it write and ask what this version does not understand?
+    pub fn is_beyond(&self) -> bool {
+        self.speaks > SPEAKS + 1
+    }
+}
 
 /// A controller that was in once, and may come back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

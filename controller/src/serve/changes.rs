@@ -87,7 +87,10 @@ pub(super) async fn apply(
     caller: &Caller,
     change: Change,
 ) -> Result<Response<Document>, Status> {
-    let missing = || status(Sort::Usage.error("the change says nothing", ""));
+    let missing = || {
+        let hint = "a newer `rota` asked for it: upgrade the controllers first";
+        status(Sort::Usage.error("this controller does not know what is asked for", hint))
+    };
     let wanted = change.change.ok_or_else(missing)?;
     why(reason(&wanted))?;
     match wanted {

@@ -10,11 +10,17 @@ use super::{Entry, Store, StoreError, StoreRevision};
 /// etcd may carry.
 const SCAN_PAGE: usize = 500;
 
-/// Something that is kept under a key. A version that only adds fields needs no new number: give
-/// them a serde default.
+/// Something that is kept under a key. Fields that may be overlooked, and lost where an older version writes the
+/// record, need no new number: give them a serde default. What must not be overlooked does, in the values that use it.
 pub trait Record: Serialize + DeserializeOwned {
-    /// The version that is written; a newer one is not read.
+    /// The newest version that is read.
     const VERSION: u32 = 1;
+
+    /// The oldest version that understands this value: it is written with the value, so that whoever is older does not
+    /// read it. Values that use nothing new stay what they were.
+    fn version(&self) -> u32 {
+        Self::VERSION
+    }
 
     /// The value for the store.
     fn encode(&self) -> Result<Vec<u8>, StoreError> {
@@ -26,7 +32,7 @@ pub trait Record: Serialize + DeserializeOwned {
         let Some(fields) = plain.strip_prefix(b"{") else {
             return Err(refuse("it is not an object".to_owned()));
         };
-        let mut value = format!("{{\"v\":{}", Self::VERSION).into_bytes();
+        let mut value = format!("{{\"v\":{}", self.version()).into_bytes();
         if fields != b"}" {
             value.push(b',');
         }
@@ -51,7 +57,13 @@ pub trait Record: Serialize + DeserializeOwned {
                 "it has version {v} and this program knows {known}; a newer `rota serve` wrote it"
             )));
         }
-        serde_json::from_slice(&entry.value).map_err(|cause| refuse(cause.to_string()))
+        serde_json::from_slice(&entry.value).map_err(|cause| {
+            let by = match cause.is_data() {
+                true => "; perhaps a newer `rota serve` wrote it",
+                false => "",
+            };
+            refuse(format!("{cause}{by}"))
+        })
     }
 }
 
@@ -102,6 +114,20 @@ mod tests {
         const VERSION: u32 = 3;
     }
 
+    /// Since version 2 it may be locked, which must not be overlooked.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Door {
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        locked: bool,
+    }
+    impl Record for Door {
+        const VERSION: u32 = 2;
+
+        fn version(&self) -> u32 {
+            if self.locked { 2 } else { 1 }
+        }
+    }
+
     #[derive(Serialize, Deserialize)]
     struct Number(u32);
     impl Record for Number {}
@@ -122,6 +148,14 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_new_is_written_anew() {
+        for (locked, value) in [(false, r#"{"v":1}"#), (true, r#"{"v":2,"locked":true}"#)] {
+            assert_eq!(Door { locked }.encode().unwrap(), value.as_bytes());
+            assert_eq!(Door::decode(&entry(value)).unwrap(), Door { locked });
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named() {
         for (value, why) in [
             (r#"{"v":2,"name":"web-01"}"#, "it has version 2 and this program knows 1"),
@@ -130,6 +164,7 @@ mod tests {
             (r#"{"v":1,"name":"web-0"#, "EOF while parsing"),
             (r#"{"name":"web-01"}"#, "it has no version"),
             (r#"{"v":1}"#, "missing field `name`"),
+            (r#"{"v":1,"name":7}"#, "; perhaps a newer `rota serve` wrote it"),
             ("", "it has no version"),
             ("\0", "it has no version"),
         ] {

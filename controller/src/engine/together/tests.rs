@@ -1,0 +1,123 @@
+//! Controllers among which one writes what others do not understand: nobody decides on half a state.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::engine::Handle;
+use crate::members::{MemberRecord, SPEAKS, keys as members};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Op, Record, Txn};
+
+/// Frozen by a version that knows more about it.
+const NEWER: &[u8] = br#"{"v":2,"frozen":{"of":"the future"},"windows":[]}"#;
+
+struct Site {
+    _dir: TempDir,
+    store: Arc<SqliteStore>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("rota.db")).unwrap();
+        Self { _dir: dir, store }
+    }
+
+    async fn begin(&self, name: &str) -> Result<Handle, OpenError> {
+        let (store, advertise) = (self.store.clone(), format!("{name}:7400"));
+        let membership = Membership {
+            store,
+            name: name.to_owned(),
+            advertise: advertise.clone(),
+            instance: name.to_owned(),
+            rollouts_max: 100,
+        };
+        let who = Own { name: name.to_owned(), advertise, membership: Some(membership) };
+        let (engine, handle) = Engine::open(self.store.clone(), who, Box::new(|_| {})).await?;
+        tokio::spawn(engine.run());
+        Ok(handle)
+    }
+
+    async fn change(&self, op: Op) {
+        self.store.commit(Txn { compares: Vec::new(), ops: vec![op] }).await.unwrap();
+    }
+
+    async fn is_in(&self, name: &str) -> bool {
+        self.store.get(&members::member(name)).await.unwrap().is_some()
+    }
+
+    /// As somebody else would be in.
+    async fn member(&self, name: &str, speaks: u32) -> MemberRecord {
+        let entry = self.store.get(&members::member(name)).await.unwrap().unwrap();
+        let there = MemberRecord::decode(&entry).unwrap();
+        MemberRecord { speaks, version: "9.0.0".to_owned(), ..there }
+    }
+}
+
+fn down(handle: &Handle) -> String {
+    handle.read().store_down.clone().unwrap_or_default()
+}
+
+async fn until(what: &str, right: impl AsyncFn() -> bool) {
+    let looks = async {
+        while !right().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), looks).await.expect(what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_not_decided_about() {
+    let site = Site::new();
+    let handles = [site.begin("c1").await.unwrap(), site.begin("c2").await.unwrap()];
+    until("somebody leads", async || handles.iter().any(|it| it.read().leads())).await;
+    // With the seal that says: whoever has seen this has seen the freeze, too.
+    let seal = Op::put("/seal/guard/prod", br#"{"v":1,"at":1,"by":"c9"}"#.to_vec());
+    let ops = vec![Op::put("/envs/prod", NEWER.to_vec()), seal];
+    site.store.commit(Txn { compares: Vec::new(), ops }).await.unwrap();
+    for handle in &handles {
+        let says = "/envs/prod: it has version 2 and this program knows 1; a newer `rota serve`";
+        until("it says so", async || down(handle).contains(says)).await;
+        let seen = handle.read().cluster.as_ref().unwrap().revs.contains_key("/seal/guard/prod");
+        assert!(!seen, "the seal counts as seen, and its freeze was not");
+    }
+    until("both step aside", async || !site.is_in("c1").await && !site.is_in("c2").await).await;
+    let refused = site.begin("c3").await.err().unwrap().to_string();
+    assert!(refused.contains("/envs/prod: it has version 2"), "{refused}");
+    assert!(!site.is_in("c3").await, "it was in although it cannot take part");
+    site.change(Op::Delete("/envs/prod".to_owned())).await;
+    for (name, handle) in ["c1", "c2"].into_iter().zip(&handles) {
+        until("it works again", async || down(handle).is_empty() && site.is_in(name).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_too_new_is_not_worked_with() {
+    let site = Site::new();
+    let handle = site.begin("c1").await.unwrap();
+    let (near, far) = (SPEAKS + 1, SPEAKS + 2);
+    let key = members::member("c9");
+    site.change(Op::put(&key, site.member("c1", near).await.encode().unwrap())).await;
+    let knows = async || handle.read().cluster.as_ref().unwrap().members.contains_key("c9");
+    until("a neighbour is known", knows).await;
+    assert_eq!(down(&handle), "");
+    site.change(Op::put(&key, site.member("c1", far).await.encode().unwrap())).await;
+    until("it says so", async || down(&handle).contains("controller c9 is in with 9.0.0")).await;
+    until("it steps aside", async || !site.is_in("c1").await).await;
+    let refused = site.begin("c2").await.err().unwrap().to_string();
+    assert!(refused.contains("controller c9 is in with 9.0.0"), "{refused}");
+    site.change(Op::Delete(key)).await;
+    until("it works again", async || down(&handle).is_empty() && site.is_in("c1").await).await;
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_left_out() {
+    let site = Site::new();
+    let event = |seq: u64| format!("/events/{seq:020}");
+    site.change(Op::put(event(7), br#"{"v":2,"song":true}"#.to_vec())).await;
+    let handle = site.begin("c1").await.unwrap();
+    assert!(handle.read().events.is_empty() && handle.read().next_event > 7);
+}
