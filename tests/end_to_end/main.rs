@@ -14,6 +14,7 @@ mod joining;
 mod leftovers;
 mod messages;
 mod moved;
+mod neighbours;
 mod nodes;
 mod once;
 mod operators;
