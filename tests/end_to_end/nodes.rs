@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use rota_tests::farm::{App, ENV, Farm};
+use rota_tests::farm::{App, ENV, Farm, count};
 use rota_tests::processes::Process;
 use serde_json::Value;
 
@@ -262,4 +262,34 @@ fn a_catch_up_that_fails_is_shown_and_in_nobodys_way() {
     deploy(&farm, "1.1.0", FAST, 0);
     assert_eq!(farm.rollout(|_| true).unwrap()["revision"], 4);
     all_run(&farm, "1.1.0", 3);
+}
+
+/// The event log tells what happened to nodes; that the controller was away is nothing that happened to them.
+#[test]
+fn a_controllers_restart_is_no_news_of_nodes() {
+    let mut farm = Farm::start(2).unwrap();
+    let lines = |farm: &Farm, what: &str| {
+        let events = farm.read("/api/v1/events").unwrap();
+        events.matches(what).count()
+    };
+    assert_eq!(lines(&farm, "joined the fleet"), 3);
+    farm.controller.terminate().unwrap();
+    farm.restart_controller().unwrap();
+    farm.wait("/api/v1/nodes", |list| count(list, "state", "ready") == 2).unwrap();
+    let sessions = |farm: &Farm| farm.read("/metrics").unwrap_or_default();
+    while !sessions(&farm).contains("rota_session_count 3\n") {
+        std::thread::yield_now();
+    }
+    assert_eq!(lines(&farm, "is here again"), 0);
+    farm.nodes[0].kill().unwrap();
+    farm.nodes[0] = farm.start_node(1).unwrap();
+    farm.wait("/api/v1/events", |_| lines(&farm, "node web-01 is here again") == 1).unwrap();
+    // Who was away before is here again, too.
+    farm.nodes[1].kill().unwrap();
+    farm.wait("/api/v1/events", |_| lines(&farm, "node web-02 went silent: offline") == 1).unwrap();
+    farm.controller.terminate().unwrap();
+    farm.restart_controller().unwrap();
+    farm.nodes[1] = farm.start_node(2).unwrap();
+    farm.wait("/api/v1/events", |_| lines(&farm, "node web-02 is here again") == 1).unwrap();
+    assert_eq!(lines(&farm, "is here again"), 2);
 }

@@ -24,14 +24,15 @@ const HANDSHAKE_MS: u64 = 3;
 /// What one event of an agent may say; a line of a log, not a log.
 const HAPPENING_CHARS_MAX: usize = 400;
 
-/// The version of the session protocol that this controller speaks.
+/// The version of the session protocol that this controller speaks. It understands that of the version before, and an
+/// agent of the version after keeps to this one: controllers are upgraded first, but one may be stepped back.
 const PROTOCOL: u32 = 1;
 
 impl Turn<'_> {
     /// A session begins: who it is, what runs there, what it should do again.
     pub(super) fn hello(&mut self, hello: Hello) {
         let Hello { key, session, peer, hello, out, beat } = hello;
-        if hello.protocol != PROTOCOL {
+        if hello.protocol.abs_diff(PROTOCOL) > 1 {
             let reason = format!(
                 "this controller speaks protocol {PROTOCOL}, the agent {}: upgrade the older one",
                 hello.protocol
@@ -44,8 +45,7 @@ impl Turn<'_> {
             return;
         }
         let old = self.state.agents.remove(&key);
-        let known = old.is_some();
-        let was_online = old.as_ref().is_some_and(|agent| agent.online && agent.session.is_some());
+        let was_away = old.as_ref().map(|agent| agent.was_away(self.started));
         let mut record = record(&hello, &peer, old.as_ref().map(|agent| &agent.record));
         record.last_seen = self.at;
         let durable = old.as_ref().is_some_and(|agent| same(&agent.record, &record));
@@ -68,9 +68,10 @@ impl Turn<'_> {
         self.state.agents.insert(key.clone(), agent);
         self.batch.touched = true;
         self.welcome(&key, &env, drained);
-        if !was_online {
-            let deed = if known { "is here again" } else { "joined the fleet" };
-            self.event_of_agent(&key, deed);
+        match was_away {
+            None => self.event_of_agent(&key, "joined the fleet"),
+            Some(true) => self.event_of_agent(&key, "is here again"),
+            Some(false) => {}
         }
         match &key {
             AgentKey::Node(name) => {

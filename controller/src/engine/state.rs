@@ -98,6 +98,11 @@ impl Agent {
     pub fn heard(&self) -> Timestamp {
         self.session.as_ref().map_or(self.heard, |session| self.heard.max(session.beat.last()))
     }
+
+    /// Is it news of this agent that a session begins? That this controller was away itself is none.
+    pub fn was_away(&self, started: Timestamp) -> bool {
+        !self.online || (self.session.is_none() && self.heard > started)
+    }
 }
 
 /// A rollout that runs.
