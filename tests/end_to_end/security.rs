@@ -277,3 +277,23 @@ fn keys_are_private() {
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
 }
+
+/// Made once, not anew whenever it is missing: whoever moved it away keeps it there.
+#[test]
+fn an_admins_key_that_was_moved_away_stays_away() {
+    let mut farm = Farm::start(0).unwrap();
+    let (file, kept) = (farm.path("controller/admin.toml"), farm.path("mine.toml"));
+    fs::rename(&file, &kept).unwrap();
+    let address = farm.controller.told("grpc").unwrap().to_owned();
+    farm.controller.terminate().unwrap();
+    farm.restart_controller().unwrap();
+    assert_eq!(farm.controller.told("grpc").unwrap(), address);
+    assert!(!file.exists(), "an admin's key lies on the host again");
+    let ls = farm.rota().env("ROTA_CONTEXT", &kept).args(["controller", "ls"]).output().unwrap();
+    assert!(ls.status.success(), "{ls:?}");
+    // Who has lost it, and every other operator, has the host.
+    fs::remove_file(farm.path("controller/identity/first-admin")).unwrap();
+    farm.controller.terminate().unwrap();
+    farm.restart_controller().unwrap();
+    run(&farm, &["controller", "ls"], 0);
+}

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rota_identity::{BadIdentity, Identity, Kind, Leaf, TlsError};
+use rota_identity::{BadIdentity, FileError, Identity, Kind, Leaf, TlsError, write_private};
 use rota_rollout::names::Timestamp;
 
 use super::ca::CaError;
@@ -33,9 +33,35 @@ pub enum AdminError {
     /// Whom the certificate in the file names.
     #[error("cannot read the certificate in admin.toml")]
     Identity(#[from] BadIdentity),
+    /// The mark.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Says that the first admin was made, beside the authority that made it.
+const MADE: &str = "identity/first-admin";
+
+/// What it says.
+const MADE_TEXT: &str = "\
+admin.toml was made at the first start. Moved away or deleted, it is not made again,
+unless this file is deleted too.
+";
+
+/// Was the first admin's context never made in this data directory?
+pub fn is_due(dir: &Path) -> bool {
+    !admin_file(dir).exists() && !dir.join(MADE).exists()
+}
+
+/// From now on it was.
+pub fn was_made(dir: &Path) -> Result<(), AdminError> {
+    let mark = dir.join(MADE);
+    if !mark.exists() {
+        write_private(&mark, MADE_TEXT.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Where it lies in a data directory.

@@ -30,7 +30,7 @@ impl Authority {
                     Some(ca) => ca,
                     None => Ca::create(&identity, now)?,
                 };
-                (ca, !admin::admin_file(&args.data).exists())
+                (ca, admin::is_due(&args.data))
             }
             StoreArg::Etcd(_) => {
                 let inside = door(args, store).enter(now).await?;
@@ -48,7 +48,7 @@ pub(super) async fn settle(
     now: Timestamp,
 ) -> Result<(), ServeError> {
     match &args.store {
-        StoreArg::Sqlite => Ok(()),
+        StoreArg::Sqlite => Ok(admin::was_made(&args.data)?),
         StoreArg::Etcd(_) => Ok(door(args, store).settle(now).await?),
     }
 }
