@@ -131,8 +131,15 @@ impl Turn<'_> {
             self.once_succeeded(id);
         }
         self.step(id, What::Asked { verb, who: who.to_owned() });
-        let now = self.state.rollouts.get(id).map_or("over", |active| active.rollout.state());
-        applied(format!("rollout {id}: {deed} accepted; it is {}", now.replace('_', " ")))
+        applied(format!("rollout {id}: {deed} accepted; {}", self.outcome(id)))
+    }
+
+    /// How a rollout stands now. Where nothing is left to do it is over only when its edges have said their last word,
+    /// and until then it is shown as going on.
+    fn outcome(&self, id: &RolloutId) -> String {
+        let Some(active) = self.state.rollouts.get(id) else { return "it is over".to_owned() };
+        let is = if active.last_words.is_some() { "it ends as" } else { "it is" };
+        format!("{is} {}", active.rollout.state().replace('_', " "))
     }
 
     fn act_with_glass(&mut self, id: &RolloutId, verb: Verb, who: &str, why: &str) -> Answer {
@@ -147,9 +154,7 @@ impl Turn<'_> {
                 if verb == Verb::BreakGlass { format!("{who}: {why}") } else { who.to_owned() };
             self.step(id, What::Asked { verb, who });
         }
-        let now = self.state.rollouts.get(id).map_or("over", |active| active.rollout.state());
-        let now = now.replace('_', " ");
-        applied(format!("rollout {id}: {deed} with the glass broken; it is {now}"))
+        applied(format!("rollout {id}: {deed} with the glass broken; {}", self.outcome(id)))
     }
 
     fn no_such_rollout(&self, id: &RolloutId, verb: &Verb) -> ErrorView {
