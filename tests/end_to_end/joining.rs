@@ -274,3 +274,42 @@ fn a_lost_controller_is_forgotten() {
     let c2 = site.join(&c1, "c2");
     site.wait_for_controllers(&c2, "active", 2);
 }
+
+/// As `docs/backup.md` has it: a state that was put back does not know who joined after it was kept.
+#[test]
+fn who_joined_after_a_backup_joins_again() {
+    let Some(site) = Site::new() else { return };
+    let mut c1 = site.start("c1", &[]);
+    let (data, kept) = (site.path("c1"), site.path("kept"));
+    let store = |args: &[&str]| {
+        let mut rota = Command::new(&site.programs.rota);
+        let output = rota.args(["-q", "store"]).args(args).arg(&kept).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output));
+    };
+    let data = data.to_str().unwrap();
+    store(&["backup", "--store", &site.etcd.url(), "--data", data]);
+    let mut c2 = site.join(&c1, "c2");
+    let release = site.app("1.0.0");
+    site.run(&c2, &["release", "push", "-f", &release, "--version", "1.0.0"], 0);
+    c1.terminate().unwrap();
+    c2.terminate().unwrap();
+    let there = format!("{}?prefix=/again", site.etcd.url());
+    store(&["restore", "--to", &there, "--data", data]);
+    let start = |name: &str, more: &[&str]| {
+        let log = site.path(&format!("{name}.log"));
+        Process::start(site.serve_at(&there, name, more), &log).unwrap()
+    };
+    let c1 = start("c1", &[]);
+    let said = site.fails(site.serve_at(&there, "c2", &[]), 1);
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/backup.md");
+    let page = fs::read_to_string(page).unwrap();
+    for line in said.lines().filter(|line| line.starts_with("error") || line.starts_with("hint")) {
+        assert!(page.contains(&line.replace("c2", "c3")), "docs/backup.md has not: {line}");
+    }
+    assert!(said.contains("error: controller c2 was removed from this installation"), "{said}");
+    let artifacts = site.artifacts("c2");
+    let token = site.token(&c1, "c2");
+    let _c2 = start("c2", &["--join", c1.told("grpc").unwrap(), "--token", &token]);
+    site.wait_for_controllers(&c1, "active", 2);
+    assert!(artifacts.len() == 1 && site.artifacts("c2") == artifacts, "its folder stays in use");
+}
