@@ -1,6 +1,6 @@
 //! One controller with a large fleet: memory for each agent, CPU at rest, a rollout over all, and their return after
 //! the controller was killed. The agents are simulated (see `agent`), the controller is `rota serve` on SQLite. With
-//! `--controllers 2` the same beside two controllers on etcd (see `restart`).
+//! `--controllers 2` the same beside two controllers on etcd (see `restart`), or those alone with `--beside nothing`.
 
 mod agent;
 mod answers;
@@ -34,7 +34,7 @@ const SPARE_DESCRIPTORS: u64 = 200;
 
 /// Runs the bench.
 pub fn run(args: &[String]) -> Result<(), Trouble> {
-    let known = ["agents", "runs", "asked", "rota", "controllers", "processes"];
+    let known = ["agents", "runs", "asked", "rota", "controllers", "processes", "beside"];
     let flags = Flags::read(args, &known)?;
     let (agents, runs) = (flags.number("agents", 1000)?, flags.number("runs", 3)?);
     let asked = flags.number("asked", 100)?;
@@ -50,7 +50,8 @@ pub fn run(args: &[String]) -> Result<(), Trouble> {
     if controllers > 1 {
         let processes = flags.number("processes", 4)?;
         let size = restart::Size { agents, controllers, processes, runs };
-        return restart::bench(&programs, size);
+        let beside = flags.text("beside", "sqlite") == "sqlite";
+        return restart::bench(&programs, size, beside);
     }
     let farm = Farm::of(programs, 0)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

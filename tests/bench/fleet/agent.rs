@@ -164,7 +164,7 @@ impl Simulated {
             order::Work::Update(update) => {
                 let release = update.release.ok_or("an update without a release")?;
                 if let Some(again) = state.update(&rollout, attempt, &release) {
-                    self.crowd.count(|tally| tally.updates(from, &rollout, again));
+                    self.crowd.count(|tally| tally.updates(from, (&rollout, term), again));
                 }
             }
             order::Work::Settle(_) => {

@@ -36,6 +36,8 @@ pub struct Tally {
     pub ordered_by: BTreeMap<String, usize>,
     /// Updates that were done, by rollout.
     pub updated: BTreeMap<String, usize>,
+    /// The newest term in which an update was done, by rollout.
+    pub terms: BTreeMap<String, u64>,
     /// Updates that a rollout asked of a node that had done one for it already.
     pub twice: usize,
     /// Orders of owners of yesterday.
@@ -61,8 +63,10 @@ impl Tally {
         }
     }
 
-    /// A node did an update.
-    pub fn updates(&mut self, controller: &str, rollout: &str, again: bool) {
+    /// A node did an update, ordered in this term.
+    pub fn updates(&mut self, controller: &str, (rollout, term): (&str, u64), again: bool) {
+        let newest = self.terms.entry(rollout.to_owned()).or_default();
+        *newest = term.max(*newest);
         *self.ordered_by.entry(controller.to_owned()).or_default() += 1;
         *self.updated.entry(rollout.to_owned()).or_default() += 1;
         self.twice += usize::from(again);
@@ -80,6 +84,10 @@ impl Tally {
         add(&mut self.updated, &other.updated);
         add(&mut self.settled, &other.settled);
         add(&mut self.errors, &other.errors);
+        for (rollout, term) in &other.terms {
+            let newest = self.terms.entry(rollout.clone()).or_default();
+            *newest = (*newest).max(*term);
+        }
         self.enrolled += other.enrolled;
         self.up += other.up;
         self.twice += other.twice;

@@ -34,16 +34,17 @@ pub struct Size {
 }
 
 /// Does it all, and prints the table.
-pub fn bench(programs: &Programs, size: Size) -> Result<(), Trouble> {
+pub fn bench(programs: &Programs, size: Size, beside: bool) -> Result<(), Trouble> {
     let mut columns = Vec::new();
-    for controllers in [1, size.controllers] {
+    for controllers in beside.then_some(1).into_iter().chain([size.controllers]) {
         let site = Site::start(programs.clone(), controllers)?;
         columns.push(Course::run(site, size)?);
     }
     let title = format!("{} agents at one controller, and at {}", size.agents, size.controllers);
     let mut table = Table::new(&title, &["", "", "SQLite: c1", "etcd: c1 / c2 / etcd"]);
-    let [alone, several] = columns.as_slice() else { return Err("two columns".into()) };
-    for Row { what, unit, value } in several {
+    let several = columns.pop().unwrap_or_default();
+    let alone = columns.pop().unwrap_or_default();
+    for Row { what, unit, value } in &several {
         let same = alone.iter().find(|row| row.what == *what);
         table.row([what.as_str(), *unit, same.map_or("", |row| &row.value), value.as_str()]);
     }
@@ -66,7 +67,7 @@ enum Again {
 
 /// What happened after the kill.
 struct Seen {
-    ordered: Option<Duration>,
+    ordered: Duration,
     over: Duration,
     back: Duration,
 }
@@ -228,8 +229,7 @@ impl Course {
         let secs = |time: Duration| number(time.as_secs_f64());
         self.text(&format!("{how}: ready again"), "s", secs(ready));
         self.text(&format!("{how}: the other claims the rollout"), "s", seconds(claimed));
-        let ordered = seen.ordered.map(|time| time.as_secs_f64());
-        self.text(&format!("{how}: the next order"), "s", seconds(ordered));
+        self.text(&format!("{how}: the next order"), "s", secs(seen.ordered));
         self.text(&format!("{how}: the rollout is over"), "s", secs(seen.over));
         self.text(&format!("{how}: all its sessions are back"), "s", secs(seen.back));
         for (what, samples) in [("node ls", asked.nodes), ("rollout status", asked.status)] {
@@ -287,13 +287,10 @@ impl Half<'_> {
     }
 
     fn see(&self, site: &Site, crowd: &Shares) -> Result<Seen, Trouble> {
-        let mut ordered = None;
-        if self.other != self.owner {
-            let name = &site.controllers[self.other].name;
-            let count = |tally: &Tally| tally.ordered_by.get(name).copied().unwrap_or(0);
-            crowd.wait("the next order", |tally| count(tally) > count(self.before))?;
-            ordered = Some(self.killed.elapsed());
-        }
+        // By whomever: whoever owns it from now on does so in a higher term.
+        let term = |tally: &Tally| tally.terms.get(self.id).copied().unwrap_or(0);
+        crowd.wait("the next order", |tally| term(tally) > term(self.before))?;
+        let ordered = self.killed.elapsed();
         let name = &site.controllers[self.owner].name;
         thread::scope(|scope| {
             let ending = scope.spawn(|| {
