@@ -6,6 +6,7 @@ mod changes;
 mod copies;
 pub mod enrol;
 mod forward;
+mod front;
 mod http;
 pub mod listen;
 mod operators;

@@ -21,6 +21,7 @@ use super::authority::{self, Authority};
 use super::copies::CopiesService;
 use super::enrol::Enrol;
 use super::forward::Forward;
+use super::front::Front;
 use super::operators::OperatorService;
 use super::others::Others;
 use super::stores::{self, DirError, Opened, Shared};
@@ -104,6 +105,9 @@ pub enum ServeError {
     /// gRPC.
     #[error("the gRPC server ended")]
     Grpc(#[from] tonic::transport::Error),
+    /// Threads.
+    #[error("cannot start the threads that serve")]
+    Threads(#[source] std::io::Error),
     /// Signals.
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
@@ -128,7 +132,6 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         artifacts: artifacts.clone(),
     };
     let config = own.config();
-    let incoming = listen::incoming(grpc, config, Arc::default());
     let fleet = FleetService::new(handle.clone(), Arc::clone(&access), artifacts.clone());
     let copies = CopiesService::new(Arc::clone(&access), artifacts.clone());
     let keep = Keep { releases: args.keep_releases, rollouts: args.keep_rollouts as u64 };
@@ -144,24 +147,29 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         .add_service(FleetServer::new(fleet).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(CopiesServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(OperatorServer::new(operators).max_decoding_message_size(MESSAGE_BYTES_MAX));
+    let front = Front::start().map_err(ServeError::Threads)?;
     let mut engine = tokio::spawn(engine.run());
     let who = own.identity().clone();
     let mut beside = beside(&api, keep, own, leave.is_some());
     beside.spawn(others.follow());
-    let pages = tokio::spawn(http::serve(http, api, metrics));
+    front.spawn(http::serve(http, api, metrics));
+    let mut serving = front.spawn(async move {
+        let incoming = listen::incoming(grpc, config, Arc::default());
+        router.serve_with_incoming(incoming).await
+    });
     say_ready(&args, addresses);
-    let serving = router.serve_with_incoming(incoming);
-    tokio::pin!(serving);
     let result = tokio::select! {
-        ended = &mut serving => ended.map_err(ServeError::from),
+        ended = &mut serving => match ended {
+            Ok(ended) => ended.map_err(ServeError::from),
+            Err(_) => Err(ServeError::Ended),
+        },
         () = stopped => Ok(()),
         () = access.until_removed(&who), if leave.is_some() => {
             Err(ServeError::Removed(args.name.to_string()))
         }
         _ = &mut engine => Err(ServeError::Ended),
     };
-    drop(beside);
-    pages.abort();
+    drop((beside, front));
     engine.abort();
     if let Some((membership, _lock)) = leave {
         // Others take over at once, and not only when the lease ends.
