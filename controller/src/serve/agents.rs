@@ -23,8 +23,9 @@ use crate::artifact::peers::Artifacts;
 use crate::engine::{AgentKey, Handle, Heartbeat, Hello, Input, State, ToSession};
 use crate::errors::{Sort, status};
 
-/// Messages that wait for one agent. Orders are few; an agent that lets so many wait does not read any more.
-const OUT_QUEUED_MAX: usize = 64;
+/// Messages that wait for one agent. Orders are few, but one that is asked for everything again gets an acknowledgement
+/// for each report, while ten thousand others are served as well. One that lets so many wait does not read any more.
+const OUT_QUEUED_MAX: usize = 512;
 
 /// Downloads that run at once. More would only share the same link, and each holds a descriptor and a buffer.
 const DOWNLOADS_MAX: usize = 64;
