@@ -2,7 +2,7 @@
 
 use rota_proto::agent::{Happening, Inventory, Report, Standing, Welcome, to_agent};
 use rota_rollout::event::OnceResult;
-use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId};
+use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Span, Timestamp};
 use rota_rollout::{Event, What};
 
 use super::cluster::Owner;
@@ -238,23 +238,26 @@ impl Turn<'_> {
     /// Agents that were silent for too long count as offline.
     pub(super) fn notice_silence(&mut self) {
         let at = self.at;
+        if at < self.state.silence_due {
+            return;
+        }
         let grace = self.started.0 + RETURN_GRACE_MS;
-        let silent: Vec<AgentKey> = self
-            .state
-            .agents
-            .iter()
-            .filter(|(_, agent)| agent.online && at.since(agent.heard()).0 > OFFLINE_AFTER_MS)
+        let (mut silent, mut due) = (Vec::new(), at.after(Span(OFFLINE_AFTER_MS)));
+        for (key, agent) in self.state.agents.iter().filter(|(_, agent)| agent.online) {
+            let until = agent.heard().after(Span(OFFLINE_AFTER_MS));
             // Who has not come back since this controller started gets the time to do so.
-            .filter(|(_, agent)| {
-                agent.session.is_some() || at.0 > grace || agent.heard().0 > self.started.0
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
+            let may_be = agent.session.is_some() || agent.heard().0 > self.started.0;
+            let until = if may_be { until } else { until.max(Timestamp(grace)) };
+            match until < at {
+                true => silent.push(key.clone()),
+                false => due = due.min(until),
+            }
+        }
+        self.state.silence_due = due;
         for key in silent {
             let Some(agent) = self.state.agents.get_mut(&key) else { continue };
             agent.online = false;
-            agent.heard = agent.heard();
-            agent.session = None;
+            agent.hang_up();
             agent.record.last_seen = agent.heard;
             agent.record.offline = true;
             let record = agent.record.clone();

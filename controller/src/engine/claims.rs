@@ -89,23 +89,34 @@ impl State {
 }
 
 impl Turn<'_> {
-    /// With every tick: takes over what nobody runs, hands over what cannot be run from here, and leads if nobody does.
+    /// Takes over what nobody runs, and leads if nobody does.
     pub(super) fn see_to_owners(&mut self) {
-        if self.state.cluster.as_ref().is_none_or(|cluster| cluster.place.is_none()) {
+        if !self.is_in() {
             return;
         }
-        self.tell_hears();
         self.drains_on();
         let draining = self.state.draining;
         let led = self.state.cluster.as_ref().is_some_and(|cluster| cluster.lead.is_some());
         self.batch.next.lead = !led && !draining;
+        self.find_orphans();
+        self.find_unseen();
+    }
+
+    /// Hands over what cannot be run from here, because most of the agents are not heard here.
+    pub(super) fn see_to_hearing(&mut self) {
+        if !self.is_in() {
+            return;
+        }
+        self.tell_hears();
         let since = self.state.deaf_since.filter(|_| self.state.is_deaf());
         self.state.deaf_since = since.or_else(|| self.state.is_deaf().then_some(self.at));
         if since.is_some_and(|since| self.at.since(since).0 >= DEAF_FOR_MS) {
             self.hand_over("hears few of the agents");
         }
-        self.find_orphans();
-        self.find_unseen();
+    }
+
+    fn is_in(&self) -> bool {
+        self.state.cluster.as_ref().is_some_and(|cluster| cluster.place.is_some())
     }
 
     /// What was lost with a turn or with a former place is written down again.
@@ -133,11 +144,11 @@ impl Turn<'_> {
     }
 
     fn tell_hears(&mut self) {
-        let (hears, at, name) = (self.state.hears(self.at), self.at, self.state.name.clone());
-        if at.since(self.state.hears_told).0 < HEARS_EVERY_MS {
+        if self.at.since(self.state.hears_told).0 < HEARS_EVERY_MS {
             return;
         }
-        self.state.hears_told = at;
+        self.state.hears_told = self.at;
+        let (hears, name) = (self.state.hears(self.at), self.state.name.clone());
         let Some(cluster) = &mut self.state.cluster else { return };
         let Some(own) = cluster.members.get_mut(&name).filter(|own| own.hears != Some(hears))
         else {

@@ -96,11 +96,9 @@ impl Turn<'_> {
                 cluster.lead = Some((name, entry.created));
             }
         } else if let Some(name) = key.strip_prefix(keys::NODES) {
-            let record = AgentRecord::decode(entry)?;
-            self.agent_was_put(AgentKey::Node(parsed(key, name)?), record);
+            self.agent_was_put(AgentKey::Node(parsed(key, name)?), entry)?;
         } else if let Some(name) = key.strip_prefix(keys::EDGES) {
-            let record = AgentRecord::decode(entry)?;
-            self.agent_was_put(AgentKey::Edge(parsed(key, name)?), record);
+            self.agent_was_put(AgentKey::Edge(parsed(key, name)?), entry)?;
         } else if let Some(name) = key.strip_prefix(keys::REMOVED) {
             if !self.state.leads() {
                 self.state.removed.insert(parsed(key, name)?, AgentRecord::decode(entry)?);

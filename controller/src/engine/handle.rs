@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::time::timeout;
 
 use super::cluster::keys as guards;
+use super::inbox::Senders;
 use super::place::AGAIN;
 use super::{Answer, Asked, Input, State};
 use crate::errors::Sort;
@@ -22,7 +23,7 @@ const TRIES_MAX: usize = 20;
 /// The way to the engine, for everything that listens.
 #[derive(Clone)]
 pub struct Handle {
-    inputs: mpsc::Sender<Input>,
+    inputs: Senders,
     state: Arc<RwLock<State>>,
     changed: watch::Receiver<u64>,
     settled: watch::Receiver<Settled>,
@@ -44,7 +45,7 @@ pub struct Mark(u64);
 
 impl Handle {
     pub(super) fn new(
-        inputs: mpsc::Sender<Input>,
+        inputs: Senders,
         state: Arc<RwLock<State>>,
         (changed, settled): (watch::Receiver<u64>, watch::Receiver<Settled>),
         barrier: Option<Barrier>,
@@ -92,7 +93,7 @@ impl Handle {
 
     /// Tells the engine. `false`: it has ended.
     pub async fn tell(&self, input: Input) -> bool {
-        self.inputs.send(input).await.is_ok()
+        self.inputs.send(input).await
     }
 
     /// Asks on behalf of an operator; the answer comes when it is durable.

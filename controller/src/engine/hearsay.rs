@@ -4,14 +4,16 @@ use super::Turn;
 use super::agents::standing;
 use super::records::AgentRecord;
 use super::state::{Agent, AgentKey};
+use crate::store::{Entry, Record, StoreError};
 
 impl Turn<'_> {
     /// What another controller says of an agent. What an agent says here itself counts more; what operators want of it
     /// is only told this way.
-    pub(super) fn agent_was_put(&mut self, key: AgentKey, record: AgentRecord) {
+    pub(super) fn agent_was_put(&mut self, key: AgentKey, entry: &Entry) -> Result<(), StoreError> {
         if self.state.leads() {
-            return;
+            return Ok(()); // it wrote that itself: of a large fleet by the thousands in a second
         }
+        let record = AgentRecord::decode(entry)?;
         let env = record.env.clone();
         let served = |record: &AgentRecord| (record.pools.clone(), record.traffic_address.clone());
         let (mut wish, mut edges) = (None, matches!(key, AgentKey::Edge(_)));
@@ -44,6 +46,7 @@ impl Turn<'_> {
             AgentKey::Node(name) => self.observe(name, None),
             AgentKey::Edge(_) => self.edges_moved(),
         }
+        Ok(())
     }
 
     pub(super) fn agent_was_removed(&mut self, key: Option<AgentKey>) {

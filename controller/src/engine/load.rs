@@ -8,20 +8,18 @@ use rota_rollout::rollout::Rollout;
 
 use super::cluster::{BusyRecord, Cluster, Owner, keys as guards};
 use super::pace::Clock;
+use super::recent;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, HeadRecord, NodeRecord, OwnerRecord,
     ReleaseRecord, SpecRecord, keys,
 };
-use super::state::{Active, Agent, AgentKey, EVENTS_IN_MEMORY, State};
+use super::state::{Active, Agent, AgentKey, State};
 use crate::backup::{RESTORED, RestoredRecord};
 use crate::members::{ControllerRecord, MemberRecord, keys as members};
 use crate::store::{
     Compare, Entry, Op, Outcome, Record, Store, StoreError, StoreRevision, Txn, scan_all,
 };
 use crate::view::{EventView, HistoryEntry};
-
-/// Events that are read at once.
-const EVENTS_PAGE: usize = 500;
 
 /// A rollout that is over, as the store keeps it.
 pub struct Ended {
@@ -95,7 +93,7 @@ pub async fn into(store: &dyn Store, state: &mut State, at: Timestamp) -> Result
     if let Some(entry) = store.get(RESTORED).await? {
         state.lost = RestoredRecord::decode(&entry)?.upto;
     }
-    events(store, state).await?;
+    recent::events(store, state).await?;
     together(store, state, revs).await?;
     for ((app, env), fleet) in state.fleets.clone() {
         for revision in fleet.open {
@@ -199,27 +197,6 @@ fn two(entry: &Entry, prefix: &str) -> Result<(AppName, EnvName), StoreError> {
         .split_once('/')
         .ok_or_else(|| StoreError::Corrupt(format!("{}: no APP/ENV", entry.key)))?;
     Ok((parsed(entry, app)?, parsed(entry, env)?))
-}
-
-/// The newest events beside those that are known already, and the number of the next.
-async fn events(store: &dyn Store, state: &mut State) -> Result<(), StoreError> {
-    let mut after = state.events.back().map_or(String::new(), |event| keys::event(event.seq));
-    let mut newest = state.events.back().map_or(0, |event| event.seq);
-    loop {
-        let (page, _) = store.scan(keys::EVENTS, &after, EVENTS_PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after.clone_from(&last.key);
-        // By its key: also one that cannot be read has its number.
-        newest = after[keys::EVENTS.len()..].parse().unwrap_or(newest);
-        for entry in &page {
-            state.events.extend(event(entry));
-            if state.events.len() > EVENTS_IN_MEMORY {
-                state.events.pop_front();
-            }
-        }
-    }
-    state.next_event = (newest + 1).max(state.next_event);
-    Ok(())
 }
 
 /// An event, if it can be read: the log is for people, and nothing is decided by it.

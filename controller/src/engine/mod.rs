@@ -17,6 +17,7 @@ mod fence;
 mod follow;
 mod handle;
 mod hearsay;
+mod inbox;
 pub mod keep;
 mod late;
 pub mod live;
@@ -29,6 +30,7 @@ pub mod number;
 mod own;
 pub mod pace;
 pub mod place;
+mod recent;
 pub mod records;
 mod reload;
 mod removed;
@@ -45,21 +47,22 @@ use std::time::Duration;
 
 use rota_proto::agent::{Again, FromAgent, Goodbye, ToAgent, to_agent};
 use rota_rollout::names::{NodeName, Timestamp};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 pub use admission::{Given, Start};
 pub use batch::{Answer, Batch};
 use cluster::{Cluster, Owner};
 pub use handle::Handle;
 use handle::{Barrier, Settled};
+use inbox::{Inbox, inbox};
 pub use load::{Ended, history, load_ended};
 pub use meter::Measure;
 pub use nodes::Drain;
 pub use own::Service;
 pub use run::RunAsked;
 pub use state::{Active, Agent, AgentKey, Heartbeat, State, ToSession};
+use together::Together;
 pub use together::{OpenError, Own};
-use together::{Together, enter};
 pub(crate) use turn::Turn;
 pub(crate) use verbs::applied;
 pub use verbs::{Ask, Asked};
@@ -68,15 +71,16 @@ use crate::access::now;
 use crate::members::Place;
 use crate::store::{Change, Outcome, Store, StoreError};
 
-/// Inputs that wait for the engine. A fleet of ten thousand may reconnect within seconds after a controller restarts;
-/// beyond this, sessions wait their turn.
-const INPUTS_QUEUED_MAX: usize = 16_384;
-
-/// Inputs taken in one turn, and so in one commit: enough to make the disk's flush cheap, few enough for quick answers.
-const INPUTS_PER_TURN: usize = 512;
-
 /// How often silent agents, deadlines and freezes are looked at.
 const TICK: Duration = Duration::from_millis(250);
+
+/// What is looked at beside the inputs of a turn.
+struct Due {
+    /// Silent agents, deadlines, freezes: only while nothing waits.
+    tick: bool,
+    /// Rollouts that nobody runs: these do not wait until all agents were heard.
+    look: bool,
+}
 
 /// What the engine hears.
 #[expect(clippy::large_enum_variant, reason = "a few live at a time, each for a moment")]
@@ -119,7 +123,7 @@ pub struct Hello {
 pub struct Engine {
     store: Arc<dyn Store>,
     state: Arc<RwLock<State>>,
-    inputs: mpsc::Receiver<Input>,
+    inbox: Inbox,
     changed: watch::Sender<u64>,
     settled: watch::Sender<Settled>,
     started: Timestamp,
@@ -139,37 +143,36 @@ impl Engine {
         measure: Box<dyn Fn(Measure) + Send + Sync>,
     ) -> Result<(Self, Handle), OpenError> {
         let mut state = State { name: who.name, advertise: who.advertise, ..State::default() };
-        let mut since = None;
-        if let Some(membership) = &who.membership {
-            let place = enter(membership).await?;
-            store.settle().await?;
-            state.cluster = Some(Cluster { place: Some(place), ..Cluster::default() });
-            since = Some(store.scan("", "", 0).await?.1);
-        }
-        let loaded = load::into(store.as_ref(), &mut state, now()).await;
-        let held = state.cluster.as_ref().and_then(|cluster| cluster.place);
-        if let (Err(_), Some((membership, place))) = (&loaded, who.membership.as_ref().zip(held)) {
-            membership.give_up(place.lease).await;
-        }
-        loaded?;
-        let state = Arc::new(RwLock::new(state));
-        let (to_engine, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
-        let (changed, watching) = watch::channel(0);
-        let (settled, settling) = watch::channel(Settled::default());
+        let (to_engine, inbox) = inbox();
         let barrier =
             who.membership.as_ref().map(|it| Barrier::new(Arc::clone(&it.store), &it.name));
         let seen = barrier.as_ref().map(Barrier::seen);
-        let weak = to_engine.downgrade();
-        let together = who.membership.zip(seen).map(|(membership, seen)| Together {
-            membership,
-            inputs: weak,
-            tasks: Vec::new(),
-            seen,
-        });
+        let mut together = who
+            .membership
+            .zip(seen)
+            .map(|(membership, seen)| Together::new(membership, to_engine.of_store(), seen));
+        let mut since = None;
+        if let Some(together) = &mut together {
+            let place = together.enter().await?;
+            store.settle().await?;
+            state.cluster = Some(Cluster { place: Some(place), ..Cluster::default() });
+            since = Some(store.scan("", "", 0).await?.1);
+            // Whoever starts hears nobody yet: no need to wait and see.
+            state.deaf_since = Some(Timestamp(0));
+        }
+        let loaded = load::into(store.as_ref(), &mut state, now()).await;
+        let held = state.cluster.as_ref().and_then(|cluster| cluster.place);
+        if let (Err(_), Some((together, place))) = (&loaded, together.as_mut().zip(held)) {
+            together.leave(place).await;
+        }
+        loaded?;
+        let state = Arc::new(RwLock::new(state));
+        let (changed, watching) = watch::channel(0);
+        let (settled, settling) = watch::channel(Settled::default());
         let handle = Handle::new(to_engine, Arc::clone(&state), (watching, settling), barrier);
         let started = now();
         let mut engine =
-            Self { store, state, inputs, changed, settled, started, measure, together, refused: 0 };
+            Self { store, state, inbox, changed, settled, started, measure, together, refused: 0 };
         if let Some(since) = since {
             engine.watch_from(since);
         }
@@ -178,14 +181,14 @@ impl Engine {
 
     /// Runs until every handle is gone.
     pub async fn run(mut self) {
-        let mut inputs = Vec::with_capacity(INPUTS_PER_TURN);
-        let mut last_tick = now();
+        let mut inputs = Vec::new();
+        let (mut last_tick, mut last_look) = (now(), now());
         self.resume().await;
         loop {
             let wait = self.until_next(last_tick);
             tokio::select! {
-                count = self.inputs.recv_many(&mut inputs, INPUTS_PER_TURN) => {
-                    if count == 0 {
+                some = self.inbox.take(&mut inputs) => {
+                    if !some {
                         return;
                     }
                 }
@@ -193,11 +196,16 @@ impl Engine {
             }
             // Not while inputs wait: an agent whose heartbeat lies in our own queue is not silent, and an update whose
             // report lies there is not late.
-            let tick = self.until_next(last_tick).is_zero() && self.inputs.is_empty();
+            let tick = self.until_next(last_tick).is_zero() && self.inbox.is_empty();
             if tick {
                 last_tick = now();
             }
-            self.turn(std::mem::take(&mut inputs), tick).await;
+            let look = now().since(last_look).0 >= TICK.as_millis() as u64;
+            if look {
+                last_look = now();
+            }
+            let due = Due { tick, look };
+            self.turn(std::mem::take(&mut inputs), due).await;
         }
     }
 
@@ -214,7 +222,7 @@ impl Engine {
     }
 
     /// One turn: all inputs, one commit, then everything that had to wait for it.
-    async fn turn(&mut self, inputs: Vec<Input>, tick: bool) {
+    async fn turn(&mut self, inputs: Vec<Input>, due: Due) {
         let at = now();
         let mut batch = Batch::default();
         {
@@ -235,8 +243,11 @@ impl Engine {
             for input in inputs {
                 turn.take(input);
             }
-            if tick {
+            if due.tick {
                 turn.tick();
+            }
+            if due.look {
+                turn.see_to_owners();
             }
         }
         let reclaims = std::mem::take(&mut batch.reclaims);
@@ -311,7 +322,7 @@ impl Engine {
         }
         for key in batch.closes {
             if let Some(agent) = state.agents.get_mut(&key) {
-                agent.session = None;
+                agent.hang_up();
             }
         }
         let ended: Vec<_> = state
@@ -343,7 +354,7 @@ fn send(state: &mut State, key: &AgentKey, message: ToAgent) {
     let Some(session) = &agent.session else { return };
     if let Err(error) = session.out.try_send(Box::new(message)) {
         tracing::warn!(?key, %error, "an agent does not read: its session ends");
-        agent.session = None;
+        agent.hang_up();
     }
 }
 

@@ -6,7 +6,7 @@ use rota_rollout::names::Timestamp;
 
 /// Numbers of one millisecond: 16 for each of 16 controllers. 2^53, the largest whole number that JavaScript and `jq`
 /// keep apart, is reached in the year 3084.
-const PER_MS: u64 = 256;
+pub const PER_MS: u64 = 256;
 
 /// Of these, those of one controller.
 const PER_SLOT: u64 = 16;
@@ -14,6 +14,11 @@ const PER_SLOT: u64 = 16;
 /// The first number that is above this one, of whichever controller.
 pub fn after(seq: u64) -> u64 {
     seq + 1
+}
+
+/// The first number of this moment, where numbers tell the time.
+pub fn at(at: Timestamp) -> u64 {
+    at.0 * PER_MS
 }
 
 /// The first number of so many milliseconds before this one, where numbers tell the time.

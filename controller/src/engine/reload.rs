@@ -12,11 +12,11 @@ use super::cluster::Owner;
 use super::cluster::keys;
 use super::load::{self, Claimant};
 use super::state::AgentKey;
-use super::together::{OpenError, enter};
+use super::together::OpenError;
 use super::{Engine, Input, Turn, again, goodbye, is_welcome, place, send};
 use crate::access::now;
 use crate::errors::Sort;
-use crate::members::keys as members;
+use crate::members::{Place, keys as members};
 use crate::store::{Compare, Op, Outcome, StoreError, Txn};
 
 /// How long the engine waits before it asks a store again that did not answer.
@@ -233,8 +233,7 @@ impl Engine {
             })
         };
         if let Some(place) = place {
-            together.tasks.drain(..).for_each(|task| task.abort());
-            together.membership.give_up(place.lease).await;
+            together.leave(place).await;
             tracing::error!("this controller steps aside: others take over what it runs");
         }
     }
@@ -274,26 +273,41 @@ impl Engine {
 
     /// One try.
     async fn read_anew(&mut self) -> Result<(), OpenError> {
-        let Some(together) = &self.together else { return Ok(()) };
-        let membership = &together.membership;
-        let (mut fresh, had) = {
+        let Some(together) = &mut self.together else { return Ok(()) };
+        let had = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            (state.anew(), state.cluster.as_ref().and_then(|cluster| cluster.place))
+            state.cluster.as_ref().and_then(|cluster| cluster.place)
         };
         let place = match had {
-            Some(place) if membership.holds(&place).await? => place,
-            Some(place) => {
-                membership.give_up(place.lease).await;
-                enter(membership).await?
+            Some(place) if together.membership.holds(&place).await? => {
+                together.keep(place); // what was last told of it may have been overlooked meanwhile
+                place
             }
-            None => enter(membership).await?,
+            Some(place) => {
+                together.leave(place).await;
+                together.enter().await?
+            }
+            None => together.enter().await?,
         };
+        let read = self.read_at(place).await;
+        if let Some(together) =
+            self.together.as_mut().filter(|_| read.is_err() && had != Some(place))
+        {
+            together.leave(place).await;
+        }
+        read
+    }
+
+    async fn read_at(&mut self, place: Place) -> Result<(), OpenError> {
+        let Some(together) = &self.together else { return Ok(()) };
+        let mut fresh = self.state.read().unwrap_or_else(PoisonError::into_inner).anew();
         if let Some(cluster) = &mut fresh.cluster {
             cluster.place = Some(place);
         }
         self.store.settle().await?;
         let since = self.store.scan("", "", 0).await?.1;
-        let barrier = self.store.get(&format!("{}{}", keys::BARRIER, membership.name)).await?;
+        let barrier = format!("{}{}", keys::BARRIER, together.membership.name);
+        let barrier = self.store.get(&barrier).await?;
         load::into(self.store.as_ref(), &mut fresh, now()).await?;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -312,7 +326,7 @@ impl Engine {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             state.store_down.clone().unwrap_or_default()
         };
-        while let Ok(input) = self.inputs.try_recv() {
+        while let Some(input) = self.inbox.next_now() {
             match input {
                 Input::Asked(_, reply) => {
                     let hint = "nothing was changed; try again when the store answers";

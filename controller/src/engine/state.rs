@@ -38,7 +38,7 @@ const EVENTS_SURE_MS: u64 = 60_000;
 /// Events kept in memory for followers; older ones are read from the store.
 pub const EVENTS_IN_MEMORY: usize = 2_000;
 
-/// Which agent: nodes and edges have names of their own.
+/// Which agent: nodes and edges have names of their own. Edges come last; [`State::edges`] relies on it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AgentKey {
     /// A node's.
@@ -102,6 +102,12 @@ impl Agent {
     /// Is it news of this agent that a session begins? That this controller was away itself is none.
     pub fn was_away(&self, started: Timestamp) -> bool {
         !self.online || (self.session.is_none() && self.heard > started)
+    }
+
+    /// Ends its session. From its last word on it has the time to come back that everybody has.
+    pub fn hang_up(&mut self) {
+        self.heard = self.heard();
+        self.session = None;
     }
 }
 
@@ -167,6 +173,8 @@ pub struct State {
     pub draining: bool,
     /// When it was last said how many agents are heard here.
     pub hears_told: Timestamp,
+    /// Before this moment nobody can have been silent for too long.
+    pub silence_due: Timestamp,
     /// What agents said of themselves that was not written down.
     pub unsaved: Vec<AgentKey>,
     /// Since when this controller hears few of the agents that others hear.
@@ -215,12 +223,15 @@ impl State {
         })
     }
 
-    /// All edges.
+    /// All edges. They stand behind all nodes, and every order asks for them: so the nodes are not walked through.
     pub fn edges(&self) -> impl Iterator<Item = (&NodeName, &Agent)> {
-        self.agents.iter().filter_map(|(key, agent)| match key {
+        let backwards = self.agents.iter().rev().map_while(|(key, agent)| match key {
             AgentKey::Edge(name) => Some((name, agent)),
             AgentKey::Node(_) => None,
-        })
+        });
+        let mut edges: Vec<_> = backwards.collect();
+        edges.reverse();
+        edges.into_iter()
     }
 
     /// The release that is current for an app in an environment.

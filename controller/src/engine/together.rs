@@ -40,7 +40,7 @@ impl OpenError {
 
 /// Takes a place among the others, and not before it is known that everybody and everything is understood: nobody is
 /// disturbed by one that cannot take part.
-pub async fn enter(membership: &Membership) -> Result<Place, OpenError> {
+async fn enter(membership: &Membership) -> Result<Place, OpenError> {
     membership.understood(false).await?;
     load::readable(membership.store.as_ref(), &membership.name).await?;
     Ok(membership.join(now()).await?)
@@ -67,38 +67,75 @@ impl Own {
 pub struct Together {
     /// How it is in.
     pub membership: Membership,
-    /// For what is watched. Weak, because an engine ends when nobody can tell it anything any more.
-    pub inputs: mpsc::WeakSender<Input>,
-    /// What follows the store for it, and keeps its lease.
-    pub tasks: Vec<JoinHandle<()>>,
     /// The barriers that were seen.
     pub seen: watch::Sender<u64>,
+    /// For what is watched. Weak, because an engine ends when nobody can tell it anything any more.
+    inputs: mpsc::WeakSender<Input>,
+    /// Keeps the lease of this controller's place.
+    keeping: Option<JoinHandle<()>>,
+    /// Follows the store.
+    following: Option<JoinHandle<()>>,
+}
+
+impl Together {
+    /// One that has no place yet.
+    pub(super) fn new(
+        membership: Membership,
+        inputs: mpsc::WeakSender<Input>,
+        seen: watch::Sender<u64>,
+    ) -> Self {
+        Self { membership, seen, inputs, keeping: None, following: None }
+    }
+
+    /// Takes a place, and keeps its lease from here on: to read everything may take longer than a lease lives.
+    pub(super) async fn enter(&mut self) -> Result<Place, OpenError> {
+        end(&mut self.keeping);
+        let place = enter(&self.membership).await?;
+        self.keep(place);
+        Ok(place)
+    }
+
+    /// Gives a place up, and follows the store no more.
+    pub(super) async fn leave(&mut self, place: Place) {
+        end(&mut self.keeping);
+        end(&mut self.following);
+        self.membership.give_up(place.lease).await;
+    }
+
+    /// Renews the lease of a place, until it has ended.
+    pub(super) fn keep(&mut self, place: Place) {
+        end(&mut self.keeping);
+        let (membership, inputs) = (self.membership.clone(), self.inputs.clone());
+        self.keeping = Some(tokio::spawn(async move {
+            let why = membership.keep(place.lease).await;
+            tell(&inputs, Input::Expired { place, why }).await;
+        }));
+    }
 }
 
 impl Drop for Together {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        end(&mut self.keeping);
+        end(&mut self.following);
+    }
+}
+
+fn end(task: &mut Option<JoinHandle<()>>) {
+    if let Some(task) = task.take() {
+        task.abort();
     }
 }
 
 impl Engine {
-    /// Follows the store from here on, and keeps the lease of the place that this controller has.
+    /// Follows the store from here on.
     pub(super) fn watch_from(&mut self, since: StoreRevision) {
         let Some(together) = &mut self.together else { return };
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let Some(cluster) = &mut state.cluster else { return };
-        together.tasks.drain(..).for_each(|task| task.abort());
         cluster.epoch += 1;
-        let (epoch, inputs) = (cluster.epoch, together.inputs.clone());
-        let follow = follow(Arc::clone(&self.store), since, epoch, inputs.clone());
-        together.tasks.push(tokio::spawn(follow));
-        if let Some(place) = cluster.place {
-            let membership = together.membership.clone();
-            together.tasks.push(tokio::spawn(async move {
-                let why = membership.keep(place.lease).await;
-                tell(&inputs, Input::Expired { place, why }).await;
-            }));
-        }
+        let (store, inputs) = (Arc::clone(&self.store), together.inputs.clone());
+        end(&mut together.following);
+        together.following = Some(tokio::spawn(follow(store, since, cluster.epoch, inputs)));
     }
 }
 

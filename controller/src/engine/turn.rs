@@ -119,7 +119,7 @@ impl Turn<'_> {
         self.wake_rollouts();
         self.close_overdue();
         self.catch_up();
-        self.see_to_owners();
+        self.see_to_hearing();
     }
 
     /// Writes a line about a rollout, or one of its nodes, into the event log.

@@ -1,14 +1,17 @@
-//! Controllers among which one writes what others do not understand: nobody decides on half a state.
+//! Controllers among which one writes what others do not understand: nobody decides on half a state. And one for which
+//! reading everything takes longer than its lease lives.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::engine::Handle;
+use crate::engine::records::keys;
 use crate::members::{MemberRecord, SPEAKS, keys as members};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Op, Record, Txn};
+use crate::store::{Change, Entry, LeaseId, Op, Outcome, Record, Txn};
 
 /// Frozen by a version that knows more about it.
 const NEWER: &[u8] = br#"{"v":2,"frozen":{"of":"the future"},"windows":[]}"#;
@@ -120,4 +123,79 @@ async fn an_event_that_cannot_be_read_is_left_out() {
     site.change(Op::put(event(7), br#"{"v":2,"song":true}"#.to_vec())).await;
     let handle = site.begin("c1").await.unwrap();
     assert!(handle.read().events.is_empty() && handle.read().next_event > 7);
+}
+
+/// Once a lease is granted, reads no nodes before it was renewed.
+struct Slow {
+    inner: Arc<SqliteStore>,
+    granted: AtomicBool,
+    renewed: watch::Sender<bool>,
+}
+
+#[tonic::async_trait]
+impl Store for Slow {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn scan(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<Entry>, StoreRevision), StoreError> {
+        if prefix == keys::NODES && self.granted.load(Ordering::SeqCst) {
+            self.renewed.subscribe().wait_for(|renewed| *renewed).await.unwrap();
+        }
+        self.inner.scan(prefix, after, limit).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        self.inner.commit(txn).await
+    }
+
+    async fn watch(
+        &self,
+        prefix: &str,
+        since: StoreRevision,
+    ) -> Result<mpsc::Receiver<Change>, StoreError> {
+        self.inner.watch(prefix, since).await
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.granted.store(true, Ordering::SeqCst);
+        self.inner.grant(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        self.renewed.send_replace(true);
+        self.inner.keep_alive(lease).await
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.inner.revoke(lease).await
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_while_everything_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = SqliteStore::open(&dir.path().join("rota.db")).unwrap();
+    let store: Arc<dyn Store> = Arc::new(Slow {
+        inner,
+        granted: AtomicBool::new(false),
+        renewed: watch::Sender::new(false),
+    });
+    let membership = Membership {
+        store: Arc::clone(&store),
+        name: "c1".to_owned(),
+        advertise: "c1:7400".to_owned(),
+        instance: "one".to_owned(),
+        rollouts_max: 100,
+    };
+    let who = Own { membership: Some(membership), ..Own::alone("c1", "c1:7400") };
+    let opening = Engine::open(store, who, Box::new(|_| {}));
+    let opened = tokio::time::timeout(Duration::from_secs(20), opening).await;
+    let (_engine, handle) = opened.expect("the lease was not renewed").unwrap();
+    assert!(handle.read().place() > 0);
 }
