@@ -216,6 +216,9 @@ async fn an_artifact_comes_in_pieces_from_where_it_broke_off() {
     let offsets = controller.fetched_from();
     assert_eq!((offsets[0], offsets[1], offsets.len()), (0, 0, 4));
     assert!(offsets.is_sorted() && offsets[3] > offsets[2], "{offsets:?}");
+    // What is here to its last byte is whole, though the controller has nothing to send, not even the size.
+    let whole = soon("its end", link.fetch(&"ab".repeat(32), &mut sink)).await.unwrap();
+    assert_eq!((whole, controller.fetched_from()[4]), (40_000, 40_000));
 
     controller.artifact(Vec::new(), &[]);
     let mut sink = Memory(Vec::new());

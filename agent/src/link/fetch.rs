@@ -130,17 +130,19 @@ async fn from_one(
     let controller = dialled.peer.to_string();
     let refused = |status: Status| refusal(&controller, digest, &status);
     let mut client = FleetClient::new(dialled.channel).max_decoding_message_size(CHUNK_MAX);
-    let request = FetchRequest { digest: digest.to_owned(), offset: sink.have() };
+    let asked = sink.have();
+    let request = FetchRequest { digest: digest.to_owned(), offset: asked };
     let slow = |_| Broken::Next(format!("nothing came for {} s", CHUNK_TIMEOUT.as_secs()));
     let answer = timeout(CHUNK_TIMEOUT, client.fetch(request)).await.map_err(slow)?;
     let mut chunks = answer.map_err(refused)?.into_inner();
     loop {
         let chunk = timeout(CHUNK_TIMEOUT, chunks.message()).await.map_err(slow)?;
         let Some(chunk) = chunk.map_err(refused)? else {
-            return match *known_size {
-                Some(size) if sink.have() == size => Ok(size),
-                Some(_) | None => Err(Broken::Next("it ended early".to_owned())),
-            };
+            let have = sink.have();
+            // All of it was here already: then nothing is sent, and the digest shows whether that is so.
+            let whole = known_size.map_or(have > 0 && have == asked, |size| size == have);
+            let early = || Broken::Next("it ended early".to_owned());
+            return whole.then_some(have).ok_or_else(early);
         };
         let before = *known_size.get_or_insert(chunk.size);
         if before != chunk.size {

@@ -128,8 +128,11 @@ async fn download(means: &Means, spec: &Spec) -> Result<(), Trouble> {
         return Ok(());
     }
     let mut partial = means.releases.partial(spec).await.map_err(of)?;
-    let fetched = means.link.fetch(&spec.digest, &mut partial).await;
-    fetched.map_err(|error| Trouble::of(&error))?;
+    // The agent may have ended between the last byte and this.
+    if !partial.is_whole() {
+        let fetched = means.link.fetch(&spec.digest, &mut partial).await;
+        fetched.map_err(|error| Trouble::of(&error))?;
+    }
     partial.finish().await.map_err(of)?;
     Ok(())
 }
