@@ -187,18 +187,21 @@ fn from_the_version_before_to_this_one_and_a_step_back() {
     is_understood(&mut farm, &before);
     is_understood(&mut farm, &now);
     exchange(&mut farm, 1, "1.1.1", &now);
+    let fleet = records.text_of("/fleets/shop/prod");
+    assert!(!fleet.contains("of_the_future"), "who does not know it drops it: {fleet}");
     exchange(&mut farm, 2, "1.1.2", &now);
     // One is stepped back: beside new ones, and over what they wrote.
     records.add_to_everything();
     exchange(&mut farm, 2, "1.2.0", &before);
-    // Then agents: the edge's, and one node's, with controllers of both versions; a rollout of each.
+    // Agents: a node's, told what to do by a controller of the version before, behind an edge of that; then the edge's.
     farm.programs = now.clone();
-    farm.begin(0, "1.3.0", APP).unwrap();
-    farm.restart_edge().unwrap();
-    completes(&farm, 2, "1.3.0");
-    farm.begin(2, "1.3.1", APP).unwrap();
+    farm.begin(2, "1.3.0", APP).unwrap();
+    assert_eq!(farm.owner(0).unwrap(), 2);
     farm.restart_node(0).unwrap();
-    completes(&farm, 0, "1.3.1");
+    completes(&farm, 0, "1.3.0");
+    farm.begin(0, "1.3.1", APP).unwrap();
+    farm.restart_edge().unwrap();
+    completes(&farm, 2, "1.3.1");
     for owner in 0..SIZE.controllers {
         farm.all_here(owner, SIZE.nodes).unwrap();
     }
