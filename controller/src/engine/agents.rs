@@ -32,7 +32,7 @@ impl Turn<'_> {
     /// A session begins: who it is, what runs there, what it should do again.
     pub(super) fn hello(&mut self, hello: Hello) {
         let Hello { key, session, peer, hello, out, beat } = hello;
-        if hello.protocol.abs_diff(PROTOCOL) > 1 {
+        if hello.protocol == 0 || hello.protocol.abs_diff(PROTOCOL) > 1 {
             let reason = format!(
                 "this controller speaks protocol {PROTOCOL}, the agent {}: upgrade the older one",
                 hello.protocol

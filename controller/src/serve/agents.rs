@@ -249,3 +249,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
