@@ -148,11 +148,11 @@ fn glass_is_broken_by_admins() {
     assert_eq!(as_deployer(&restart).0, Some(0));
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-async fn call(address: &str, own: &IdentityFiles, kind: Kind) -> Channel {
+pub async fn call(address: &str, own: &IdentityFiles, kind: Kind) -> Channel {
     let (own, roots) = (own.credentials().unwrap(), own.roots().unwrap());
     let config = client_config(&own, roots, Expect::Kind(kind)).unwrap();
     connect(address, config).await.unwrap()

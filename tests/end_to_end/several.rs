@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use rota_identity::{IdentityFiles, Kind};
+use rota_proto::agent::FetchRequest;
+use rota_proto::agent::fleet_client::FleetClient;
 use rota_tests::farm::App;
 use rota_tests::load::Load;
-use rota_tests::several::{Several, Size};
+use rota_tests::relay::Relay;
+use rota_tests::several::{Several, Size, until};
 use rota_tests::takeover::{Harm, suffer};
 use serde_json::Value;
+use tonic::Code;
 
+use super::security::{call, runtime};
 use super::{CLIENTS, text};
 
 /// One edge, and as few of the rest as show it.
@@ -163,6 +169,19 @@ fn any_controller_answers_and_decides() {
     assert!(refused.contains("--force"), "{refused}");
     for name in ["c1", "c2"] {
         said(2, &["controller", "undrain", name], 0);
+    }
+    // Nobody ordered this for the node, as far as a controller can know.
+    farm.controllers[2].to_store.iter().for_each(Relay::cut);
+    assert!(until(|| farm.status(2, "/readyz").filter(|head| head.contains("503"))).is_some());
+    for (at, code) in [(0, Code::PermissionDenied), (2, Code::Unavailable)] {
+        let address = farm.controllers[at].from_others.address.to_string();
+        let node = IdentityFiles::load(&farm.path("web-01/identity")).unwrap().unwrap();
+        let refused = runtime().block_on(async {
+            let digest = "0".repeat(64);
+            let mut fleet = FleetClient::new(call(&address, &node, Kind::Controller).await);
+            fleet.fetch(FetchRequest { digest, offset: 0 }).await.unwrap_err()
+        });
+        assert_eq!(refused.code(), code, "{refused}");
     }
     let (served, failed) = load.stop();
     assert_eq!(failed, 0, "of {served}");

@@ -105,6 +105,7 @@ pub fn suffer(
     let (at, lasts) = (Instant::now(), begin(farm, owner, harm)?);
     let (mut claimed, mut ordered, mut healed) = (None, None, lasts.is_none());
     let name = farm.controllers[owner].name.clone();
+    let mut seen = Value::Null;
     let view = until(|| {
         if !healed && lasts.is_some_and(|lasts| at.elapsed() >= lasts) {
             heal(farm, owner, harm).ok()?;
@@ -112,6 +113,7 @@ pub fn suffer(
         }
         let text = farm.read(watcher, "/api/v1/rollouts/shop/prod")?;
         let view: Value = serde_json::from_str(&text).ok()?;
+        seen.clone_from(&view);
         if claimed.is_none() && view["controller"].is_string() && view["controller"] != *name {
             claimed = Some(at.elapsed());
         }
@@ -120,7 +122,7 @@ pub fn suffer(
         }
         (view["to"] == version && !view["finished_at"].is_null()).then_some(view)
     });
-    let view = view.ok_or("it did not come to its end")?;
+    let view = view.ok_or_else(|| format!("{harm} after {after} events, no end: {seen}"))?;
     let ended = at.elapsed();
     if view["state"] != "completed" {
         return Err(format!("{harm} after {after} events: {view}").into());

@@ -72,7 +72,7 @@ fn try_many(controllers: Controllers, seeds: u64) {
 }
 
 /// Seeds that failed once, and what they found. A world that has changed since may find it no more; it costs little.
-const FAILED_ONCE: [(Controllers, u64, &str); 14] = [
+const FAILED_ONCE: [(Controllers, u64, &str); 15] = [
     (
         Controllers::One,
         3805,
@@ -142,6 +142,11 @@ const FAILED_ONCE: [(Controllers, u64, &str); 14] = [
         Controllers::Several,
         50852,
         "a failed release that could not leave traffic, and the world wanted it drained",
+    ),
+    (
+        Controllers::Several,
+        4385,
+        "left out, and its next attempt touched nothing: the world wanted it back",
     ),
 ];
 

@@ -301,7 +301,9 @@ impl World {
                     rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave
                         && (skipped || rollout.state() != "rolled_back")
                 });
-                failed.left == Left::Out && (failed.restore_error.is_some() || leaves)
+                // It was out before an attempt that did not touch it.
+                let out = matches!(failed.left, Left::Out | Left::Untouched);
+                out && (failed.restore_error.is_some() || leaves)
             })
     }
 }

@@ -54,15 +54,17 @@ impl Handle {
     }
 
     /// Waits until everything that any controller had acknowledged before is known here. Where the store does not
-    /// answer, what is known has to do: the state says itself that the store is away.
-    pub async fn catch_up(&self) {
-        let Some(barrier) = &self.barrier else { return };
+    /// answer, what is known has to do: the state says itself that the store is away. `false`: it is like that now.
+    pub async fn catch_up(&self) -> bool {
+        let Some(barrier) = &self.barrier else { return true };
         if self.read().store_down.is_some() {
-            return;
+            return false;
         }
-        if let Err(why) = barrier.pass().await {
+        let passed = barrier.pass().await;
+        if let Err(why) = &passed {
             tracing::warn!(why, "what other controllers did a moment ago may not be known here");
         }
+        passed.is_ok()
     }
 
     /// The state as it is. Never held over an await.

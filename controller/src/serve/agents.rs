@@ -48,13 +48,23 @@ impl FleetService {
 }
 
 impl FleetService {
-    /// Was a release with this artifact ordered for the caller? Another controller may have done so a moment ago.
-    async fn was_ordered(&self, caller: &Caller, digest: &Digest) -> bool {
+    /// Was a release with this artifact ordered for the caller? Another controller may have done so a moment ago; one
+    /// that cannot know sends the caller to the next.
+    async fn was_ordered(&self, caller: &Caller, digest: &Digest) -> Result<bool, Status> {
         if was_ordered(&self.engine.read(), caller, digest) {
-            return true;
+            return Ok(true);
         }
-        self.engine.catch_up().await;
-        was_ordered(&self.engine.read(), caller, digest)
+        let caught_up = self.engine.catch_up().await;
+        if was_ordered(&self.engine.read(), caller, digest) {
+            return Ok(true);
+        }
+        match caught_up {
+            true => Ok(false),
+            false => {
+                let message = "this controller does not hear now what the others order";
+                Err(status(Sort::Unreachable.error(message, "ask another one")))
+            }
+        }
     }
 }
 
@@ -97,7 +107,7 @@ impl Fleet for FleetService {
             .digest
             .parse()
             .map_err(|bad: rota_rollout::BadName| status(Sort::Usage.error(bad.to_string(), "")))?;
-        if !self.was_ordered(&caller, &digest).await {
+        if !self.was_ordered(&caller, &digest).await? {
             let why = format!("no release with the artifact {} was ordered for it", digest.short());
             let target = digest.to_string();
             self.access.write_down(&caller, "fetch", &target, Err(&why)).await;
