@@ -162,6 +162,12 @@ fn any_controller_answers_and_decides() {
             said(next, &["rollout", "history", "shop", "--env", "prod", "-o", "json"], 0)
         );
     }
+    // What gives way frees its node in the same turn in which the other begins there.
+    farm.begin(0, "1.3.0", APP).unwrap();
+    let back = ["rollout", "start", "shop", "--release", "1.0.0", "--env", "prod", "--supersede"];
+    said(1, &back, 0);
+    let is_back = |view: &Value| view["to"] == "1.0.0" && view["state"] == "completed";
+    farm.wait(2, "/api/v1/rollouts/shop/prod", is_back).unwrap();
     let last =
         said(0, &["controller", "drain", "c1"], 0) + &said(0, &["controller", "drain", "c2"], 0);
     assert!(last.contains("takes nothing new"), "{last}");

@@ -23,6 +23,8 @@ pub struct Batch {
     ops: BTreeMap<String, Op>,
     /// What agents hear once it is durable.
     pub sends: Vec<(AgentKey, ToAgent)>,
+    /// Agents that are asked for what they have said and not heard acknowledged.
+    pub asked: BTreeSet<AgentKey>,
     /// What operators hear once it is durable.
     pub answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     /// Sessions that end now.
@@ -84,6 +86,11 @@ impl Batch {
     pub fn delete(&mut self, key: String) {
         self.ops.insert(key.clone(), Op::Delete(key));
         self.touched = true;
+    }
+
+    /// Is this record to be removed?
+    pub fn deletes(&self, key: &str) -> bool {
+        matches!(self.ops.get(key), Some(Op::Delete(_)))
     }
 
     /// The commit only counts while this holds.

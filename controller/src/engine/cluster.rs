@@ -215,7 +215,10 @@ impl Turn<'_> {
             let own = cluster.busy.get(node) == Some(id);
             match (busy, own) {
                 (true, false) => {
-                    self.batch.require(Compare::Absent(key.clone()));
+                    // What this very turn frees is ours still: nobody else may have it.
+                    if !self.batch.deletes(&key) {
+                        self.batch.require(Compare::Absent(key.clone()));
+                    }
                     let record = BusyRecord { rollout: id.to_string() };
                     if let Err(error) = self.batch.put(key, &record) {
                         tracing::error!(%error, "a record could not be written");
