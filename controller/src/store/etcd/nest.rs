@@ -189,6 +189,9 @@ mod tests {
             (10_000, 10_000),
             (20_000, 0),
             (0, 20_000),
+            (10_000, 50_000),
+            (60_000, 0),
+            (0, 60_000),
         ] {
             let txn = transaction(&keys, compares(c), puts(p));
             assert_eq!(walk(&txn, OPS_MAX), (c, p));

@@ -66,7 +66,7 @@ impl Fixture for Own {
     }
 
     fn ops_max(&self) -> usize {
-        20_000
+        60_000
     }
 
     fn is_alone(&self) -> bool {

@@ -53,7 +53,7 @@ impl Fixture for Sqlite {
     }
 
     fn ops_max(&self) -> usize {
-        20_000
+        60_000
     }
 
     fn is_alone(&self) -> bool {
@@ -180,7 +180,7 @@ async fn absurd_transactions_are_refused_with_the_limit() {
     let store = SqliteStore::open(&files.path()).unwrap();
     let many = |count| (0..count).map(|n| Op::Delete(n.to_string())).collect::<Vec<_>>();
     for (ops, why) in [
-        (many(20_001), "at most 20000"),
+        (many(60_001), "at most 60000"),
         (vec![Op::put("/a", vec![0; 33 * 1024 * 1024])], "at most 33554432"),
         (vec![Op::put("", vec![])], "the key \"\""),
         (vec![Op::put("k".repeat(1025), vec![])], "is not 1 to 1024 bytes"),
