@@ -97,7 +97,8 @@ impl Turn<'_> {
         self.drains_on();
         let draining = self.state.draining;
         let led = self.state.cluster.as_ref().is_some_and(|cluster| cluster.lead.is_some());
-        self.batch.next.lead = !led && !draining;
+        let deaf = self.state.deaf_since.is_some();
+        self.batch.next.lead = !led && !draining && !deaf;
         self.find_orphans();
         self.find_unseen();
     }
@@ -112,6 +113,7 @@ impl Turn<'_> {
         self.state.deaf_since = since.or_else(|| self.state.is_deaf().then_some(self.at));
         if since.is_some_and(|since| self.at.since(since).0 >= DEAF_FOR_MS) {
             self.hand_over("hears few of the agents");
+            self.stop_leading(); // whom it does not hear it would take for out already
         }
     }
 
@@ -182,28 +184,37 @@ impl Turn<'_> {
         let orphans: BTreeMap<RolloutId, Timestamp> = all
             .map(|(id, _)| (id.clone(), cluster.orphans.get(id).copied().unwrap_or(at)))
             .collect();
-        let claims = match draining {
-            true => BTreeSet::new(),
-            false => self.state.claims(&orphans, at),
+        // Nobody else takes what names us, whether we want it or not; from here it can be handed on.
+        let ours = |id: &&RolloutId| {
+            let owner = self.state.rollouts.get(*id).map(|active| &active.owner);
+            owner.is_some_and(|owner| self.state.owner(owner) == self.state.name)
         };
+        let mut claims: BTreeSet<RolloutId> = orphans.keys().filter(ours).cloned().collect();
+        if !draining {
+            claims.extend(self.state.claims(&orphans, at));
+        }
         self.batch.next.claims.extend(claims);
         if let Some(cluster) = &mut self.state.cluster {
             cluster.orphans = orphans;
         }
     }
 
-    /// Every rollout of this controller goes to others, who claim it as soon as they see it.
+    /// Every rollout of this controller goes to others, who claim it as soon as they see it. Those of one app in one
+    /// environment stay together.
     pub(super) fn hand_over(&mut self, why: &str) -> usize {
-        let own: Vec<RolloutId> = self.state.own().cloned().collect();
+        let mut own: BTreeMap<(AppName, EnvName), Vec<RolloutId>> = BTreeMap::new();
+        for id in self.state.own() {
+            own.entry((id.app.clone(), id.env.clone())).or_default().push(id.clone());
+        }
         let mut given = 0;
-        for id in own {
-            let others = self.state.claimants();
-            let me = self.state.name.clone();
-            let others: Vec<Member> =
-                others.into_iter().filter(|member| member.name.as_str() != me).collect();
-            let Ok(heir) = heir(&others, 1).cloned() else { break };
-            self.give(&id, &heir, why);
-            given += 1;
+        for ids in own.into_values() {
+            let mut others = self.state.claimants();
+            others.retain(|member| member.name.as_str() != self.state.name);
+            let Ok(heir) = heir(&others, ids.len()).cloned() else { continue };
+            for id in &ids {
+                self.give(id, &heir, why);
+            }
+            given += ids.len();
         }
         given
     }
@@ -238,7 +249,14 @@ impl Turn<'_> {
             let written = self.batch.put(members::controller(&name), &known);
             self.written(written);
         }
-        if draining && self.state.leads() {
+        if draining {
+            self.stop_leading();
+        }
+    }
+
+    /// Another one writes from now on what belongs to no rollout.
+    fn stop_leading(&mut self) {
+        if self.state.leads() {
             self.batch.delete(members::LEAD.to_owned());
             self.batch.next.follows = true;
         }
@@ -260,7 +278,11 @@ impl Turn<'_> {
             return self.ask_last_words(id);
         }
         for node in active.rollout.nodes().keys() {
-            self.batch.send(AgentKey::Node(node.clone()), again());
+            let key = AgentKey::Node(node.clone());
+            // Once for all rollouts that are taken over in this turn.
+            if self.batch.asked.insert(key.clone()) {
+                self.batch.send(key, again());
+            }
         }
         self.around(id);
     }

@@ -306,9 +306,8 @@ impl Turn<'_> {
                 active.term = owner.term;
                 if owner.controller == name && owner.place != place {
                     self.batch.next.claims.insert(id); // it was handed over to us
-                } else {
-                    active.owner = Owner::Other(owner.controller);
                 }
+                active.owner = Owner::Other(owner.controller);
             }
             "spec" => {}
             other => {

@@ -356,6 +356,9 @@ pub fn replace(state: &mut State, fresh: State) {
         if let Some(agent) = state.agents.get_mut(&key) {
             if state.cluster.is_some() && old.session.is_some() {
                 // What it says of itself here is newer than what was written down.
+                if agent.record.drained != old.record.drained {
+                    state.wished.push(key.clone());
+                }
                 let (drained, labels_set) = (agent.record.drained, agent.record.labels_set.clone());
                 let heard = AgentRecord { drained, labels_set, ..old.record };
                 if heard != (AgentRecord { last_seen: heard.last_seen, ..agent.record.clone() }) {

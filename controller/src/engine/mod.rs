@@ -132,6 +132,8 @@ pub struct Engine {
     together: Option<Together>,
     /// Commits that were refused since the last one that was not.
     refused: u32,
+    /// A commit was sent, and nobody knows whether it happens.
+    in_doubt: bool,
 }
 
 impl Engine {
@@ -171,8 +173,18 @@ impl Engine {
         let (settled, settling) = watch::channel(Settled::default());
         let handle = Handle::new(to_engine, Arc::clone(&state), (watching, settling), barrier);
         let started = now();
-        let mut engine =
-            Self { store, state, inbox, changed, settled, started, measure, together, refused: 0 };
+        let mut engine = Self {
+            store,
+            state,
+            inbox,
+            changed,
+            settled,
+            started,
+            measure,
+            together,
+            refused: 0,
+            in_doubt: false,
+        };
         if let Some(since) = since {
             engine.watch_from(since);
         }

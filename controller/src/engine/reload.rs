@@ -47,18 +47,20 @@ impl Engine {
         }
         let views: Vec<&RolloutId> =
             next.views.iter().filter(|id| !next.claims.contains(id)).collect();
-        if !views.is_empty()
-            && let Err(error) = self.store.settle().await
-        {
-            tracing::warn!(%error, "rollouts of others cannot be read; again in a moment");
-            return;
-        }
-        for id in views {
-            self.look_at(id).await;
-        }
-        // Whoever waits for it wants to see these, too.
-        if let Some((number, together)) = next.barrier.zip(self.together.as_ref()) {
-            together.seen.send_replace(number);
+        let settled = if views.is_empty() { Ok(()) } else { self.store.settle().await };
+        match settled {
+            Ok(()) => {
+                for id in views {
+                    self.look_at(id).await;
+                }
+                // Whoever waits for it wants to see these, too.
+                if let Some((number, together)) = next.barrier.zip(self.together.as_ref()) {
+                    together.seen.send_replace(number);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "rollouts of others cannot be read; again in a moment");
+            }
         }
         for id in next.claims {
             if !self.claim(id, 0).await {
@@ -103,6 +105,7 @@ impl Engine {
             }
             Ok(None) => tracing::info!(rollout = %id, "another controller was faster to claim it"),
             Err(error) if place.is_some() => {
+                self.doubt(&error);
                 self.reload(&format!("{id} could not be claimed: {error}"), Lost::All).await;
                 return false;
             }
@@ -131,8 +134,17 @@ impl Engine {
                 self.reload("this controller leads from now on", Lost::All).await
             }
             Ok(Outcome::Refused) => {}
-            Err(error) => tracing::warn!(%error, "cannot lead"),
+            Err(error) => {
+                self.doubt(&error);
+                self.reload(&format!("whether this controller leads: {error}"), Lost::All).await;
+            }
         }
+    }
+
+    /// What was sent and not answered may happen at any time, also when everything has been read anew: as long as the
+    /// place that it compares is there. So that is given up.
+    fn doubt(&mut self, error: &StoreError) {
+        self.in_doubt |= matches!(error, StoreError::Unknown(_));
     }
 
     /// A commit was refused: something that it relied on is not so any more. Nothing of the turn has happened.
@@ -161,6 +173,7 @@ impl Engine {
             }
         }
         if self.together.is_some() {
+            self.doubt(error);
             return self.reload(&why, Lost::All).await;
         }
         let name = self.state.read().unwrap_or_else(PoisonError::into_inner).name.clone();
@@ -255,6 +268,11 @@ impl Engine {
                 lost
             }),
         };
+        for key in std::mem::take(&mut state.wished) {
+            if let Some(drained) = state.agents.get(&key).map(|agent| agent.record.drained) {
+                send(&mut state, &key, standing(drained));
+            }
+        }
         for (key, begun) in lost {
             if begun {
                 send(&mut state, &key, goodbye("what you said was lost"));
@@ -279,7 +297,7 @@ impl Engine {
             state.cluster.as_ref().and_then(|cluster| cluster.place)
         };
         let place = match had {
-            Some(place) if together.membership.holds(&place).await? => {
+            Some(place) if !self.in_doubt && together.membership.holds(&place).await? => {
                 together.keep(place); // what was last told of it may have been overlooked meanwhile
                 place
             }
@@ -289,6 +307,7 @@ impl Engine {
             }
             None => together.enter().await?,
         };
+        self.in_doubt = false;
         let read = self.read_at(place).await;
         if let Some(together) =
             self.together.as_mut().filter(|_| read.is_err() && had != Some(place))

@@ -177,6 +177,8 @@ pub struct State {
     pub silence_due: Timestamp,
     /// What agents said of themselves that was not written down.
     pub unsaved: Vec<AgentKey>,
+    /// Agents that an operator drained, or no longer drains, and that were not told: it was read with everything else.
+    pub wished: Vec<AgentKey>,
     /// Since when this controller hears few of the agents that others hear.
     pub deaf_since: Option<Timestamp>,
     /// Rollouts that were just claimed.
