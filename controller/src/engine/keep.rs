@@ -19,6 +19,9 @@ pub const HISTORY_KEPT: u64 = 2_000;
 /// Keys that are removed in one transaction; etcd takes 128 by default.
 const OPS_MAX: usize = 100;
 
+/// Events that are looked at at once. Of all that may be there, a hundred MiB, only the keys are held.
+const EVENTS_PAGE: usize = 500;
+
 /// Events kept in a store that several controllers share.
 const EVENTS_KEPT: usize = 50_000;
 
@@ -96,8 +99,13 @@ pub async fn trim_events(engine: &Handle, store: &dyn Store) -> Result<(), Store
     if !shared || !engine.read().leads() {
         return Ok(());
     }
-    let all: Vec<String> =
-        scan_all(store, keys::EVENTS).await?.0.into_iter().map(|entry| entry.key).collect();
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let (page, _) = store.scan(keys::EVENTS, &after, EVENTS_PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.key);
+        all.extend(page.into_iter().map(|entry| entry.key));
+    }
     let old = all.len().saturating_sub(EVENTS_KEPT);
     for some in all[..old].chunks(OPS_MAX) {
         let ops = some.iter().cloned().map(Op::Delete).collect();
