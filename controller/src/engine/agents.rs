@@ -237,7 +237,7 @@ impl Turn<'_> {
 
     /// Agents that were silent for too long count as offline.
     pub(super) fn notice_silence(&mut self) {
-        let at = self.at;
+        let at = self.state.ears.awake_until(self.at);
         if at < self.state.silence_due {
             return;
         }
@@ -397,3 +397,6 @@ fn record(hello: &rota_proto::agent::Hello, peer: &str, old: Option<&AgentRecord
         offline: false,
     }
 }
+
+#[cfg(test)]
+mod tests;

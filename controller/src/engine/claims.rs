@@ -150,7 +150,8 @@ impl Turn<'_> {
             return;
         }
         self.state.hears_told = self.at;
-        let (hears, name) = (self.state.hears(self.at), self.state.name.clone());
+        let at = self.state.ears.awake_until(self.at);
+        let (hears, name) = (self.state.hears(at), self.state.name.clone());
         let Some(cluster) = &mut self.state.cluster else { return };
         let Some(own) = cluster.members.get_mut(&name).filter(|own| own.hears != Some(hears))
         else {

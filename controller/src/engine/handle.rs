@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::cluster::keys as guards;
 use super::inbox::Senders;
 use super::place::AGAIN;
-use super::{Answer, Asked, Input, State};
+use super::{Answer, Asked, Heartbeat, Input, State};
 use crate::errors::Sort;
 use crate::store::{Op, Store, Txn};
 
@@ -71,6 +71,11 @@ impl Handle {
     pub fn read(&self) -> RwLockReadGuard<'_, State> {
         // A panic in the engine ends the process; what it left is still the newest that we know.
         self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For whatever hears the agents: as long as it beats, who is not heard is silent.
+    pub fn ears(&self) -> Heartbeat {
+        self.read().ears.clone()
     }
 
     /// Taken before a look at the state, for [`Self::is_durable`] after it.

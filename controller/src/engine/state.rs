@@ -91,6 +91,14 @@ impl Heartbeat {
     fn last(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::Relaxed))
     }
+
+    /// Until when whoever beats was awake, at most until now. One that never beat says nothing.
+    pub(super) fn awake_until(&self, now: Timestamp) -> Timestamp {
+        match self.last() {
+            Timestamp(0) => now,
+            last => last.min(now),
+        }
+    }
 }
 
 impl Agent {
@@ -173,6 +181,8 @@ pub struct State {
     pub draining: bool,
     /// When it was last said how many agents are heard here.
     pub hears_told: Timestamp,
+    /// The heartbeat of what hears agents here: where that is late itself, nobody was silent.
+    pub ears: Heartbeat,
     /// Before this moment nobody can have been silent for too long.
     pub silence_due: Timestamp,
     /// What agents said of themselves that was not written down.

@@ -4,9 +4,17 @@
 //! controller's place in the store, must not stand in line behind that: a lease of five seconds would run out.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::access::now;
+use crate::engine::Heartbeat;
+
+/// How often it says that it is awake.
+const BEAT_EVERY: Duration = Duration::from_millis(250);
 
 /// The runtime.
 pub(super) struct Front(Option<Runtime>);
@@ -16,6 +24,17 @@ impl Front {
     pub(super) fn start() -> io::Result<Self> {
         let runtime = Builder::new_multi_thread().thread_name("front").enable_all().build()?;
         Ok(Self(Some(runtime)))
+    }
+
+    /// Says again and again that it gets to what waits. Where handshakes keep it, so does what agents say: then the
+    /// engine must not take them for silent.
+    pub(super) fn beat(&self, ears: Heartbeat) {
+        self.spawn(async move {
+            loop {
+                ears.came(now());
+                sleep(BEAT_EVERY).await;
+            }
+        });
     }
 
     /// Runs something there.

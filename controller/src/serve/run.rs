@@ -148,6 +148,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         .add_service(CopiesServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(OperatorServer::new(operators).max_decoding_message_size(MESSAGE_BYTES_MAX));
     let front = Front::start().map_err(ServeError::Threads)?;
+    front.beat(handle.ears());
     let mut engine = tokio::spawn(engine.run());
     let who = own.identity().clone();
     let mut beside = beside(&api, keep, own, leave.is_some());
