@@ -29,7 +29,8 @@ usage: bench NAME [--FLAG VALUE]..
                   --updates 100  --agent PATH (else the static build, when it is there)
   fleet         one controller with many simulated agents, each with a session of its own
                   --agents 1000  --runs 3  --rota PATH (another build of the controller)
-                  --controllers 2 (beside several on etcd, one of them killed)  --processes 4
+                  --controllers 2 (several on etcd, one of them killed)  --processes 4
+                  --beside sqlite (the same at one controller on SQLite; `nothing`: without)
   proxy         the built-in proxy beside HAProxy, in front of the same backend
                   --connections 64  --seconds 4  --runs 3
   soak          rollouts without a pause under load: how many requests fail?
