@@ -2,14 +2,12 @@
 
 use rota_proto::agent::{Happening, Inventory, Report, Standing, Welcome, to_agent};
 use rota_rollout::event::OnceResult;
-use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Span, Timestamp};
+use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId};
 use rota_rollout::{Event, What};
 
 use super::cluster::Owner;
 use super::records::{AgentRecord, EdgePoolRecord, keys};
-use super::state::{
-    Active, Agent, AgentKey, OFFLINE_AFTER_MS, RETURN_GRACE_MS, Session, ToSession,
-};
+use super::state::{Active, Agent, AgentKey, Session, ToSession};
 use super::trace::TraceRecord;
 use super::{Hello, Turn, message};
 use crate::wire::{self, Said};
@@ -235,41 +233,6 @@ impl Turn<'_> {
         }
     }
 
-    /// Agents that were silent for too long count as offline.
-    pub(super) fn notice_silence(&mut self) {
-        let at = self.state.ears.awake_until(self.at);
-        if at < self.state.silence_due {
-            return;
-        }
-        let grace = self.started.0 + RETURN_GRACE_MS;
-        let (mut silent, mut due) = (Vec::new(), at.after(Span(OFFLINE_AFTER_MS)));
-        for (key, agent) in self.state.agents.iter().filter(|(_, agent)| agent.online) {
-            let until = agent.heard().after(Span(OFFLINE_AFTER_MS));
-            // Who has not come back since this controller started gets the time to do so.
-            let may_be = agent.session.is_some() || agent.heard().0 > self.started.0;
-            let until = if may_be { until } else { until.max(Timestamp(grace)) };
-            match until < at {
-                true => silent.push(key.clone()),
-                false => due = due.min(until),
-            }
-        }
-        self.state.silence_due = due;
-        for key in silent {
-            let Some(agent) = self.state.agents.get_mut(&key) else { continue };
-            agent.online = false;
-            agent.hang_up();
-            agent.record.last_seen = agent.heard;
-            agent.record.offline = true;
-            let record = agent.record.clone();
-            self.keep_agent(&key, &record);
-            self.event_of_agent(&key, "went silent: offline");
-            match &key {
-                AgentKey::Node(name) => self.observe(name, None),
-                AgentKey::Edge(_) => self.edges_moved(),
-            }
-        }
-    }
-
     /// Tells every rollout which edges of its pool are offline now, if that is news.
     pub(super) fn edges_moved(&mut self) {
         let state = &*self.state;
@@ -304,7 +267,7 @@ impl Turn<'_> {
         });
     }
 
-    fn event_of_agent(&mut self, key: &AgentKey, deed: &str) {
+    pub(super) fn event_of_agent(&mut self, key: &AgentKey, deed: &str) {
         let (kind, name) = match key {
             AgentKey::Node(name) => ("node", name),
             AgentKey::Edge(name) => ("edge", name),
@@ -363,7 +326,11 @@ fn same(old: &AgentRecord, new: &AgentRecord) -> bool {
 }
 
 /// The record of an agent that said Hello, with what operators set kept.
-fn record(hello: &rota_proto::agent::Hello, peer: &str, old: Option<&AgentRecord>) -> AgentRecord {
+pub(super) fn record(
+    hello: &rota_proto::agent::Hello,
+    peer: &str,
+    old: Option<&AgentRecord>,
+) -> AgentRecord {
     let inventory = hello.inventory.clone().unwrap_or_default();
     let (apps, bad) = wire::apps(&inventory);
     for problem in bad {
@@ -397,6 +364,3 @@ fn record(hello: &rota_proto::agent::Hello, peer: &str, old: Option<&AgentRecord
         offline: false,
     }
 }
-
-#[cfg(test)]
-mod tests;

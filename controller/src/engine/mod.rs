@@ -35,6 +35,7 @@ pub mod records;
 mod reload;
 mod removed;
 mod run;
+mod silence;
 pub mod state;
 mod together;
 pub mod trace;

@@ -1,7 +1,8 @@
 //! When a node counts as silent.
 
 use super::*;
-use crate::engine::{Batch, State};
+use crate::engine::agents::record;
+use crate::engine::{Agent, Batch, State};
 
 /// A node that was heard at this time, and the time until which this controller surely listened.
 fn is_silent(heard: u64, listened: Option<u64>, now: u64) -> bool {
