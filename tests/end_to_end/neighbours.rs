@@ -239,6 +239,7 @@ fn what_cannot_be_read_stops_controllers_and_nobody_else() {
         assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
         let refused = said(&farm, at, &["env", "unfreeze", "prod"], 1);
         assert!(refused.contains(named), "{refused}");
+        farm.wait(at, "/api/v1/controllers", |list| list[at]["state"] == "lost").unwrap();
         let view =
             farm.wait(at, "/api/v1/rollouts/shop/prod", |it| it["hold"].is_object()).unwrap();
         assert!(view["hold"]["text"].as_str().unwrap().contains(named), "{view}");
