@@ -26,8 +26,8 @@ impl Turn<'_> {
             }
             Some(agent) => {
                 edges &= served(&agent.record) != served(&record);
+                // When it was heard here stays: after a restart it still has the time to come back.
                 agent.online = !record.offline;
-                agent.heard = self.at;
                 agent.record = record;
             }
             None => {

@@ -2,12 +2,19 @@
 
 use super::*;
 use crate::engine::agents::record;
+use crate::engine::cluster::Cluster;
+use crate::engine::records::AgentRecord;
 use crate::engine::{Agent, Batch, State};
+use crate::store::{Entry, Record};
+
+fn node() -> AgentRecord {
+    let hello = rota_proto::agent::Hello { env: "prod".to_owned(), ..Default::default() };
+    record(&hello, "10.0.0.1", None)
+}
 
 /// A node that was heard at this time, and the time until which this controller surely listened.
 fn is_silent(heard: u64, listened: Option<u64>, now: u64) -> bool {
-    let hello = rota_proto::agent::Hello { env: "prod".to_owned(), ..Default::default() };
-    let (record, heard) = (record(&hello, "10.0.0.1", None), Timestamp(heard));
+    let (record, heard) = (node(), Timestamp(heard));
     let agent = Agent { record, session: None, heard, online: true, pools: Vec::new() };
     let key = AgentKey::Node("web-01".parse().unwrap());
     let mut state = State::default();
@@ -35,4 +42,27 @@ fn who_says_nothing_for_three_heartbeats_is_silent_and_nobody_whom_nobody_listen
     ] {
         assert_eq!(is_silent(heard, listened, now), silent, "{heard} {listened:?} {now}");
     }
+}
+
+#[test]
+fn what_others_say_of_a_node_does_not_shorten_its_time_to_come_back() {
+    let (key, started) = (AgentKey::Node("web-01".parse().unwrap()), Timestamp(1_000));
+    let mut state = State { cluster: Some(Cluster::default()), ..State::default() };
+    let (record, heard) = (node(), Timestamp(900));
+    let agent = Agent { record, session: None, heard, online: true, pools: Vec::new() };
+    state.agents.insert(key.clone(), agent);
+    let value = AgentRecord { version: "2.0.0".to_owned(), ..node() }.encode().unwrap();
+    let entry = Entry { key: "/nodes/web-01".to_owned(), value, created: 1, modified: 2 };
+    let grace = started.0 + RETURN_GRACE_MS;
+    for (at, online) in [(5_000, true), (30_000, true), (grace, true), (grace + 1, false)] {
+        let mut batch = Batch::default();
+        let at = Timestamp(at);
+        let mut turn = Turn { state: &mut state, batch: &mut batch, at, started };
+        if at == Timestamp(5_000) {
+            turn.agent_was_put(key.clone(), &entry).unwrap();
+        }
+        turn.notice_silence();
+        assert_eq!(state.agents[&key].online, online, "{at:?}");
+    }
+    assert_eq!(state.agents[&key].record.version, "2.0.0");
 }
