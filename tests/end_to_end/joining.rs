@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rota_tests::etcd::Etcd;
-use rota_tests::farm::count;
+use rota_tests::farm::{count, sweep};
 use rota_tests::processes::{Process, Programs};
 use serde_json::Value;
 
@@ -131,6 +131,12 @@ impl Site {
                         port = \"auto\"\n[target]\nroles = [\"web\"]\n[traffic]\nvia = \"none\"\n";
         fs::write(folder.join("rota.toml"), manifest).unwrap();
         folder.join("rota.toml").to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        sweep(self.dir.path());
     }
 }
 
