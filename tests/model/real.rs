@@ -132,7 +132,8 @@ fn admitted() -> Rollout {
         monitor: Span::seconds(1),
         ..Strategy::default()
     };
-    let observed = Observed { online: true, serving: Serving::In, busy: false, drained: false };
+    let observed =
+        Observed { online: true, serving: Serving::In, busy: false, drained: false, unsure: false };
     let target = |node| Target {
         name: name(node),
         observed,

@@ -115,7 +115,8 @@ fn release(minor: u32) -> Release {
 fn target(text: &str) -> Target {
     let mut words = text.split(' ');
     let name = words.next().unwrap_or_default().parse().expect("a node's name");
-    let observed = Observed { online: true, serving: Serving::In, busy: false, drained: false };
+    let observed =
+        Observed { online: true, serving: Serving::In, busy: false, drained: false, unsure: false };
     let mut target =
         Target { name, observed, runs: Some(release(0)), spread: None, left_alone: false };
     for word in words {

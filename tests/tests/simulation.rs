@@ -72,7 +72,7 @@ fn try_many(controllers: Controllers, seeds: u64) {
 }
 
 /// Seeds that failed once, and what they found. A world that has changed since may find it no more; it costs little.
-const FAILED_ONCE: [(Controllers, u64, &str); 15] = [
+const FAILED_ONCE: [(Controllers, u64, &str); 20] = [
     (
         Controllers::One,
         3805,
@@ -148,6 +148,23 @@ const FAILED_ONCE: [(Controllers, u64, &str); 15] = [
         4385,
         "left out, and its next attempt touched nothing: the world wanted it back",
     ),
+    (
+        Controllers::Several,
+        44976,
+        "a node that was skipped came back, and its update with it: one more was out than may be",
+    ),
+    (
+        Controllers::Several,
+        82412,
+        "a new owner took a node for down that served, and updated it for nothing",
+    ),
+    (Controllers::Several, 99407, "the same, when a controller had been cut off"),
+    (
+        Controllers::Several,
+        79544,
+        "left out with the first release that it ever ran: the world wanted it taken back",
+    ),
+    (Controllers::Several, 81720, "out by a power cut, and the world took it for out by us"),
 ];
 
 #[test]

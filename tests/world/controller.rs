@@ -6,7 +6,7 @@ use rota_agent::update::{Direction as AgentDirection, UpdateOrder};
 use rota_rollout::batches::Target;
 use rota_rollout::names::{NodeName, Release, Timestamp};
 use rota_rollout::newcomers::takes_in;
-use rota_rollout::node::{Direction, Observed, Phase, Serving};
+use rota_rollout::node::{Direction, Observed, Phase, Serving, Skip};
 use rota_rollout::rehearsal::Rehearsal;
 use rota_rollout::rollout::{Change, Kind};
 use rota_rollout::strategy::{OnNodeFailure, StartOrder};
@@ -639,12 +639,21 @@ impl World {
         self.inventory_seen(ctl, node).link.map(|index| self.made[index].release.clone())
     }
 
+    /// `None`: this rollout waits for it. `Some(true)`: an operator skipped it.
+    fn is_waited_for(&self, ctl: u64, node: usize, own: Option<u64>) -> Option<bool> {
+        let active = own.and_then(|own| self.active(ctl, own));
+        let known = active.and_then(|active| active.rollout.nodes().get(&self.nodes[node].name));
+        let Some(phase) = known.map(|known| &known.phase) else { return Some(false) };
+        let skipped = matches!(phase, Phase::Skipped { why: Skip::ByOperator });
+        (!phase.is_running()).then_some(skipped)
+    }
+
     /// As the engine sees it.
     pub fn observed(&self, ctl: u64, node: usize, own: Option<u64>) -> Option<Observed> {
         let controller = self.controllers.get(&ctl)?;
         let others = self.others(ctl, node, own);
         let same_app = || others.iter().filter(|(line, _)| *line == self.nodes[node].line);
-        let Inventory { link, healthy, traffic_in } = self.inventory_seen(ctl, node);
+        let Inventory { link, healthy, traffic_in, moving } = self.inventory_seen(ctl, node);
         let serving = match link {
             // Another rollout of this app is taking it out, whatever is seen yet.
             Some(_) if same_app().any(|(_, node)| node.is_out()) => Serving::Out,
@@ -657,6 +666,10 @@ impl World {
             serving,
             busy: others.iter().any(|(_, node)| node.phase.is_running()),
             drained: self.seen(ctl).drained[node],
+            unsure: self.is_waited_for(ctl, node, own).is_some_and(|matters| {
+                let heard = controller.views[node].session.is_some();
+                (matters || serving == Serving::Out) && (moving || !heard)
+            }),
         })
     }
 }

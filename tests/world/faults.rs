@@ -54,6 +54,7 @@ impl World {
             proc.alive = false;
         }
         self.serves_again(node);
+        self.nodes[node].taken_out = false; // not by us any more
         let down = self.rng.range(3_000, 120_000);
         self.after(down, Ev::PowerUp { node });
     }

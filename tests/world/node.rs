@@ -177,7 +177,8 @@ impl World {
         };
         let traffic_in = node.members.values().any(|member| serves(&member));
         let healthy = node.procs.values().any(|proc| proc.alive && proc.healthy);
-        Inventory { link: node.link, healthy, traffic_in }
+        let moving = matches!(node.journal.work, Work::Update(_)) || node.journal.queued.is_some();
+        Inventory { link: node.link, healthy, traffic_in, moving }
     }
 
     /// One event of the agent's machine: journal first, then actions.
@@ -270,6 +271,7 @@ impl World {
         }
         host.powered = true;
         host.booted_at = now;
+        host.taken_out |= matches!(host.journal.work, Work::Update(_)); // it goes on where it was
         self.start_agent(node);
     }
 

@@ -17,6 +17,8 @@ pub struct Inventory {
     pub link: Option<usize>,
     pub healthy: bool,
     pub traffic_in: bool,
+    /// An update is under way.
+    pub moving: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -295,11 +295,14 @@ impl World {
                 let kept =
                     revision_of(rollout).and_then(|revision| self.store.rollouts.get(&revision));
                 let leaves = kept.map(|kept| &kept.rollout).is_some_and(|rollout| {
-                    let phase = rollout.nodes().get(&host.name).map(|known| &known.phase);
-                    // What an operator skips, nobody takes back for him.
-                    let skipped = matches!(phase, Some(Phase::Skipped { why: Skip::ByOperator }));
+                    let known = rollout.nodes().get(&host.name);
+                    // What an operator skips, nobody takes back for him; and not what ran nothing before.
+                    let skipped = known.is_some_and(|known| {
+                        matches!(known.phase, Phase::Skipped { why: Skip::ByOperator })
+                    });
+                    let first = known.is_some_and(|known| known.previous.is_none());
                     rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave
-                        && (skipped || rollout.state() != "rolled_back")
+                        && (skipped || first || rollout.state() != "rolled_back")
                 });
                 // It was out before an attempt that did not touch it.
                 let out = matches!(failed.left, Left::Out | Left::Untouched);

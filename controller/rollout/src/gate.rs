@@ -3,7 +3,7 @@
 use crate::draft::Draft;
 pub use crate::hold::{Hold, list};
 use crate::names::{NodeName, Timestamp};
-use crate::node::{Node, Phase};
+use crate::node::{Node, Phase, Serving};
 use crate::rehearsal;
 use crate::rollout::{Kind, Outcome};
 use crate::shut;
@@ -250,9 +250,10 @@ fn under_way(draft: &Draft) -> Option<Option<String>> {
     draft.nodes().find(|(_, node)| node.phase.is_running()).map(|(_, node)| node.spread.clone())
 }
 
-/// Would updating this node take something out of traffic that serves?
+/// Would updating this node take something out of traffic that serves, or may serve by then?
 pub(crate) fn takes_out(draft: &Draft, node: &Node) -> bool {
-    draft.spec().strategy.order == StartOrder::StopFirst && node.is_serving()
+    let back = node.observed.unsure && node.observed.serving != Serving::Absent;
+    draft.spec().strategy.order == StartOrder::StopFirst && (node.is_serving() || back)
 }
 
 fn limit(draft: &Draft, batch: usize) -> usize {

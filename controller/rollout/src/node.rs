@@ -53,6 +53,10 @@ pub struct Observed {
     pub busy: bool,
     /// Did an operator drain it?
     pub drained: bool,
+    /// May that change by itself? It is not heard here, or says that an update is under way which this rollout does not
+    /// wait for.
+    #[serde(default)]
+    pub unsure: bool,
 }
 
 /// Does the app serve on a node?
@@ -350,7 +354,10 @@ impl Node {
         }
         match self.observed.serving {
             Serving::Absent => false,
-            Serving::In => !self.observed.online,
+            // Whose update was ordered, and is waited for no more, may be on its way out.
+            Serving::In => {
+                !self.observed.online || (self.observed.unsure && self.out_since.is_some())
+            }
             Serving::Out => true,
         }
     }

@@ -31,11 +31,11 @@ pub(crate) fn number(number: u32) -> Amount {
 }
 
 pub(crate) fn healthy() -> Observed {
-    Observed { online: true, serving: Serving::In, busy: false, drained: false }
+    Observed { online: true, serving: Serving::In, busy: false, drained: false, unsure: false }
 }
 
 /// A target on 1.0.0, told by letters after its name: `n1`, `n2 offline`, `n3 out`, `n4 absent`, `n5 drained`,
-/// `n6 busy`, `n7 current`, `n8 @a` (its value of the `spread_by` label).
+/// `n6 busy`, `n6 unsure`, `n7 current`, `n8 @a` (its value of the `spread_by` label).
 pub(crate) fn target(text: &str) -> Target {
     let mut words = text.split(' ');
     let mut target = Target {
@@ -54,6 +54,7 @@ pub(crate) fn target(text: &str) -> Target {
                 (target.observed.drained, target.observed.serving) = (true, Serving::Out);
             }
             "busy" => target.observed.busy = true,
+            "unsure" => target.observed.unsure = true,
             "current" => target.runs = Some(release(1)),
             zone => target.spread = Some(zone.strip_prefix('@').unwrap().to_owned()),
         }

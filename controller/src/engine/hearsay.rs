@@ -32,7 +32,7 @@ impl Turn<'_> {
             }
             None => {
                 let (heard, online) = (self.at, !record.offline);
-                let agent = Agent { record, session: None, heard, online, pools: Vec::new() };
+                let agent = Agent::unheard(record, heard, online);
                 self.state.agents.insert(key.clone(), agent);
             }
         }

@@ -73,7 +73,7 @@ pub async fn into(store: &dyn Store, state: &mut State, at: Timestamp) -> Result
                 true => (false, record.last_seen),
                 false => (true, at),
             };
-            let agent = Agent { record, session: None, heard, online, pools: Vec::new() };
+            let agent = Agent::unheard(record, heard, online);
             state.agents.insert(key, agent);
         }
     }

@@ -40,6 +40,7 @@ pub mod state;
 mod together;
 pub mod trace;
 mod turn;
+mod unsure;
 mod verbs;
 pub mod windows;
 

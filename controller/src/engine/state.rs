@@ -60,6 +60,8 @@ pub struct Agent {
     pub online: bool,
     /// Edges: the newest state of each pool.
     pub pools: Vec<PoolState>,
+    /// Nodes: apps of which it says in its session that an update is under way.
+    pub moving: Vec<AppName>,
 }
 
 /// One session.
@@ -278,6 +280,7 @@ impl State {
                 serving: Serving::Absent,
                 busy: false,
                 drained: false,
+                unsure: false,
             };
         };
         Observed {
@@ -291,6 +294,7 @@ impl State {
             },
             busy: self.is_busy(name, own),
             drained: agent.record.drained,
+            unsure: self.is_unsure(name, agent, app, own),
         }
     }
 
@@ -387,7 +391,7 @@ impl State {
 }
 
 /// Does the app serve on this node?
-fn serving(record: &AgentRecord, app: &AppName) -> Serving {
+pub(super) fn serving(record: &AgentRecord, app: &AppName) -> Serving {
     match record.apps.iter().find(|entry| entry.app == *app) {
         None => Serving::Absent,
         Some(entry) if entry.release.is_none() => Serving::Absent,

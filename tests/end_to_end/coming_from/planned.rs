@@ -50,7 +50,8 @@ fn planned(base: &str, strategy: &str, nodes: usize) -> Plan {
         version: version.parse().unwrap(),
         digest: "0".repeat(64).parse().unwrap(),
     };
-    let observed = Observed { online: true, serving: Serving::In, busy: false, drained: false };
+    let observed =
+        Observed { online: true, serving: Serving::In, busy: false, drained: false, unsure: false };
     let target = |number: usize| Target {
         name: format!("web-{number:05}").parse().unwrap(),
         observed,

@@ -27,6 +27,13 @@ fn capacity_with_nodes_down_already() {
         // Down already: it is mended first, and uses the limit up meanwhile.
         (vec!["n1", "n2 out", "n3"], limited(3, 1), "n2", "rolling"),
         (vec!["n1", "n2 out", "n3"], limited(3, 2), "n1 n2", "rolling"),
+        // It may serve again, and nobody here has heard.
+        (
+            vec!["n1", "n2 out unsure", "n3"],
+            limited(3, 1),
+            "",
+            "held: 1 node is out of traffic (n2) and the limit is 1",
+        ),
         // Two are down and may come back before they drain: one at a time.
         (vec!["n1 out", "n2 out", "n3"], limited(3, 1), "n1", "rolling"),
         // Drained by an operator: left alone, and counted.

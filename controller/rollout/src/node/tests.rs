@@ -152,7 +152,7 @@ fn who_is_capacity_and_who_serves() {
         (Serving::Absent, true, updating(false), false, false),
     ];
     for (serving, online, phase, out, serves) in rows {
-        let observed = Observed { online, serving, busy: false, drained: false };
+        let observed = Observed { online, serving, busy: false, drained: false, unsure: false };
         let node = Node { phase: phase.clone(), ..Node::waiting(1, observed, None) };
         assert_eq!(
             (node.is_out(), node.is_serving()),

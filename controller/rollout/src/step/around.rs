@@ -31,7 +31,7 @@ mod tests {
     fn frozen(why: Option<&str>, busy: &[&str]) -> What {
         let observed = |node: &&str| {
             let busy = busy.contains(node);
-            Observed { online: true, serving: Serving::In, busy, drained: false }
+            Observed { online: true, serving: Serving::In, busy, drained: false, unsure: false }
         };
         let nodes = ["n1", "n2"].iter();
         let nodes = nodes.map(|node| (name(node), observed(node), Some(crate::tests::release(0))));

@@ -21,7 +21,7 @@ pub(super) fn observe(
         renew(draft, &mut node);
     }
     node.observed = observed;
-    if observed.serving == Serving::In && observed.online {
+    if observed.serving == Serving::In && observed.online && !observed.unsure {
         node.is_back(draft.at);
     }
     if !node.phase.is_running() {

@@ -83,6 +83,12 @@ fn who_never_comes_back_can_be_left() {
     assert_eq!(allow(&story.rollout, &skip), Ok(()));
     assert_eq!(ordered(&story.ask(skip)), "");
     assert_eq!(story.stands(), "held: 1 node is out of traffic (n1) and the limit is 1");
+    // Back, but with its update under way, it still counts.
+    assert_eq!(ordered(&story.observe("n1 unsure")), "");
+    assert_eq!(ordered(&story.observe("n1 out unsure")), "");
+    assert_eq!(ordered(&story.observe("n1")), "update n2#1 1.1.0");
+    let mut story = gone();
+    story.ask(Verb::Skip(vec![name("n1")]));
     assert_eq!(ordered(&story.observe("n1 offline absent")), "update n2#1 1.1.0");
     let mut story = gone();
     story.ask(Verb::Abort);

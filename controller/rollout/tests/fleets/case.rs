@@ -68,8 +68,13 @@ impl Case {
     pub fn targets(&self) -> Vec<Target> {
         let zoned = self.strategy.spread_by.is_some();
         let target = |(index, place): (usize, &Place)| {
-            let mut observed =
-                Observed { online: true, serving: Serving::In, busy: false, drained: false };
+            let mut observed = Observed {
+                online: true,
+                serving: Serving::In,
+                busy: false,
+                drained: false,
+                unsure: false,
+            };
             let mut runs = Some(old());
             match place.stands {
                 Stands::Serves => {}

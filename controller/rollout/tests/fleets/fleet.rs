@@ -590,7 +590,13 @@ impl Fleet {
     }
 
     fn joins_in(&mut self, name: NodeName, which: usize) {
-        let seen = Observed { online: true, serving: Serving::Absent, busy: false, drained: false };
+        let seen = Observed {
+            online: true,
+            serving: Serving::Absent,
+            busy: false,
+            drained: false,
+            unsure: false,
+        };
         let known = self.rollout.nodes().get(&name).map(|node| node.spread.clone());
         let zoned = self.rollout.spec.strategy.spread_by.is_some();
         let zone = || zoned.then(|| format!("z{}", which % 3));

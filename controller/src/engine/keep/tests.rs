@@ -38,7 +38,8 @@ fn release(number: u64) -> ReleaseRecord {
 }
 
 fn ended(revision: u64) -> Rollout {
-    let observed = Observed { online: true, serving: Serving::In, busy: false, drained: false };
+    let observed =
+        Observed { online: true, serving: Serving::In, busy: false, drained: false, unsure: false };
     let spec = Spec {
         id: id(revision),
         kind: Kind::Deploy,

@@ -1,0 +1,56 @@
+//! What is seen of a node, and may change by itself: who is not heard here may serve again, and who goes on with an
+//! update that nobody waits for may leave traffic.
+
+use rota_proto::agent::Inventory;
+use rota_rollout::names::{AppName, NodeName, RolloutId, Timestamp};
+use rota_rollout::node::{Phase, Serving, Skip};
+
+use super::State;
+use super::records::{AgentRecord, AppRecord};
+use super::state::{Agent, serving};
+
+/// The apps of which an agent says that an update is under way.
+pub fn moving(inventory: &Inventory) -> Vec<AppName> {
+    let moving = inventory.apps.iter().filter(|app| !app.step.is_empty());
+    moving.filter_map(|app| app.app.parse().ok()).collect()
+}
+
+impl Agent {
+    /// One that has no session here.
+    pub fn unheard(record: AgentRecord, heard: Timestamp, online: bool) -> Self {
+        let (pools, moving) = (Vec::new(), Vec::new());
+        Self { record, session: None, heard, online, pools, moving }
+    }
+
+    /// Takes in what it says of its apps. `None`: nothing new; `Some(true)`: something to be written down.
+    pub fn says(&mut self, apps: Vec<AppRecord>, inventory: &Inventory) -> Option<bool> {
+        let moving = moving(inventory);
+        let durable = self.record.apps != apps;
+        let new = durable || self.moving != moving;
+        (self.record.apps, self.moving) = (apps, moving);
+        new.then_some(durable)
+    }
+}
+
+impl State {
+    /// May what is seen of an app on a node change by itself? Asked where it matters: of one that is out of traffic, and
+    /// could be mended for nothing; and of one that was skipped, and could count as back.
+    pub(super) fn is_unsure(
+        &self,
+        name: &NodeName,
+        agent: &Agent,
+        app: &AppName,
+        own: Option<&RolloutId>,
+    ) -> bool {
+        let node = own
+            .and_then(|id| self.rollouts.get(id))
+            .and_then(|active| active.rollout.nodes().get(name));
+        if node.is_some_and(|node| node.phase.is_running()) {
+            return false;
+        }
+        let skipped = |phase: &Phase| matches!(phase, Phase::Skipped { why: Skip::ByOperator });
+        let out = serving(&agent.record, app) == Serving::Out;
+        let matters = out || node.is_some_and(|node| skipped(&node.phase));
+        matters && (agent.session.is_none() || agent.moving.contains(app))
+    }
+}
