@@ -72,7 +72,7 @@ fn try_many(controllers: Controllers, seeds: u64) {
 }
 
 /// Seeds that failed once, and what they found. A world that has changed since may find it no more; it costs little.
-const FAILED_ONCE: [(Controllers, u64, &str); 20] = [
+const FAILED_ONCE: [(Controllers, u64, &str); 22] = [
     (
         Controllers::One,
         3805,
@@ -157,6 +157,16 @@ const FAILED_ONCE: [(Controllers, u64, &str); 20] = [
         Controllers::Several,
         82412,
         "a new owner took a node for down that served, and updated it for nothing",
+    ),
+    (
+        Controllers::Several,
+        1254,
+        "a process ended as it was being started again: another one was started beside it",
+    ),
+    (
+        Controllers::Several,
+        8211,
+        "offline while the rollout before had it out, and passed over: one more was out than may be",
     ),
     (Controllers::Several, 99407, "the same, when a controller had been cut off"),
     (

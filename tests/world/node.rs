@@ -271,7 +271,6 @@ impl World {
         }
         host.powered = true;
         host.booted_at = now;
-        host.taken_out |= matches!(host.journal.work, Work::Update(_)); // it goes on where it was
         self.start_agent(node);
     }
 

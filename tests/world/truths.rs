@@ -300,9 +300,12 @@ impl World {
                     let skipped = known.is_some_and(|known| {
                         matches!(known.phase, Phase::Skipped { why: Skip::ByOperator })
                     });
-                    let first = known.is_some_and(|known| known.previous.is_none());
-                    rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave
-                        && (skipped || first || rollout.state() != "rolled_back")
+                    let to = &rollout.spec.to;
+                    let first = known.is_some_and(|it| {
+                        it.previous.as_ref().is_none_or(|previous| previous == to)
+                    });
+                    let leave = rollout.spec.strategy.on_node_failure == OnNodeFailure::Leave;
+                    first || (leave && (skipped || rollout.state() != "rolled_back"))
                 });
                 // It was out before an attempt that did not touch it.
                 let out = matches!(failed.left, Left::Out | Left::Untouched);

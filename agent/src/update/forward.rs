@@ -259,6 +259,10 @@ impl Machine {
             if let Phase::Back { mend: Mend::OldHealth | Mend::OldJoin, .. } = update.phase {
                 return self.mend_failed(format!("the previous release {how}"));
             }
+            // What is being started again has ended before that: the start brings another one.
+            if let Phase::Back { mend: Mend::OldStart, .. } = update.phase {
+                return;
+            }
             // A drain or a stop under way ends by itself; everything later does without it.
             if !matches!(update.phase, Phase::Forward(Drain | Stop)) {
                 update.facts.old = None;

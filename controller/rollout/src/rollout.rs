@@ -264,7 +264,10 @@ fn is_skipped_offline(node: &Node) -> bool {
     let in_traffic = node.observed.serving == Serving::In && node.out_since.is_none();
     let not_by_us = node.attempt == Attempt(0) || in_traffic;
     match node.phase {
-        Phase::Skipped { why: Skip::Offline } => true,
+        // Another rollout of the app had taken it out.
+        Phase::Skipped { why: Skip::Offline } => {
+            !(node.observed.busy && node.observed.serving == Serving::Out)
+        }
         Phase::Skipped { why: Skip::ByOperator | Skip::NotMeant } => {
             !node.observed.online && not_by_us
         }

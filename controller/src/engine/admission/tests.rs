@@ -66,7 +66,7 @@ fn agent(kind: u8, zone: u8, old: &ReleaseRecord, new: &ReleaseRecord) -> Agent 
         last_seen: Timestamp(1),
         offline: false,
     };
-    Agent { record, session: None, heard: Timestamp(1), online: kind != 4, pools: Vec::new() }
+    Agent::unheard(record, Timestamp(1), kind != 4)
 }
 
 fn start(kind: Kind) -> Start {

@@ -15,7 +15,7 @@ fn node() -> AgentRecord {
 /// A node that was heard at this time, and the time until which this controller surely listened.
 fn is_silent(heard: u64, listened: Option<u64>, now: u64) -> bool {
     let (record, heard) = (node(), Timestamp(heard));
-    let agent = Agent { record, session: None, heard, online: true, pools: Vec::new() };
+    let agent = Agent::unheard(record, heard, true);
     let key = AgentKey::Node("web-01".parse().unwrap());
     let mut state = State::default();
     state.agents.insert(key.clone(), agent);
@@ -49,7 +49,7 @@ fn what_others_say_of_a_node_does_not_shorten_its_time_to_come_back() {
     let (key, started) = (AgentKey::Node("web-01".parse().unwrap()), Timestamp(1_000));
     let mut state = State { cluster: Some(Cluster::default()), ..State::default() };
     let (record, heard) = (node(), Timestamp(900));
-    let agent = Agent { record, session: None, heard, online: true, pools: Vec::new() };
+    let agent = Agent::unheard(record, heard, true);
     state.agents.insert(key.clone(), agent);
     let value = AgentRecord { version: "2.0.0".to_owned(), ..node() }.encode().unwrap();
     let entry = Entry { key: "/nodes/web-01".to_owned(), value, created: 1, modified: 2 };

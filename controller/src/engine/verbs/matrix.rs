@@ -77,7 +77,7 @@ fn node(zone: &str) -> Agent {
         last_seen: Timestamp(1),
         offline: false,
     };
-    Agent { record, session: None, heard: Timestamp(1), online: true, pools: Vec::new() }
+    Agent::unheard(record, Timestamp(1), true)
 }
 
 /// 1.0.0 is current on three nodes.
