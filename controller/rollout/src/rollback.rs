@@ -3,7 +3,7 @@
 use crate::draft::Draft;
 use crate::gate::{self, Hold, Next};
 use crate::names::NodeName;
-use crate::node::{Direction, Left, Node, Phase};
+use crate::node::{Direction, Left, Node, Phase, Skip};
 use crate::rollout::{Outcome, Spec};
 use crate::shut;
 
@@ -103,12 +103,14 @@ fn is_candidate(spec: &Spec, node: &Node) -> bool {
         Phase::Failed { cause, left } => {
             cause.direction == Direction::Forward && is_unsettled(*left)
         }
+        // It was left out, and asked again, and that has not begun.
         Phase::Waiting
         | Phase::Preparing { .. }
         | Phase::Ready
-        | Phase::Updating { .. }
+        | Phase::Skipped { why: Skip::Offline | Skip::Drained } => node.out_since.is_some(),
+        Phase::Updating { .. }
         | Phase::Monitoring { direction: Direction::Back, .. }
-        | Phase::Skipped { .. }
+        | Phase::Skipped { why: Skip::AlreadyCurrent | Skip::ByOperator | Skip::NotMeant }
         | Phase::RolledBack => false,
     }
 }
