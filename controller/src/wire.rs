@@ -7,7 +7,7 @@ mod trace;
 use std::str::FromStr;
 
 use rota_proto::agent as wire;
-use rota_rollout::names::{Attempt, NodeName, Release, RolloutId, Span};
+use rota_rollout::names::{AppName, Attempt, NodeName, Release, RolloutId, Span};
 use rota_rollout::node::{Direction, Failure, Left, Measured, Report, StepName};
 use rota_rollout::{event::OnceResult, names::BadName};
 
@@ -182,6 +182,12 @@ fn once_result(message: wire::OnceEnded) -> OnceResult {
             output: output(&message.output),
         },
     }
+}
+
+/// The apps of a node of which it says that an update is under way.
+pub fn moving(inventory: &wire::Inventory) -> Vec<AppName> {
+    let moving = inventory.apps.iter().filter(|app| !app.step.is_empty());
+    moving.filter_map(|app| app.app.parse().ok()).collect()
 }
 
 /// Reads what runs on a node. An entry that cannot be read is left out and named in the second list.

@@ -262,15 +262,12 @@ impl Tally {
 fn is_skipped_offline(node: &Node) -> bool {
     // What an operator skips may have been taken out by us before it went offline, or by what we had ordered.
     let in_traffic = node.observed.serving == Serving::In && node.out_since.is_none();
-    let not_by_us = node.attempt == Attempt(0) || in_traffic;
+    let by_us = node.attempt != Attempt(0) && !in_traffic;
+    let by_another = node.observed.busy && node.observed.serving == Serving::Out;
+    let away = !node.observed.online;
     match node.phase {
-        // Another rollout of the app had taken it out.
-        Phase::Skipped { why: Skip::Offline } => {
-            !(node.observed.busy && node.observed.serving == Serving::Out)
-        }
-        Phase::Skipped { why: Skip::ByOperator | Skip::NotMeant } => {
-            !node.observed.online && not_by_us
-        }
+        Phase::Skipped { why: Skip::Offline } => !by_another,
+        Phase::Skipped { why: Skip::ByOperator | Skip::NotMeant } => away && !by_us,
         Phase::Skipped { why: Skip::AlreadyCurrent | Skip::Drained }
         | Phase::Waiting
         | Phase::Preparing { .. }

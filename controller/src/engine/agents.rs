@@ -9,7 +9,6 @@ use super::cluster::Owner;
 use super::records::{AgentRecord, EdgePoolRecord, keys};
 use super::state::{Active, Agent, AgentKey, Session, ToSession};
 use super::trace::TraceRecord;
-use super::unsure::moving;
 use super::{Hello, Turn, message};
 use crate::wire::{self, Said};
 
@@ -63,7 +62,7 @@ impl Turn<'_> {
             heard: self.at,
             online: true,
             pools: old.map(|agent| agent.pools).unwrap_or_default(),
-            moving: moving(&hello.inventory.unwrap_or_default()),
+            moving: wire::moving(&hello.inventory.unwrap_or_default()),
         };
         self.state.agents.insert(key.clone(), agent);
         self.batch.touched = true;
@@ -207,7 +206,7 @@ impl Turn<'_> {
             tracing::warn!(?key, problem, "an entry of an inventory is ignored");
         }
         let Some(agent) = self.state.agents.get_mut(key) else { return };
-        let Some(durable) = agent.says(apps, inventory) else { return };
+        let Some(durable) = agent.says(apps, wire::moving(inventory)) else { return };
         if durable {
             let record = agent.record.clone();
             self.keep_agent(key, &record);

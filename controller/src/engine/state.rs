@@ -21,6 +21,7 @@ use super::pace::Clock;
 use super::records::{
     AgentRecord, EnvRecord, EvidenceRecord, FleetRecord, ReleaseRecord, SpecRecord,
 };
+use super::unsure::serving;
 use super::windows::Today;
 use crate::manifest::Needed;
 use crate::view::EventView;
@@ -387,15 +388,5 @@ impl State {
         let mut edges = self.directory(env.as_str()).edges;
         edges.retain(|edge| edge.pool == pool);
         edges
-    }
-}
-
-/// Does the app serve on this node?
-pub(super) fn serving(record: &AgentRecord, app: &AppName) -> Serving {
-    match record.apps.iter().find(|entry| entry.app == *app) {
-        None => Serving::Absent,
-        Some(entry) if entry.release.is_none() => Serving::Absent,
-        Some(entry) if entry.health == "healthy" && entry.traffic == "in" => Serving::In,
-        Some(_) => Serving::Out,
     }
 }

@@ -1,19 +1,12 @@
 //! What is seen of a node, and may change by itself: who is not heard here may serve again, and who goes on with an
 //! update that nobody waits for may leave traffic.
 
-use rota_proto::agent::Inventory;
 use rota_rollout::names::{AppName, NodeName, RolloutId, Timestamp};
 use rota_rollout::node::{Phase, Serving, Skip};
 
 use super::State;
 use super::records::{AgentRecord, AppRecord};
-use super::state::{Agent, serving};
-
-/// The apps of which an agent says that an update is under way.
-pub fn moving(inventory: &Inventory) -> Vec<AppName> {
-    let moving = inventory.apps.iter().filter(|app| !app.step.is_empty());
-    moving.filter_map(|app| app.app.parse().ok()).collect()
-}
+use super::state::Agent;
 
 impl Agent {
     /// One that has no session here.
@@ -23,8 +16,7 @@ impl Agent {
     }
 
     /// Takes in what it says of its apps. `None`: nothing new; `Some(true)`: something to be written down.
-    pub fn says(&mut self, apps: Vec<AppRecord>, inventory: &Inventory) -> Option<bool> {
-        let moving = moving(inventory);
+    pub fn says(&mut self, apps: Vec<AppRecord>, moving: Vec<AppName>) -> Option<bool> {
         let durable = self.record.apps != apps;
         let new = durable || self.moving != moving;
         (self.record.apps, self.moving) = (apps, moving);
@@ -33,8 +25,8 @@ impl Agent {
 }
 
 impl State {
-    /// May what is seen of an app on a node change by itself? Asked where it matters: of one that is out of traffic, and
-    /// could be mended for nothing; and of one that was skipped, and could count as back.
+    /// May what is seen of an app on a node change by itself? Asked where it matters: of one that is out of traffic,
+    /// and could be mended for nothing; and of one that was skipped, and could count as back.
     pub(super) fn is_unsure(
         &self,
         name: &NodeName,
@@ -52,5 +44,15 @@ impl State {
         let out = serving(&agent.record, app) == Serving::Out;
         let matters = out || node.is_some_and(|node| skipped(&node.phase));
         matters && (agent.session.is_none() || agent.moving.contains(app))
+    }
+}
+
+/// Does the app serve on this node?
+pub(super) fn serving(record: &AgentRecord, app: &AppName) -> Serving {
+    match record.apps.iter().find(|entry| entry.app == *app) {
+        None => Serving::Absent,
+        Some(entry) if entry.release.is_none() => Serving::Absent,
+        Some(entry) if entry.health == "healthy" && entry.traffic == "in" => Serving::In,
+        Some(_) => Serving::Out,
     }
 }
