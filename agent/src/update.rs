@@ -160,7 +160,7 @@ impl Machine {
         }
         match &mut said {
             Said::Joined(measured) | Said::Done(measured) => measured.kept_out = self.app.drained,
-            Said::Failed(failed) => failed.measured.kept_out = self.app.drained,
+            Said::Failed(failed) => failed.measured.kept_out |= self.app.drained,
             Said::Prepared | Said::Began { .. } | Said::Broken { .. } | Said::Stale { .. } => {}
         }
         if let Some(fence) = self.app.fences.get_mut(rollout)

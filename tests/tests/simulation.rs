@@ -72,7 +72,7 @@ fn try_many(controllers: Controllers, seeds: u64) {
 }
 
 /// Seeds that failed once, and what they found. A world that has changed since may find it no more; it costs little.
-const FAILED_ONCE: [(Controllers, u64, &str); 23] = [
+const FAILED_ONCE: [(Controllers, u64, &str); 26] = [
     (
         Controllers::One,
         3805,
@@ -172,6 +172,21 @@ const FAILED_ONCE: [(Controllers, u64, &str); 23] = [
         Controllers::Several,
         22311,
         "left out and asked again, and then all went back: it was forgotten out of traffic",
+    ),
+    (
+        Controllers::Several,
+        45350,
+        "a drain ended while a restore ran its last scripts: the node stayed out of traffic",
+    ),
+    (
+        Controllers::Several,
+        69762,
+        "who failed forward was asked again in a rehearsal, and ended it for those on the way back",
+    ),
+    (
+        Controllers::Several,
+        55433,
+        "left out, asked again, did not prepare in time, and then all went back but it",
     ),
     (Controllers::Several, 99407, "the same, when a controller had been cut off"),
     (

@@ -134,7 +134,7 @@ impl World {
         let serves = instance
             .and_then(|i| host.members.get(&i.label))
             .is_some_and(|member| Some(member.token) == mine && member.side == Side::In);
-        let reviving = matches!(host.journal.work, Work::Revive(_));
+        let reviving = matches!(host.journal.work, Work::Revive(_) | Work::Move(Side::In));
         if lives && !left_out && !serves && !host.journal.drained && !reviving {
             wrong.push(format!("n{node}: its update ended, and it is not back in traffic"));
         }

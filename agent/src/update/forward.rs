@@ -39,6 +39,9 @@ pub struct Update {
     pub left_traffic_at: Option<u64>,
     /// What was measured so far.
     pub measured: Measured,
+    /// An operator kept the old release out when it would have rejoined.
+    #[serde(default)]
+    pub kept_out: bool,
 }
 
 /// What is true of the two instances and of the link; every result changes just this.
@@ -119,6 +122,7 @@ impl Machine {
             action: 0,
             left_traffic_at: out_already.then_some(self.at),
             measured: Measured::default(),
+            kept_out: false,
         }));
         self.enter(Fetch);
     }

@@ -272,7 +272,7 @@ impl Machine {
     }
 
     /// Moves the current instance in or out of traffic.
-    fn move_to(&mut self, side: Side) {
+    pub(crate) fn move_to(&mut self, side: Side) {
         let Some(settled) = &self.app.current else { return };
         let Some(instance) = settled.instance.clone() else { return };
         let spec = settled.spec.clone();

@@ -72,6 +72,7 @@ impl Machine {
             Mend::NewStop | Mend::SwapBack | Mend::OldHealth | Mend::OnFailure => {}
         }
         let skip = drained && matches!(mend, Mend::OldRejoin | Mend::OldJoin);
+        update.kept_out |= skip;
         let job = mend_job(update, mend).filter(|_| !skip);
         update.phase = Phase::Back { mend, failure: Box::new(failure) };
         match job {
@@ -187,12 +188,18 @@ impl Machine {
             settled.label.clone_from(&update.label); // counts while nothing runs
         }
         let release = self.app.current.as_ref().map(|settled| settled.spec.version.clone());
-        let measured = update.measured;
+        // The operator's drain has ended meanwhile: what it kept out rejoins now.
+        let rejoins = left == Left::Restored && update.kept_out && !self.app.drained;
+        let mut measured = update.measured;
+        measured.kept_out = rejoins;
         let failed = Failed { failure, left, restore_error, measured, release };
         self.say(&rollout, attempt, Said::Failed(Box::new(failed)));
         let waits = runs && left == Left::Untouched && !old_in && !self.app.drained;
         if waits && self.app.queued.is_none() {
             return self.restart(); // that is what the update had interrupted
+        }
+        if rejoins && self.app.queued.is_none() {
+            return self.move_to(Side::In);
         }
         self.next_in_queue();
     }

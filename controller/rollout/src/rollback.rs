@@ -101,7 +101,8 @@ fn is_candidate(spec: &Spec, node: &Node) -> bool {
     can && match &node.phase {
         Phase::Done | Phase::Monitoring { direction: Direction::Forward, .. } => true,
         Phase::Failed { cause, left } => {
-            cause.direction == Direction::Forward && is_unsettled(*left)
+            let out = is_unsettled(*left) || node.out_since.is_some();
+            cause.direction == Direction::Forward && out
         }
         // It was left out, and asked again, and that has not begun.
         Phase::Waiting

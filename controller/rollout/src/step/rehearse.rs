@@ -37,10 +37,10 @@ pub(super) fn waive(draft: &mut Draft) {
 /// Those that could not go back go forward again (what failed is out of traffic, as like as not), and then the whole
 /// batch tries the way back once more. Once that is waived, all go forward together, when the others have arrived.
 pub(super) fn retry(draft: &mut Draft) {
-    if draft.head.rehearsal == Rehearsal::Waived {
-        return;
-    }
     let failed = names(draft, has_failed_back);
+    if draft.head.rehearsal == Rehearsal::Waived || failed.is_empty() {
+        return; // who failed on the way forward goes with the others, too
+    }
     forward(draft, &failed);
 }
 
