@@ -72,7 +72,7 @@ fn try_many(controllers: Controllers, seeds: u64) {
 }
 
 /// Seeds that failed once, and what they found. A world that has changed since may find it no more; it costs little.
-const FAILED_ONCE: [(Controllers, u64, &str); 26] = [
+const FAILED_ONCE: [(Controllers, u64, &str); 27] = [
     (
         Controllers::One,
         3805,
@@ -187,6 +187,11 @@ const FAILED_ONCE: [(Controllers, u64, &str); 26] = [
         Controllers::Several,
         55433,
         "left out, asked again, did not prepare in time, and then all went back but it",
+    ),
+    (
+        Controllers::Several,
+        22779,
+        "the world let a process that stood still decide, with half of what it had seen",
     ),
     (Controllers::Several, 99407, "the same, when a controller had been cut off"),
     (

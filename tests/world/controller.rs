@@ -289,6 +289,9 @@ impl World {
     fn decide_anew(&mut self, ctl: u64, revision: u64, what: What) -> bool {
         self.deed("decided anew");
         self.catch_up(ctl);
+        if !self.is_running(ctl) {
+            return false; // it stands still meanwhile, or has ended: whoever said it says it again
+        }
         match what {
             What::Observed { .. }
             | What::Around(_)
