@@ -97,8 +97,7 @@ impl Turn<'_> {
         self.drains_on();
         let draining = self.state.draining;
         let led = self.state.cluster.as_ref().is_some_and(|cluster| cluster.lead.is_some());
-        let deaf = self.state.deaf_since.is_some();
-        self.batch.next.lead = !led && !draining && !deaf;
+        self.batch.next.lead = !led && !draining && !self.state.is_deaf();
         self.find_orphans();
         self.find_unseen();
     }
