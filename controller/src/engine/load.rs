@@ -353,6 +353,16 @@ pub fn replace(state: &mut State, fresh: State) {
         cluster.epoch = epoch;
     }
     for (key, old) in sessions {
+        let (AgentKey::Node(name) | AgentKey::Edge(name)) = &key;
+        let gone = state.removed.contains_key(name)
+            || state.banned.iter().any(|(_, banned)| banned == name);
+        let known = state.agents.contains_key(&key);
+        if state.cluster.is_some() && old.session.is_some() && !known && !gone {
+            // It said Hello while nobody led, who would have written it down.
+            state.unsaved.push(key.clone());
+            state.agents.insert(key, old);
+            continue;
+        }
         if let Some(agent) = state.agents.get_mut(&key) {
             if state.cluster.is_some() && old.session.is_some() {
                 // What it says of itself here is newer than what was written down.
