@@ -41,6 +41,7 @@ pub fn run(bench: &Bench) {
         rows::limits_hold_or_are_refused,
         rows::secrets_are_not_shown,
         rows::an_app_says_when_it_is_ready,
+        rows::a_unit_that_is_only_mentioned_is_no_obstacle,
         rows::a_start_that_was_given_up_is_no_obstacle,
         rows::commands_run_beside_an_app_and_at_it,
         sockets::a_restart_refuses_no_connection,

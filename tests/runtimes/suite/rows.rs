@@ -366,6 +366,25 @@ pub async fn an_app_says_when_it_is_ready(bench: &Bench) {
     assert!(chain(&refusal).contains("did not say READY=1 within 300ms"));
 }
 
+/// systemd knows the name of a unit that others wait for, and of one that it has just forgotten: neither is in the way.
+pub async fn a_unit_that_is_only_mentioned_is_no_obstacle(bench: &Bench) {
+    if bench.driver != Driver::Systemd {
+        return;
+    }
+    let waits = "[Unit]\nAfter=rota-mentioned.service\n[Service]\nExecStart=/bin/sleep infinity\n";
+    fs::write("/run/systemd/system/mentions.service", waits).expect("is written");
+    let systemctl = |args: &[&str]| Command::new("systemctl").args(args).output().expect("runs");
+    assert!(systemctl(&["start", "mentions.service"]).status.success());
+    let shown = systemctl(&["show", "--property=LoadState", "rota-mentioned.service"]).stdout;
+    assert_eq!(String::from_utf8_lossy(&shown), "LoadState=not-found\n");
+    let start = bench.shell("mentioned", IDLE);
+    for _ in 0..2 {
+        let running = bench.start(&start).await;
+        bench.runtime.stop(&running, TERM, LONG).await.expect("stops");
+    }
+    assert!(systemctl(&["stop", "mentions.service"]).status.success());
+}
+
 /// An order that comes in the middle of a start ends it there; what it left behind is found, and in nobody's way.
 pub async fn a_start_that_was_given_up_is_no_obstacle(bench: &Bench) {
     let mut start = bench.shell("given-up", IDLE);

@@ -69,6 +69,7 @@ pub(super) trait Manager {
     fn ref_unit(&self, name: &str) -> zbus::Result<()>;
     fn unref_unit(&self, name: &str) -> zbus::Result<()>;
     fn subscribe(&self) -> zbus::Result<()>;
+    fn reload(&self) -> zbus::Result<()>;
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> zbus::Result<String>;
     #[zbus(signal)]
@@ -198,7 +199,8 @@ impl Unit {
         Ok(builder.build().await?)
     }
 
-    /// How it stands; `None` when it was unloaded meanwhile.
+    /// How it stands; `None` when it was unloaded meanwhile, or was never more than a name: systemd answers for one
+    /// that others mention or that is asked for by its path, as for a unit whose file is not found.
     pub(super) async fn look(&self) -> Result<Option<Look>, BusError> {
         let properties = self.properties().await?;
         let mut all = HashMap::new();
@@ -212,7 +214,8 @@ impl Unit {
                 Err(error) => return Err(zbus::Error::from(error).into()),
             }
         }
-        Ok(Some(Look::of(&all)))
+        let state = all.get("LoadState").and_then(|value| value.downcast_ref::<&str>().ok());
+        Ok((state != Some("not-found")).then(|| Look::of(&all)))
     }
 
     /// The first look that is right, at each change of the unit. `None` when it is unloaded before.

@@ -116,7 +116,15 @@ impl Systemd {
         }
         // A start that was given up midway left its hold; systemd forgets no unit that is held.
         while manager.unref_unit(unit).await.is_ok() {}
-        Ok(())
+        let Some(look) = self.unit(unit).await? else { return Ok(()) };
+        tracing::info!(unit, "other units mention it: systemd reads all units again to forget it");
+        let path = PathBuf::from(look.fragment);
+        match fs::remove_file(&path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LaunchError::Disk { deed: "remove", path, cause });
+            }
+            Ok(()) | Err(_) => Ok(manager.reload().await.map_err(BusError::from)?),
+        }
     }
 
     fn is_ours(&self, look: &Look) -> bool {
