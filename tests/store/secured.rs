@@ -150,3 +150,22 @@ async fn certificates_and_a_password_let_in() {
     let plain = refusal(&format!("{}?{tls}", etcd.plain_url())).await;
     assert!(plain.contains("has no TLS there"), "{plain}");
 }
+
+/// A member that closed connections and then answers nothing: the last try has nothing to tell, the ones before have.
+#[tokio::test]
+async fn what_one_try_was_told_outlives_silence() {
+    let member = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("etcd://{}", member.local_addr().unwrap());
+    let serve = async {
+        drop(member.accept().await);
+        let mut held = vec![];
+        loop {
+            held.push(member.accept().await);
+        }
+    };
+    let told = tokio::select! {
+        told = refusal(&url) => told,
+        () = serve => unreachable!("it serves for ever"),
+    };
+    assert!(told.contains("may ask for TLS"), "{told}");
+}

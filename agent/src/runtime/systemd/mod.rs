@@ -121,7 +121,7 @@ impl Systemd {
         let path = PathBuf::from(look.fragment);
         match fs::remove_file(&path) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                return Err(LaunchError::Disk { deed: "remove", path, cause });
+                Err(LaunchError::Disk { deed: "remove", path, cause })
             }
             Ok(()) | Err(_) => Ok(manager.reload().await.map_err(BusError::from)?),
         }

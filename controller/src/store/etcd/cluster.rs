@@ -30,6 +30,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// After every member has failed: a new leader is there within a second or two.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
 
+/// What is said of a member that says nothing.
+const SILENT: &str = "it did not answer in time";
+
 /// Tokens that are asked for in one call: one that has ended, and one that ended just then.
 const TOKENS_MAX: usize = 3;
 
@@ -177,7 +180,7 @@ impl Cluster {
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let (mut tried, mut tokens) = (0, 0);
+        let (mut tried, mut tokens, mut told) = (0, 0, String::new());
         loop {
             let member = *self.current.borrow();
             let (name, channel) = self.member(member);
@@ -190,7 +193,7 @@ impl Cluster {
                 Ok(request) => match timeout_at(limit, call(channel, request)).await {
                     Ok(Ok(answer)) => return Ok(answer.into_inner()),
                     Ok(Err(status)) => sort(status),
-                    Err(_) => Sort::Doubt("it did not answer in time".to_owned()),
+                    Err(_) => Sort::Doubt(SILENT.to_owned()),
                 },
             };
             let why = match sorted {
@@ -208,11 +211,15 @@ impl Cluster {
                     return Err(Failure::Lost(format!("{name}: {why}")));
                 }
             };
+            // The last try may have had no time left: what an earlier one was told says more.
+            if told.is_empty() || why != SILENT {
+                told = format!("{name}: {why}");
+            }
             self.leave(member);
             tried += 1;
             let pause = if tried % self.members.len() == 0 { ROUND_PAUSE } else { Duration::ZERO };
             if Instant::now() + pause >= deadline {
-                return Err(Failure::Away(format!("{name}: {why}")));
+                return Err(Failure::Away(told));
             }
             sleep(pause).await;
         }
