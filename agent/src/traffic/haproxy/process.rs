@@ -126,8 +126,30 @@ impl Process {
         &mut self,
         members: &mut BTreeMap<Key, Wanted>,
     ) -> Result<Standing, Trouble> {
-        let name = self.socket.display().to_string();
         let mut reading = self.read().await?;
+        loop {
+            let (told, refused) = self.told(members, reading).await?;
+            self.note_state(&told);
+            let reloads = is_replaced(told.pid);
+            if reloads.is_none() {
+                // It has just ended, and what it was told is forgotten; or it is not to be seen from here.
+                reading = self.read().await?;
+                if reading.pid != told.pid {
+                    continue;
+                }
+            }
+            let standing = self.standing(members, &told, reloads.unwrap_or(false))?;
+            return Ok(Standing { refused, ..standing });
+        }
+    }
+
+    /// Tells the process that answers what differs; as it stands then, and what it refused.
+    async fn told(
+        &mut self,
+        members: &mut BTreeMap<Key, Wanted>,
+        mut reading: Reading,
+    ) -> Result<(Reading, BTreeMap<Key, String>), Trouble> {
+        let name = self.socket.display().to_string();
         let mut refused = BTreeMap::new();
         for _ in 0..ROUNDS_MAX {
             let commands = plan::plan(&name, members, &reading, &mut self.drains);
@@ -143,9 +165,7 @@ impl Process {
             }
             reading = self.read().await?;
         }
-        self.note_state(&reading);
-        let standing = self.standing(&name, members, &reading)?;
-        Ok(Standing { refused, ..standing })
+        Ok((reading, refused))
     }
 
     async fn read(&mut self) -> Result<Reading, Trouble> {
@@ -200,19 +220,19 @@ impl Process {
 
     fn standing(
         &mut self,
-        name: &str,
         members: &BTreeMap<Key, Wanted>,
         reading: &Reading,
+        reloads: bool,
     ) -> Result<Standing, Trouble> {
+        let name = self.socket.display().to_string();
         self.old.retain(|pid| Path::new("/proc").join(pid.to_string()).exists());
         let mut standing = Standing {
             requests: self.before.0 + reading.requests,
             failed: self.before.1 + reading.failed,
             ..Standing::default()
         };
-        let reloads = is_replaced(reading.pid);
         for (key, wanted) in members {
-            let server = wanted.servers.get(name).and_then(|it| reading.servers.get(&it.name));
+            let server = wanted.servers.get(&name).and_then(|it| reading.servers.get(&it.name));
             let mut observed = plan::observed(wanted, server);
             let mut in_flight = server.map_or(0, |server| server.in_flight);
             if wanted.want != Want::In && !self.old.is_empty() {
@@ -247,15 +267,13 @@ impl Process {
 
 /// Is a reload under way that replaces this process? The new one may have read a state from before the last change, and
 /// would believe for a moment that a member is in. HAProxy's master says whom it replaces: it executes itself with
-/// `-sf PID` before it reads anything.
-fn is_replaced(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let Some(master) = status.lines().find_map(|line| line.strip_prefix("PPid:")) else {
-        return false;
-    };
+/// `-sf PID` before it reads anything. `None`: there is no such process here.
+fn is_replaced(pid: u32) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let master = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
     let words = std::fs::read(format!("/proc/{}/cmdline", master.trim())).unwrap_or_default();
     let pid = pid.to_string();
-    words.split(|byte| *byte == 0).any(|word| word == pid.as_bytes())
+    Some(words.split(|byte| *byte == 0).any(|word| word == pid.as_bytes()))
 }
 
 /// Connections to a member that the process which answers does not hold.
@@ -270,4 +288,75 @@ fn complaint_of(answer: &str) -> &str {
     let fine = ["New server registered.", "Server deleted.", "changed", "no need to change"];
     let lines = answer.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.into_iter().find(|line| !fine.iter().any(|it| line.contains(it))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command as Program;
+
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Answers as HAProxy does, of one server that takes what it is told.
+    fn answer(pid: u32, admin: u32) -> String {
+        format!(
+            "Pid: {pid}\n\n1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state \
+             srv_port\n3 shop 1 web-01 127.0.0.1 2 {admin} 1\n\n# pxname,svname,scur,stot,mode\n\
+             shop,web-01,0,0,http\nshop,BACKEND,0,0,http\n"
+        )
+    }
+
+    /// The worker of yesterday answers that a member is in maintenance, and ends before anybody looks after it; the new
+    /// one read an older state.
+    #[tokio::test]
+    async fn what_a_worker_said_that_has_ended_counts_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut worker = Program::new("sleep").arg("100").spawn().unwrap();
+        let haproxy = tokio::spawn(async move {
+            let (mut pid, mut admin, mut told) = (worker.id(), 1, Vec::new());
+            while told.len() < 2 {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                let state = line.trim().strip_prefix("set server shop/web-01 state ");
+                let said = match state {
+                    Some(state) => {
+                        admin = if state == "drain" { 8 } else { 1 };
+                        told.push(state.to_owned());
+                        String::new()
+                    }
+                    None => answer(pid, admin),
+                };
+                if pid == worker.id() {
+                    worker.kill().unwrap();
+                    worker.wait().unwrap();
+                    (pid, admin) = (std::process::id(), 0);
+                }
+                stream.write_all(said.as_bytes()).await.unwrap();
+            }
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            stream.read_line(&mut String::new()).await.unwrap();
+            stream.write_all(answer(pid, admin).as_bytes()).await.unwrap();
+            told
+        });
+        let key = Key { node: "web-01".to_owned(), instance: String::new() };
+        let wanted = Wanted {
+            address: "127.0.0.1:1".parse().unwrap(),
+            want: Want::Out,
+            version: "1.0.0".to_owned(),
+            cut: 0,
+            servers: BTreeMap::new(),
+        };
+        let mut members = BTreeMap::from([(key.clone(), wanted)]);
+        let mut process = Process::new(socket, "shop".to_owned(), folder.path());
+        let standing = process.settle(&mut members).await.unwrap();
+        assert_eq!(haproxy.await.unwrap(), ["drain", "maint"], "the new one was told, too");
+        assert_eq!(standing.members[&key], (Observed::Out, 0));
+    }
 }
