@@ -10,6 +10,9 @@ pub const FIRST: Duration = Duration::from_millis(250);
 /// The bound of every wait. An operator who repairs a network does not want to wait longer.
 pub const LONGEST: Duration = Duration::from_secs(30);
 
+/// The least bound that waits grow to: so often a fleet of any size may try.
+const STEADY: Duration = Duration::from_secs(2);
+
 /// Over this time the first retries are spread when the other end did not say: 10,000 agents are 330 handshakes a
 /// second, a quarter of what one core of a controller can do.
 pub const SPREAD: Duration = Duration::from_secs(30);
@@ -40,9 +43,11 @@ impl Backoff {
         part(bound, chance)
     }
 
-    /// The wait after a connection that worked: it ended because the other end did, for all its callers at once.
+    /// The wait after a connection that worked: it ended because the other end did, for all its callers at once. A small
+    /// fleet that fails to come back tries more often than a large one: all together no more than the other end can take.
     pub fn after_life(&mut self, spread: Duration, chance: u64) -> Duration {
         self.failures = 0;
+        self.longest = spread.saturating_mul(2).clamp(STEADY, LONGEST);
         part(spread.clamp(FIRST, SPREAD), chance)
     }
 }
@@ -83,6 +88,16 @@ mod tests {
             let wait = backoff.after_life(Duration::from_millis(said), 1 << 63);
             assert_eq!(wait, bound / 2, "{said} ms");
             assert_eq!(backoff.failures, 0);
+        }
+    }
+
+    #[test]
+    fn a_small_fleet_waits_less_for_who_does_not_come_back() {
+        for (said, longest) in [(0, STEADY), (3000, Duration::from_secs(6)), (90_000, LONGEST)] {
+            let mut backoff = Backoff::default();
+            backoff.after_life(Duration::from_millis(said), 0);
+            let waits = (0..10).map(|_| backoff.after_failure(1 << 63));
+            assert_eq!(waits.max(), Some(longest / 2), "{said} ms");
         }
     }
 }
