@@ -2,7 +2,7 @@
 
 use super::destination;
 use crate::draft::Draft;
-use crate::names::{Attempt, NodeName, Release};
+use crate::names::{Attempt, NodeName, Release, Span};
 use crate::node::{Deadlines, Direction, Left, Measured, Node, Phase, Report, Serving, StepName};
 use crate::rollout::Kind;
 use crate::strategy::Mode;
@@ -79,7 +79,7 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
                         node.runs = Some(current.clone());
                     }
                 }
-                Left::Untouched => {}
+                Left::Untouched => stays_out(draft, node),
             }
         }
         Report::Broken { .. } => falls_out(draft, node),
@@ -90,6 +90,14 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
 fn falls_out(draft: &Draft, node: &mut Node) {
     node.observed.serving = Serving::Out;
     node.is_left_out(draft.at);
+}
+
+/// This attempt changed nothing: whom an earlier one left out still waits for the way back.
+fn stays_out(draft: &Draft, node: &mut Node) {
+    let served = node.observed.serving == Serving::In || node.observed.drained;
+    if !served && node.earlier.out_of_traffic > Span::ZERO {
+        node.is_left_out(draft.at);
+    }
 }
 
 /// It says that it is back in traffic, before the fleet has seen it; unless an operator keeps it out, or did when it
@@ -139,7 +147,7 @@ pub fn left_text(left: Left) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::node::{Failure, Left, Measured, Report, Serving};
+    use crate::node::{Direction, Failure, Left, Measured, Phase, Report, Serving};
     use crate::tests::{Story, failure, name, one_by_one, release};
     use crate::verbs::Verb;
 
@@ -158,6 +166,22 @@ mod tests {
                 story.say("n1", report);
                 assert_eq!(story.rollout.nodes()[&name("n1")].observed.serving, serving);
             }
+        }
+    }
+
+    #[test]
+    fn who_was_left_out_goes_back_also_when_another_attempt_changed_nothing() {
+        for (first, goes_back) in [(Left::Out, true), (Left::Restored, false)] {
+            let mut story = Story::prepared(&["n1", "n2"], one_by_one());
+            story.say("n1", Report::Failed(failure(first)));
+            story.wait(1);
+            story.ask(Verb::Retry(Vec::new()));
+            story.say("n1", Report::Prepared);
+            story.say("n1", Report::Failed(failure(Left::Untouched)));
+            story.ask(Verb::Rollback);
+            let phase = &story.rollout.nodes()[&name("n1")].phase;
+            let back = matches!(phase, Phase::Updating { direction: Direction::Back, .. });
+            assert_eq!(back, goes_back, "{first:?}: {phase:?}");
         }
     }
 
