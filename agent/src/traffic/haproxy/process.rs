@@ -292,8 +292,6 @@ fn complaint_of(answer: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command as Program;
-
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::UnixListener;
 
@@ -315,9 +313,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let mut worker = Program::new("sleep").arg("100").spawn().unwrap();
+        let mut worker = tokio::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let old = worker.id().unwrap();
         let haproxy = tokio::spawn(async move {
-            let (mut pid, mut admin, mut told) = (worker.id(), 1, Vec::new());
+            let (mut pid, mut admin, mut told) = (old, 1, Vec::new());
             while told.len() < 2 {
                 let (stream, _) = listener.accept().await.unwrap();
                 let mut stream = BufReader::new(stream);
@@ -332,9 +331,8 @@ mod tests {
                     }
                     None => answer(pid, admin),
                 };
-                if pid == worker.id() {
-                    worker.kill().unwrap();
-                    worker.wait().unwrap();
+                if pid == old {
+                    worker.kill().await.unwrap();
                     (pid, admin) = (std::process::id(), 0);
                 }
                 stream.write_all(said.as_bytes()).await.unwrap();
