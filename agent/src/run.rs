@@ -105,7 +105,7 @@ impl Slot {
         let state = &self.state;
         let update = match &state.work {
             Work::Update(update) => Some(update),
-            Work::Idle | Work::Revive(_) | Work::Move(_) => None,
+            Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => None,
         };
         let settled = state.current.iter().map(|settled| &settled.spec);
         let under_way = update.into_iter().flat_map(|update| {
@@ -113,6 +113,7 @@ impl Slot {
         });
         settled
             .chain(&state.previous)
+            .chain(state.stray.iter().map(|stray| &stray.spec))
             .chain(state.queued.iter().map(|order| &order.spec))
             .chain(&self.prepared)
             .chain(under_way)
@@ -237,7 +238,7 @@ impl Loop {
         slot.running.retain(|token, _| known.contains(token));
         slot.unwell.retain(|token| known.contains(token));
         let settled = match (&slot.state.work, &slot.state.current) {
-            (Work::Idle | Work::Move(_), settled) => settled.as_ref(),
+            (Work::Idle | Work::Move(_) | Work::Clear(_), settled) => settled.as_ref(),
             (Work::Update(_) | Work::Revive(_), _) => None,
         };
         let wanted = settled.and_then(|settled| {
@@ -254,7 +255,7 @@ impl Loop {
                 (instance.token, self.means.watch_health(app, spec, &instance, running))
             });
         }
-        if slot.state.work == Work::Idle
+        if matches!(slot.state.work, Work::Idle | Work::Clear(_))
             && let Some(reply) = slot.waiting.take()
         {
             answer(reply, release_of(app, &slot.state));

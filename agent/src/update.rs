@@ -8,6 +8,7 @@
 //! - `task`: the steps of an update, in both orders; `forward`: what each of their results means.
 //! - `restore`: putting the previous release back.
 //! - `rest`: what happens between updates: adopt, revive, stay drained.
+//! - `stray`: what a restore could not get rid of.
 
 mod action;
 mod event;
@@ -16,6 +17,7 @@ mod rest;
 mod restore;
 mod said;
 mod state;
+mod stray;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ pub use rest::{Deaths, Revive, RevivePhase};
 pub use restore::Mend;
 pub use said::{Failed, Left, Measured, Said, Step};
 pub use state::{App, Direction, Fence, Instance, Ready, Settled, Side, UpdateOrder, Watch, Work};
+pub use stray::{Clearing, ClearingPhase, Stray};
 pub use task::Task;
 
 /// How many rollouts' fences are remembered. Orders of a rollout older than these are refused.
@@ -118,7 +121,8 @@ impl Machine {
     /// A new order begins now, or as soon as what is under way has come to its end.
     fn accept(&mut self, order: UpdateOrder) {
         match &self.app.work {
-            Work::Idle | Work::Revive(_) | Work::Move(_) => self.begin(order),
+            _ if self.app.stray.is_some() => self.begin_when_clear(order),
+            Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => self.begin(order),
             Work::Update(update) if update.is_monitoring() => {
                 self.notes.push("the monitor time ends early: a newer order came".to_owned());
                 self.settle_on_new();
@@ -183,14 +187,19 @@ impl Machine {
             Work::Update(update) if update.action == action => self.update_did(result),
             Work::Revive(revive) if revive.action() == action => self.revive_did(result),
             Work::Move(side) if self.app.counter == action => self.moved(*side, result),
-            Work::Idle | Work::Update(_) | Work::Revive(_) | Work::Move(_) => {}
+            Work::Clear(clearing) if clearing.action == action => {
+                self.clear_did(clearing.phase, result);
+            }
+            Work::Idle | Work::Update(_) | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => {}
         }
     }
 
     fn exited(&mut self, token: u64, how: String, output: String) {
         match &self.app.work {
             Work::Update(_) => self.update_exited(token, how, output),
-            Work::Idle | Work::Revive(_) | Work::Move(_) => self.rest_exited(token, how, output),
+            Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => {
+                self.rest_exited(token, how, output);
+            }
         }
     }
 

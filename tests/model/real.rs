@@ -370,7 +370,7 @@ impl Agent {
     fn attempt(&self) -> Option<u32> {
         match &self.app.work {
             Work::Update(update) => Some(update.order.attempt),
-            Work::Idle | Work::Revive(_) | Work::Move(_) => None,
+            Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => None,
         }
     }
 

@@ -145,7 +145,7 @@ impl World {
     fn is_restoring(&self, node: usize) -> bool {
         match &self.nodes[node].journal.work {
             Work::Update(update) => matches!(update.phase, Phase::Back { .. }),
-            Work::Idle | Work::Revive(_) | Work::Move(_) => true,
+            Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => true,
         }
     }
 

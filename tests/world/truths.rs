@@ -211,7 +211,7 @@ impl World {
         let host = &self.nodes[node];
         let beside = match &host.journal.work {
             Work::Update(update) => update.order.start_first,
-            Work::Idle | Work::Revive(_) | Work::Move(_) => false,
+            Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => false,
         };
         if host.procs.values().any(|proc| proc.alive) && !beside && !host.leaky {
             self.violation(format!("n{node}: {label:?} starts beside a process that runs"));
@@ -275,8 +275,7 @@ impl World {
             let serves = self.inventory(node).traffic_in;
             let drained = self.store.drained[node];
             let side = current.side;
-            // A failed release that could not leave traffic is left as it was, and said.
-            if drained && serves && !host.leaky {
+            if drained && serves {
                 self.violation(format!("n{node} is drained by an operator and serves"));
             } else if !drained && side == Side::In && !serves {
                 self.violation(format!("n{node} is healthy and stays out of traffic"));

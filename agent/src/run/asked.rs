@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::Loop;
+use super::{Loop, Slot};
 use crate::journal::JournalError;
 use crate::local::{self, Request};
 use crate::update::{App, Side, What, Work};
@@ -37,6 +37,10 @@ impl Loop {
             Some(slot) if slot.state.previous.is_none() => {
                 Some(format!("{app} has no previous release on this node to go back to"))
             }
+            Some(Slot { state: App { stray: Some(stray), .. }, .. }) => Some(format!(
+                "{} of {app}, which failed, is still there: {}; it is tried again by itself",
+                stray.spec.version, stray.cause
+            )),
             Some(_) => None,
         };
         if let Some(refusal) = refusal {

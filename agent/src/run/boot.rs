@@ -103,6 +103,7 @@ pub(super) fn instances(state: &App) -> Vec<(Spec, Instance)> {
     if let Some(settled) = &state.current {
         all.extend(settled.instance.iter().map(|i| (settled.spec.clone(), i.clone())));
     }
+    all.extend(state.stray.iter().map(|stray| (stray.spec.clone(), stray.instance.clone())));
     if let Work::Update(update) = &state.work {
         let old = update.old.clone().zip(update.facts.old.clone());
         let new = update.facts.new.clone().map(|new| (update.order.spec.clone(), new));

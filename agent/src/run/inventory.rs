@@ -6,7 +6,7 @@ use crate::report::{self, Health, TrafficState};
 use crate::spec::{Needed, Spec, Via};
 use crate::traffic::Observed;
 use crate::traffic::client::{Member, SeenEdge};
-use crate::update::{Instance, Mend, Phase, Revive, RevivePhase, Side, Step, Task, Work};
+use crate::update::{Instance, Mend, Phase, Revive, RevivePhase, Side, Step, Stray, Task, Work};
 
 /// One app's leading instance, and whether it is known to be healthy.
 struct Lead<'a> {
@@ -27,10 +27,20 @@ impl Loop {
         let apps = self.slots.iter();
         apps.filter_map(|(app, slot)| {
             let lead = lead(slot)?;
-            let (traffic, in_flight) = match lead.spec.traffic.via {
+            let (mut traffic, mut in_flight) = match lead.spec.traffic.via {
                 Via::Endpoint { settle } => (self.traffic_by_polls(app, settle), 0),
                 Via::Edge(_) | Via::Command(_) | Via::None => self.traffic(&lead),
             };
+            if let Some(Stray { spec, instance, .. }) = &slot.state.stray {
+                // The node is out of traffic when both are.
+                let instance = Some(instance);
+                let stray = Lead { spec, instance, health: Health::Healthy, wanted: Side::In };
+                let (serves, more) = self.traffic(&stray);
+                in_flight += more;
+                if traffic == TrafficState::Out {
+                    traffic = serves;
+                }
+            }
             let pool = match &lead.spec.traffic.via {
                 Via::Edge(pool) => Some(pool.clone()),
                 Via::Endpoint { .. } | Via::Command(_) | Via::None => None,
@@ -94,7 +104,7 @@ impl Loop {
                 step: step(slot).map(|step| step.to_string()),
                 to: update.order.spec.version.clone(),
             }),
-            Work::Idle | Work::Revive(_) | Work::Move(_) => None,
+            Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => None,
         });
         updates.collect()
     }
@@ -106,7 +116,7 @@ fn step(slot: &Slot) -> Option<Step> {
             Phase::Forward(task) => task.step(),
             Phase::Back { .. } => Step::Restore,
         }),
-        Work::Idle | Work::Revive(_) | Work::Move(_) => None,
+        Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => None,
     }
 }
 

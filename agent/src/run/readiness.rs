@@ -52,7 +52,7 @@ impl Loop {
             return TrafficState::Out;
         };
         // At rest it got there once. That a load balancer was started again changes nothing; that none is left does.
-        let rests = matches!(slot.state.work, Work::Idle | Work::Move(_));
+        let rests = matches!(slot.state.work, Work::Idle | Work::Move(_) | Work::Clear(_));
         match (ready(slot), endpoint.reach(app, settle)) {
             (Ready::In, Reach::All) => TrafficState::In,
             (Ready::In, Reach::Some(_)) if rests => TrafficState::In,

@@ -11,7 +11,7 @@ use super::{Action, Did, Direction, Instance, Job, Machine, Said, Side, UpdateOr
 
 /// After the n-th death in a row the app waits so long (milliseconds) before it is started again: a crash loop must
 /// not eat the host, and a single crash must not cost more than a blink.
-const BACKOFF_MS: [u64; 7] = [0, 500, 1_000, 2_000, 5_000, 10_000, 30_000];
+pub(super) const BACKOFF_MS: [u64; 7] = [0, 500, 1_000, 2_000, 5_000, 10_000, 30_000];
 
 /// An app that lived so long (milliseconds) is not in a crash loop.
 const STEADY_MS: u64 = 60_000;
@@ -60,15 +60,18 @@ impl Revive {
 impl Machine {
     /// What is queued begins; else the operator's standing wish is followed.
     pub(crate) fn next_in_queue(&mut self) {
+        self.app.work = Work::Idle;
         if let Some(order) = self.app.queued.take() {
-            return self.begin(order);
+            return self.accept(order);
         }
         match &self.app.current {
             Some(settled) if settled.instance.is_none() && settled.side == Side::In => {
                 self.revive();
             }
-            Some(_) if self.app.drained => self.move_to(Side::Out),
-            Some(_) | None => {}
+            Some(settled) if self.app.drained && settled.instance.is_some() => {
+                self.move_to(Side::Out);
+            }
+            Some(_) | None => self.rest(),
         }
     }
 
@@ -108,7 +111,9 @@ impl Machine {
                 self.app.work = Work::Update(update);
                 self.resume(phase, new_died);
             }
-            Work::Idle | Work::Revive(_) | Work::Move(_) => self.rest_booted(alive),
+            Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => {
+                self.rest_booted(alive);
+            }
         }
     }
 
@@ -128,6 +133,18 @@ impl Machine {
 
     /// Nothing was under way, or something small that is easily begun again.
     fn rest_booted(&mut self, alive: &BTreeSet<u64>) {
+        if let Some(stray) = &self.app.stray {
+            let instance = stray.instance.clone();
+            self.actions.push(Action::Assert { instance, side: Side::Out });
+            self.refuse_queued();
+        }
+        self.current_booted(alive);
+        if self.app.work == Work::Idle {
+            self.rest();
+        }
+    }
+
+    fn current_booted(&mut self, alive: &BTreeSet<u64>) {
         let side = self.wanted();
         let Some(settled) = &mut self.app.current else { return };
         let lives = settled.instance.as_ref().is_some_and(|i| alive.contains(&i.token));
@@ -166,6 +183,7 @@ impl Machine {
             self.say(&watch.rollout, watch.attempt, said);
         }
         if tend {
+            self.refuse_queued();
             self.revive();
         }
     }
@@ -197,7 +215,7 @@ impl Machine {
         let Work::Revive(revive) = self.app.work else { return };
         let token = self.app.counter + 1;
         let drained = self.app.drained;
-        let Some(settled) = &mut self.app.current else { return self.app.work = Work::Idle };
+        let Some(settled) = &mut self.app.current else { return self.rest() };
         let spec = settled.spec.clone();
         match (revive.phase, result) {
             (RevivePhase::Wait, _) if settled.instance.is_some() => {
@@ -243,7 +261,7 @@ impl Machine {
             (RevivePhase::Join, _) => {
                 let text = format!("{} runs again, healthy and in traffic", spec.version);
                 self.actions.push(Action::Tell(text));
-                self.app.work = Work::Idle;
+                self.rest();
             }
             (RevivePhase::Start, _) => {}
         }
@@ -266,8 +284,10 @@ impl Machine {
         self.app.drained = drained;
         let side = self.wanted();
         match self.app.work {
-            Work::Idle | Work::Move(_) => self.move_to(side),
-            Work::Update(_) | Work::Revive(_) => {} // followed when that is over
+            // Followed when that is over.
+            Work::Update(_) | Work::Revive(_) => {}
+            Work::Clear(_) if self.app.queued.is_some() => {}
+            Work::Idle | Work::Move(_) | Work::Clear(_) => self.move_to(side),
         }
     }
 
@@ -284,11 +304,11 @@ impl Machine {
     }
 
     pub(crate) fn moved(&mut self, side: Side, result: Did) {
-        self.app.work = Work::Idle;
         if let Did::Failed { cause, .. } = result {
             self.notes.push(format!("moving to {side:?} was not confirmed: {cause}"));
-            self.revive(); // looks whether it is healthy, and moves it to where it belongs
+            return self.revive(); // looks whether it is healthy, and moves it to where it belongs
         }
+        self.rest();
     }
 
     /// Somebody on this node wants the previous release back; no controller is needed.
@@ -297,8 +317,8 @@ impl Machine {
             self.notes.push("there is no previous release to go back to".to_owned());
             return;
         };
-        if matches!(self.app.work, Work::Update(_)) {
-            self.notes.push("an update is under way: not now".to_owned());
+        if matches!(self.app.work, Work::Update(_)) || self.app.stray.is_some() {
+            self.notes.push("an update is under way, or left something: not now".to_owned());
             return;
         }
         if let Some(watch) = self.app.watching.take() {

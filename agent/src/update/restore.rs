@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::forward::{Facts, Failure, Phase, Update};
 use super::{
-    Did, Direction, Failed, HookSet, Instance, Job, Left, Machine, Said, Settled, Side, Step, Work,
+    Did, Direction, Failed, HookSet, Instance, Job, Left, Machine, Said, Settled, Side, Step,
+    Stray, Work,
 };
 
 /// One step of mending.
@@ -179,6 +180,12 @@ impl Machine {
             self.app.previous.clone_from(&update.back); // proven, and the way out of this
         }
         let Facts { old, old_in, new, swapped, .. } = update.facts;
+        self.app.stray = old.as_ref().and(new.clone()).map(|instance| Stray {
+            spec: update.order.spec.clone(),
+            instance,
+            cause: restore_error.clone().unwrap_or_default(),
+            tries: 1,
+        });
         self.app.current = if old.is_none() && (new.is_some() || swapped) {
             Some(Settled::new(update.order.spec, new, side))
         } else {

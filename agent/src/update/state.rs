@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Deaths, Revive, RevivePhase, Said, Update};
+use super::{Clearing, Deaths, Revive, RevivePhase, Said, Stray, Update};
 use crate::spec::Spec;
 
 /// Everything that a node remembers of one app.
@@ -17,7 +17,11 @@ pub struct App {
     /// What ran before it, proven.
     pub previous: Option<Spec>,
     /// What is under way.
+    #[serde(serialize_with = "as_known_before")]
     pub work: Work,
+    /// What the last restore could not get rid of.
+    #[serde(default)]
+    pub stray: Option<Stray>,
     /// The newest order that waits for what is under way.
     pub queued: Option<UpdateOrder>,
     /// The finished update whose rollout is not over yet.
@@ -28,6 +32,15 @@ pub struct App {
     pub deaths: Deaths,
     /// Numbers actions and starts; never goes back.
     pub counter: u64,
+}
+
+/// An agent of the version before reads this journal, too: to it, who clears away is idle. At its start an agent begins
+/// with that anew anyway.
+fn as_known_before<S: Serializer>(work: &Work, to: S) -> Result<S::Ok, S::Error> {
+    match work {
+        Work::Clear(_) => Work::Idle.serialize(to),
+        Work::Idle | Work::Update(_) | Work::Revive(_) | Work::Move(_) => work.serialize(to),
+    }
 }
 
 /// The newest term and attempt accepted for a rollout, and what was last said about it.
@@ -97,6 +110,8 @@ pub enum Work {
     Revive(Revive),
     /// The current instance leaves or enters traffic because an operator said so.
     Move(Side),
+    /// What a restore could not get rid of is tried again.
+    Clear(Clearing),
 }
 
 /// In or out of traffic.
@@ -145,7 +160,7 @@ impl App {
             Work::Revive(Revive { phase, .. }) => {
                 !matches!(phase, RevivePhase::Wait | RevivePhase::Join)
             }
-            Work::Idle | Work::Move(_) => false,
+            Work::Idle | Work::Move(_) | Work::Clear(_) => false,
         };
         let settled = self.current.as_ref().filter(|it| it.side == Side::In)?;
         settled.instance.as_ref().filter(|_| !coming && !self.drained)

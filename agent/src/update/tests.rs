@@ -95,7 +95,11 @@ impl Node {
         let again = on(&self.app, super::Event { at: self.at, what });
         assert_eq!(outcome, again, "the same event, another outcome");
         let written = serde_json::to_string(&outcome.app).unwrap();
-        assert_eq!(outcome.app, serde_json::from_str(&written).unwrap(), "the journal lost some");
+        let mut kept = outcome.app.clone();
+        if let Work::Clear(_) = kept.work {
+            kept.work = Work::Idle; // begun anew after a boot
+        }
+        assert_eq!(kept, serde_json::from_str(&written).unwrap(), "the journal lost some");
         self.app = outcome.app;
         outcome.actions.iter().for_each(|action| self.says_what_it_does(action));
         let tells = |action: &Action| matches!(action, Action::Tell(_));
@@ -169,7 +173,10 @@ impl Node {
                 Work::Revive(Revive { phase: RevivePhase::Start, .. }) => {
                     Did::Started { port: 9003 }
                 }
-                Work::Idle | Work::Revive(_) | Work::Move(_) => Did::Ok,
+                Work::Clear(Clearing { phase: ClearingPhase::Stop, .. }) => {
+                    Did::Stopped { killed: false }
+                }
+                Work::Idle | Work::Revive(_) | Work::Move(_) | Work::Clear(_) => Did::Ok,
             };
             self.did(result);
         }
@@ -206,6 +213,7 @@ impl Node {
             Work::Update(_) => ", updating",
             Work::Revive(_) => ", reviving",
             Work::Move(_) => ", moving",
+            Work::Clear(_) => ", clearing",
         };
         format!("{runs} {:?}, before it {previous}{work}", current.side)
     }
@@ -449,11 +457,96 @@ fn a_new_instance_that_cannot_be_ended() {
     let said = node.said();
     assert!(
         said.ends_with(
-            "Restored (the failed release could not be stopped: it does not die), runs 1.0.0"
+            "Restored (the failed release could not be stopped: it does not die), runs 1.0.0; \
+             wait 500"
         ),
         "{said}"
     );
+    assert_eq!(node.rests(), "1.0.0 as 1 In, before it none, clearing");
+}
+
+impl Node {
+    /// 1.1.0 was joined beside 1.0.0 and failed, and nobody could be told that it leaves again.
+    fn with_a_stray() -> Self {
+        let mut node = Self::serving();
+        node.ordered(|order| order.start_first = true).ok(4).fails("500").fails("no edge");
+        let said = node.said();
+        let end = "Restored (the failed release could not leave traffic: no edge), runs 1.0.0; \
+                   wait 500";
+        assert!(said.ends_with(end), "{said}");
+        node
+    }
+}
+
+#[test]
+fn what_a_restore_could_not_get_rid_of_is_tried_until_it_is_gone() {
+    let mut node = Node::with_a_stray();
+    node.ok(1).fails("no edge").ok(5);
+    let expected = "drain 3b and cut
+         wait 1000
+         drain 3b and cut
+         stop 3b for good
+         swap 1.0.0";
+    check(node.said(), expected);
     assert_eq!(node.rests(), "1.0.0 as 1 In, before it none");
+    assert_eq!(node.told, ["1.1.0, which failed, is out of traffic and ended"]);
+    // A boot changes nothing about it, whoever is alive; nor does the end of the one that serves.
+    let mut node = Node::with_a_stray();
+    node.boots(&[1, 3]).ok(5);
+    let booted = format!("assert 3b Out; assert 1 In; join 1\nwait 500\n{}", tail(expected, 3));
+    check(node.said(), &booted);
+    let mut node = Node::with_a_stray();
+    node.exits(1).ok(8);
+    let revived = "wait 0\nstart 1.0.0 as 10\nhealth 10\njoin 10\nwait 500";
+    check(node.said(), &format!("{revived}\n{}", tail(expected, 3)));
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len() - lines..].join("\n")
+}
+
+/// Its name among the pool's members is taken: an order waits for one try, and is refused if that fails, too.
+#[test]
+fn orders_and_drains_while_something_is_left_over() {
+    let another = |order: &mut UpdateOrder| (order.attempt, order.start_first) = (2, true);
+    let mut node = Node::with_a_stray();
+    node.ordered(another).ok(3);
+    check(
+        node.said(),
+        "drain 3b and cut
+         stop 3b for good
+         swap 1.0.0
+         say 2 fetch; fetch 1.1.0",
+    );
+    let mut node = Node::with_a_stray();
+    node.ordered(another).fails("no edge");
+    let refused = "say 2 failed at Drain: 1.1.0, which failed, is still there: no edge; \
+                   Untouched, runs 1.0.0";
+    check(node.said(), &format!("drain 3b and cut\n{refused}; wait 1000"));
+    for alive in [&[1, 3][..], &[3]] {
+        let mut node = Node::with_a_stray();
+        node.ordered(another).boots(alive);
+        let said = node.said();
+        assert!(said.contains("say 2 failed at Drain: 1.1.0, which failed, is"), "{said}");
+    }
+    // An operator's drain takes both out.
+    let mut node = Node::with_a_stray();
+    node.hear(What::Standing { drained: true }).ok(5);
+    check(
+        node.said(),
+        "drain 1 and cut
+         wait 500
+         drain 3b and cut
+         stop 3b for good
+         swap 1.0.0
+         drain 1 and cut",
+    );
+    // And nobody goes back meanwhile.
+    let mut node = Node::with_a_stray();
+    node.app.previous = Some(release("0.9.0", false, false));
+    node.hear(What::AskedBack);
+    check(node.said(), "");
 }
 
 #[test]
