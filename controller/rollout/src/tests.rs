@@ -292,6 +292,23 @@ fn a_command_waits_its_turn_and_is_tried_again_only_when_asked() {
     assert!(refused.unwrap_err().reason.contains("runs a command"));
 }
 
+/// Who failed to fetch is asked again, and goes away, while the once-per-release job runs.
+#[test]
+fn who_comes_back_during_the_once_per_release_job_is_asked_to_fetch() {
+    let mut rollout = admitted(&["n1", "n2"], one_by_one());
+    rollout.spec.once = true;
+    rollout.spec.strategy.max_failures = Tolerance::Number(1);
+    let mut story = Story::from(rollout);
+    story.hear(What::Started);
+    story.fail("n2", Left::Untouched);
+    story.say("n1", Report::Prepared);
+    assert_eq!(asked(&story), "once n1#1");
+    story.ask(Verb::Retry(Vec::new()));
+    story.observe("n2 offline");
+    assert_eq!(ordered(&story.observe("n2")), "prepare n2#3");
+    assert_eq!(asked(&story), "prepare n2#3, once n1#1");
+}
+
 #[test]
 fn nothing_is_changed_after_the_end() {
     let mut story = Story::prepared(&["n1"], one_by_one());

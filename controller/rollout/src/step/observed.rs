@@ -42,7 +42,9 @@ pub(super) fn observe(
     };
     // A command is run where the app ran when it was asked for.
     let returned = returned && draft.spec().kind != Kind::Run;
-    let rolling = matches!(draft.head.stage, Stage::Preparing | Stage::Rolling | Stage::Rehearsing);
+    let stage = &draft.head.stage;
+    let rolling =
+        matches!(stage, Stage::Preparing | Stage::Once(_) | Stage::Rolling | Stage::Rehearsing);
     if returned && rolling {
         draft.note_on(name, "returned: it catches up");
         node.phase = Phase::Waiting;
