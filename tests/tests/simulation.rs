@@ -72,7 +72,7 @@ fn try_many(controllers: Controllers, seeds: u64) {
 }
 
 /// Seeds that failed once, and what they found. A world that has changed since may find it no more; it costs little.
-const FAILED_ONCE: [(Controllers, u64, &str); 28] = [
+const FAILED_ONCE: [(Controllers, u64, &str); 29] = [
     (
         Controllers::One,
         3805,
@@ -87,6 +87,11 @@ const FAILED_ONCE: [(Controllers, u64, &str); 28] = [
         Controllers::One,
         3450,
         "a rehearsal was waived while nodes were on the way back: they stayed on the old release",
+    ),
+    (
+        Controllers::One,
+        30004,
+        "left out while nobody heard it, and its time was over: one more was out than may be",
     ),
     (
         Controllers::One,

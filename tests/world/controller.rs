@@ -6,7 +6,7 @@ use rota_agent::update::{Direction as AgentDirection, UpdateOrder};
 use rota_rollout::batches::Target;
 use rota_rollout::names::{NodeName, Release, Timestamp};
 use rota_rollout::newcomers::takes_in;
-use rota_rollout::node::{Direction, Observed, Phase, Serving, Skip};
+use rota_rollout::node::{Direction, Observed, Phase, Serving};
 use rota_rollout::rehearsal::Rehearsal;
 use rota_rollout::rollout::{Change, Kind};
 use rota_rollout::strategy::{OnNodeFailure, StartOrder};
@@ -315,9 +315,10 @@ impl World {
     pub fn taken(&mut self, ctl: u64, revision: u64, changes: Vec<Change>, orders: Vec<Order>) {
         let Some(controller) = self.controllers.get_mut(&ctl) else { return };
         let Some(active) = controller.rollouts.get_mut(&revision) else { return };
-        let running = |active: &Active| -> BTreeMap<NodeName, bool> {
+        let running = |active: &Active| -> BTreeMap<NodeName, (bool, bool)> {
             let nodes = active.rollout.nodes().iter();
-            nodes.map(|(name, node)| (name.clone(), node.phase.is_running())).collect()
+            let seen = |phase: &Phase| (phase.is_running(), phase.is_given_up());
+            nodes.map(|(name, node)| (name.clone(), seen(&node.phase))).collect()
         };
         let before = running(active);
         let was_held = active.rollout.head.held.as_ref().map(|held| held.hold.clone());
@@ -331,10 +332,11 @@ impl World {
             };
         }
         self.carry(ctl, revision, orders);
-        for (name, runs) in &after {
-            if before.get(name).is_some_and(|ran| ran != runs) {
+        for (name, (runs, given_up)) in &after {
+            if before.get(name).is_some_and(|(ran, _)| ran != runs) {
+                let but = (!given_up).then_some(revision);
                 for node in self.apps_on(name) {
-                    self.observe(ctl, node, Some(revision));
+                    self.observe(ctl, node, but);
                 }
             }
         }
@@ -642,13 +644,12 @@ impl World {
         self.inventory_seen(ctl, node).link.map(|index| self.made[index].release.clone())
     }
 
-    /// `None`: this rollout waits for it. `Some(true)`: an operator skipped it.
+    /// `None`: this rollout waits for it. `Some(true)`: not any more, for an operator skipped it or its time was over.
     fn is_waited_for(&self, ctl: u64, node: usize, own: Option<u64>) -> Option<bool> {
         let active = own.and_then(|own| self.active(ctl, own));
         let known = active.and_then(|active| active.rollout.nodes().get(&self.nodes[node].name));
         let Some(phase) = known.map(|known| &known.phase) else { return Some(false) };
-        let skipped = matches!(phase, Phase::Skipped { why: Skip::ByOperator });
-        (!phase.is_running()).then_some(skipped)
+        (!phase.is_running()).then_some(phase.is_given_up())
     }
 
     /// As the engine sees it.

@@ -54,7 +54,7 @@ pub struct Observed {
     /// Did an operator drain it?
     pub drained: bool,
     /// May that change by itself? It is not heard here, or says that an update is under way which this rollout does not
-    /// wait for.
+    /// wait for, or does no more.
     #[serde(default)]
     pub unsure: bool,
 }
@@ -272,6 +272,12 @@ impl Phase {
     /// Does its update take it out of traffic, or has it?
     pub fn takes_out(&self) -> bool {
         matches!(self, Self::Updating { takes_out: true, .. })
+    }
+
+    /// Does nobody wait for its update any more, without knowing what came of it?
+    pub fn is_given_up(&self) -> bool {
+        let silent = matches!(self, Self::Failed { left: Left::Unknown, .. });
+        silent || matches!(self, Self::Skipped { why: Skip::ByOperator })
     }
 
     /// Has this node nothing more to do, going forward?

@@ -104,6 +104,9 @@ fn left(rollout: &Rollout) -> BTreeSet<NodeName> {
     nodes.map(|(name, _)| name.clone()).collect()
 }
 
+/// A node, and the rollout that knows of it.
+type Moved = (NodeName, Option<RolloutId>);
+
 impl Turn<'_> {
     /// Takes a step over: changes into the batch, fenced; then events; then orders.
     pub(super) fn take_step(&mut self, id: &RolloutId, step: Step) {
@@ -113,13 +116,14 @@ impl Turn<'_> {
             self.event_of(id, note.node.as_ref(), note.text);
         }
         self.carry(id, orders);
-        for node in moved {
-            self.observe(&node, Some(id));
+        for (node, but) in moved {
+            self.observe(&node, but.as_ref());
         }
     }
 
-    /// Writes changed records and applies them. Answers the nodes that became busy or free for other rollouts.
-    fn apply(&mut self, id: &RolloutId, changes: Vec<Change>) -> Vec<NodeName> {
+    /// Writes changed records and applies them. Answers the nodes that became busy or free for other rollouts; of whom
+    /// it gave up, it wants to know itself how they stand.
+    fn apply(&mut self, id: &RolloutId, changes: Vec<Change>) -> Vec<Moved> {
         if changes.is_empty() {
             return Vec::new();
         }
@@ -129,8 +133,7 @@ impl Turn<'_> {
         let mut moved = Vec::new();
         let mut busy = Vec::new();
         let mut starts = false;
-        let mut phases = Vec::new();
-        let mut results = Vec::new();
+        let (mut phases, mut results) = (Vec::new(), Vec::new());
         for change in &changes {
             results.push(match change {
                 Change::Head(head) => {
@@ -141,16 +144,18 @@ impl Turn<'_> {
                 }
                 Change::Node(name, node) => {
                     let before = active.rollout.nodes().get(name);
+                    let ran = before.is_some_and(|before| before.phase.is_running());
                     if let Some(before) = before {
                         let seen = |phase: &Phase| (phase.is_running(), phase.takes_out());
                         let (was, is) = (seen(&before.phase), seen(&node.phase));
                         if was != is {
-                            moved.push(name.clone());
+                            let but = (!node.phase.is_given_up()).then(|| id.clone());
+                            moved.push((name.clone(), but));
                         }
                         starts |= (is.0 && !was.0) || (is.1 && !was.1);
                         phases.push((name.clone(), before.phase.clone(), node.phase.clone()));
                     }
-                    busy.push((name.clone(), node.phase.is_running()));
+                    busy.push((name.clone(), ran, node.phase.is_running()));
                     let record = NodeRecord { node: node.as_ref().clone() };
                     self.batch.put(format!("{prefix}nodes/{name}"), &record)
                 }

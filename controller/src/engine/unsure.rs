@@ -2,7 +2,7 @@
 //! update that nobody waits for may leave traffic.
 
 use rota_rollout::names::{AppName, NodeName, RolloutId, Timestamp};
-use rota_rollout::node::{Phase, Serving, Skip};
+use rota_rollout::node::Serving;
 
 use super::State;
 use super::records::{AgentRecord, AppRecord};
@@ -26,7 +26,8 @@ impl Agent {
 
 impl State {
     /// May what is seen of an app on a node change by itself? Asked where it matters: of one that is out of traffic,
-    /// and could be mended for nothing; and of one that was skipped, and could count as back.
+    /// and could be mended for nothing; and of one that was ordered and is not waited for any more, for an operator
+    /// skipped it or its time was over, and could count as back.
     pub(super) fn is_unsure(
         &self,
         name: &NodeName,
@@ -40,9 +41,8 @@ impl State {
         if node.is_some_and(|node| node.phase.is_running()) {
             return false;
         }
-        let skipped = |phase: &Phase| matches!(phase, Phase::Skipped { why: Skip::ByOperator });
         let out = serving(&agent.record, app) == Serving::Out;
-        let matters = out || node.is_some_and(|node| skipped(&node.phase));
+        let matters = out || node.is_some_and(|node| node.phase.is_given_up());
         matters && (agent.session.is_none() || agent.moving.contains(app))
     }
 }

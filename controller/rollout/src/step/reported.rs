@@ -86,9 +86,10 @@ fn take_over(draft: &Draft, node: &mut Node, report: &Report) {
     }
 }
 
-/// It does not serve, and no update measures for how long.
+/// It does not serve, and no update measures for how long from now on.
 fn falls_out(draft: &Draft, node: &mut Node) {
     node.observed.serving = Serving::Out;
+    node.out_since = None;
     node.is_left_out(draft.at);
 }
 
@@ -105,6 +106,8 @@ fn stays_out(draft: &Draft, node: &mut Node) {
 fn serves_again(node: &mut Node, measured: Measured) {
     if !node.observed.drained && !measured.kept_out {
         node.observed.serving = Serving::In;
+        // Also of whom nobody waited for any more; the report has measured all of it.
+        (node.observed.unsure, node.out_since) = (false, None);
     }
 }
 
