@@ -281,8 +281,12 @@ impl Turn<'_> {
         self.event(super::carry::NewEvent { env, node, ..super::carry::NewEvent::new(kind, text) });
     }
 
-    /// One event of a rollout: the core decides, the changes go into the batch, the orders behind it.
+    /// One event of a rollout: the core decides, the changes go into the batch, the orders behind it. One that is yet
+    /// to be taken over hears of everything at once then ([`Turn::around`]), and of nothing alone before.
     pub(super) fn step(&mut self, id: &RolloutId, what: What) {
+        if self.state.taken.iter().any(|(taken, _)| taken == id) {
+            return;
+        }
         let ours = |active: &&Active| active.owner == Owner::Us;
         let Some(active) = self.state.rollouts.get(id).filter(ours) else { return };
         let step = rota_rollout::step(&active.rollout, &Event { at: self.at, what });

@@ -270,6 +270,7 @@ impl Turn<'_> {
         if let Some(cluster) = &mut self.state.cluster {
             cluster.orphans.remove(id);
         }
+        self.busy_with(id);
         self.resend_all(id);
         let soon = self.at.after(Span(TAKEN_GRACE_MS));
         let Some(active) = self.state.rollouts.get_mut(id) else { return };
@@ -311,8 +312,14 @@ impl State {
     ) -> BTreeSet<RolloutId> {
         let Ok(me) = self.name.parse::<ControllerName>() else { return BTreeSet::new() };
         let mut fleets: BTreeMap<(AppName, EnvName), Orphan> = BTreeMap::new();
+        let elsewhere = |app: &AppName, env: &EnvName| {
+            self.open(app, env).any(|active| self.runs_elsewhere(&active.owner))
+        };
         for (id, since) in orphans {
             let (app, env) = (id.app.clone(), id.env.clone());
+            if elsewhere(&app, &env) {
+                continue; // whoever has one of them takes the others
+            }
             let orphan = fleets.entry((app.clone(), env.clone()));
             let orphan = orphan.or_insert(Orphan { app, env, rollouts: 0, since: *since });
             orphan.rollouts += 1;
@@ -327,6 +334,14 @@ impl State {
             taken.iter().any(|orphan| orphan.app == id.app && orphan.env == id.env)
         };
         orphans.keys().filter(is_taken).cloned().collect()
+    }
+}
+
+impl State {
+    fn runs_elsewhere(&self, owner: &Owner) -> bool {
+        let Owner::Other(name) = owner else { return false };
+        let members = self.cluster.as_ref().map(|cluster| &cluster.members);
+        members.is_some_and(|members| members.contains_key(name)) && *name != self.name
     }
 }
 

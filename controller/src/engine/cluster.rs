@@ -207,14 +207,14 @@ impl Turn<'_> {
         }
     }
 
-    /// Nodes of a rollout became busy or free.
-    pub(super) fn busy_moved(&mut self, id: &RolloutId, moved: &[(NodeName, bool)]) {
+    /// Nodes of a rollout were busy with it, and are. A phase and what says so to others are written in one commit, so
+    /// the phase is believed, and not what was last heard of the other.
+    pub(super) fn busy_moved(&mut self, id: &RolloutId, moved: &[(NodeName, bool, bool)]) {
         let Some(cluster) = &mut self.state.cluster else { return };
-        for (node, busy) in moved {
+        for (node, was, is) in moved {
             let key = keys::busy(node);
-            let own = cluster.busy.get(node) == Some(id);
-            match (busy, own) {
-                (true, false) => {
+            match (was, is) {
+                (false, true) => {
                     // What this very turn frees is ours still: nobody else may have it.
                     if !self.batch.deletes(&key) {
                         self.batch.require(Compare::Absent(key.clone()));
@@ -225,11 +225,24 @@ impl Turn<'_> {
                     }
                     cluster.busy.insert(node.clone(), id.clone());
                 }
-                (false, true) => {
+                (true, false) => {
                     self.batch.delete(key);
                     cluster.busy.remove(node);
                 }
                 (true, true) | (false, false) => {}
+            }
+        }
+    }
+
+    /// What is known of a rollout's nodes may be older than the rollout.
+    pub(super) fn busy_with(&mut self, id: &RolloutId) {
+        let State { cluster: Some(cluster), rollouts, .. } = &mut *self.state else { return };
+        let Some(active) = rollouts.get(id) else { return };
+        for (name, node) in active.rollout.nodes() {
+            if node.phase.is_running() {
+                cluster.busy.insert(name.clone(), id.clone());
+            } else if cluster.busy.get(name) == Some(id) {
+                cluster.busy.remove(name);
             }
         }
     }

@@ -329,7 +329,9 @@ impl Turn<'_> {
     }
 
     fn busy_was_put(&mut self, node: &NodeName, id: RolloutId) {
-        if self.state.is_ours(&id) {
+        let known = self.state.cluster.as_ref().and_then(|cluster| cluster.busy.get(node));
+        // Of ours the phases tell, and others could only have it before.
+        if self.state.is_ours(&id) || known.is_some_and(|known| self.state.is_ours(known)) {
             return;
         }
         if let Some(cluster) = &mut self.state.cluster {

@@ -380,6 +380,7 @@ pub fn replace(state: &mut State, fresh: State) {
             agent.heard = old.heard;
             agent.online = old.online;
             agent.pools = old.pools;
+            agent.moving = old.moving;
         }
     }
 }

@@ -250,7 +250,8 @@ impl Engine {
                     turn.keep_agent(&key, &record);
                 }
             }
-            for (id, from) in std::mem::take(&mut turn.state.taken) {
+            while !turn.state.taken.is_empty() {
+                let (id, from) = turn.state.taken.remove(0);
                 turn.claimed(&id, &from);
                 turn.take_over(&id);
             }

@@ -188,6 +188,8 @@ impl Engine {
         };
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         load::replace(&mut state, fresh);
+        let own: Vec<RolloutId> = state.own().cloned().collect();
+        state.taken.extend(own.into_iter().map(|id| (id, name.clone())));
         let keys: Vec<AgentKey> = state.agents.keys().cloned().collect();
         for key in keys {
             // Whoever is connected says Hello again, with everything that it has not heard acknowledged.
