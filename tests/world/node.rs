@@ -240,7 +240,10 @@ impl World {
         host.agent = Some(Agent::default());
         host.epoch += 1;
         let read: App = reread(&host.journal);
-        let same = read == host.journal;
+        // What is left over is cleared away from the beginning.
+        let clears = matches!(host.journal.work, Work::Clear(_)) && read.work == Work::Idle;
+        let kept = App { work: host.journal.work.clone(), ..read.clone() };
+        let same = if clears { kept == host.journal } else { read == host.journal };
         let alive: BTreeSet<u64> =
             host.procs.iter().filter(|(_, proc)| proc.alive).map(|(token, _)| *token).collect();
         let lost: Vec<(u64, u32)> =
