@@ -12,6 +12,12 @@ use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, Variant, fdo};
 /// How long systemd may take to answer; it answers in a millisecond, unless it is about to fall over.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
 
+/// What every unit has.
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+
+/// What a service has besides.
+const SERVICE: &str = "org.freedesktop.systemd1.Service";
+
 /// systemd did not do what it was asked.
 #[derive(Debug, Error)]
 pub enum BusError {
@@ -199,12 +205,23 @@ impl Unit {
         Ok(builder.build().await?)
     }
 
+    /// Does systemd have more of it than the name?
+    async fn is_loaded(&self) -> Result<bool, BusError> {
+        let properties = self.properties().await?;
+        let state = properties.get(UNIT.try_into()?, "LoadState").await;
+        match state {
+            Ok(state) => Ok(state.downcast_ref::<&str>().ok() != Some("not-found")),
+            Err(fdo::Error::UnknownObject(_) | fdo::Error::UnknownInterface(_)) => Ok(false),
+            Err(error) => Err(zbus::Error::from(error).into()),
+        }
+    }
+
     /// How it stands; `None` when it was unloaded meanwhile, or was never more than a name: systemd answers for one
     /// that others mention or that is asked for by its path, as for a unit whose file is not found.
     pub(super) async fn look(&self) -> Result<Option<Look>, BusError> {
         let properties = self.properties().await?;
         let mut all = HashMap::new();
-        for interface in ["org.freedesktop.systemd1.Unit", "org.freedesktop.systemd1.Service"] {
+        for interface in [UNIT, SERVICE] {
             let interface = interface.try_into()?;
             match properties.get_all(interface).await {
                 Ok(some) => all.extend(some),
@@ -214,8 +231,9 @@ impl Unit {
                 Err(error) => return Err(zbus::Error::from(error).into()),
             }
         }
-        let state = all.get("LoadState").and_then(|value| value.downcast_ref::<&str>().ok());
-        Ok((state != Some("not-found")).then(|| Look::of(&all)))
+        // Asked last: a unit that was forgotten between the two answers is loaded by the first, and an empty name by the
+        // second, which would look like a unit of somebody else.
+        Ok(self.is_loaded().await?.then(|| Look::of(&all)))
     }
 
     /// The first look that is right, at each change of the unit. `None` when it is unloaded before.
