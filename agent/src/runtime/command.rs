@@ -56,7 +56,7 @@ pub enum CommandError {
 /// Hears what a command writes, piece by piece, while it runs.
 pub type Hear<'a> = &'a (dyn Fn(&[u8]) + Send + Sync);
 
-/// Runs the command for at most `limit`. A caller that stops waiting kills it.
+/// Runs the command for at most `limit`, counted from when its program begins. A caller that stops waiting kills it.
 pub async fn run(
     launcher: &Launcher,
     start: &StartSpec,
@@ -92,9 +92,10 @@ pub async fn run_heard(
     {
         return Ok(Box::pin(docker.run(start, argv, limit, hear)).await?);
     }
-    let deadline = Instant::now() + limit;
     let plan = Launcher::plan(start, argv, Output::Pipe)?;
     let child = launcher.launch(&plan, None).await?;
+    // The time is the command's: how long this host takes to begin it is no fault of its own, and has a limit, too.
+    let deadline = Instant::now() + limit;
     let pid = child.id().map(u32::cast_signed).unwrap_or_default();
     let mut guard = Guard { child, group: Pid::from_raw(pid) };
     let app = start.spec.app.clone();

@@ -19,6 +19,10 @@ use crate::runtime::process::Member;
 use crate::runtime::running::{Exit, send};
 use crate::runtime::{Instance, LaunchError, StartSpec};
 
+/// From dockerd's word that it begins a program in a container to its first instruction: a tenth of a second, unless
+/// the host hangs.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// The last bytes of a stream, and how many there were.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
@@ -46,7 +50,7 @@ impl Tail {
     /// Hears a stream to its end; or not, when the deadline passes.
     async fn follow(
         &mut self,
-        mut output: impl Stream<Item = Result<LogOutput, Error>> + Unpin,
+        output: &mut (impl Stream<Item = Result<LogOutput, Error>> + Unpin),
         hear: Hear<'_>,
         deadline: Instant,
     ) -> Result<bool, DockerError> {
@@ -83,7 +87,7 @@ impl Drop for Guard {
 }
 
 impl Docker {
-    /// Runs a command in a container of its own for at most `limit`.
+    /// Runs a command in a container of its own for at most `limit`, counted from when its program begins.
     pub(in crate::runtime) async fn run(
         &self,
         start: &StartSpec,
@@ -91,7 +95,6 @@ impl Docker {
         limit: Duration,
         hear: Hear<'_>,
     ) -> Result<Ended, LaunchError> {
-        let deadline = Instant::now() + limit;
         let image = images::image_of(&start.folder)?;
         let body = container::command(start, &self.root, (&image, argv))?;
         let client = self.client().await?;
@@ -105,9 +108,11 @@ impl Docker {
             error @ DockerError::Reach(_) => error.into(),
         };
         client.start_container(&guard.id, None).await.map_err(refused)?;
+        let deadline = Instant::now() + limit;
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).build();
         let mut tail = Tail::default();
-        let in_time = tail.follow(client.logs(&guard.id, Some(options)), hear, deadline).await?;
+        let mut output = client.logs(&guard.id, Some(options));
+        let in_time = tail.follow(&mut output, hear, deadline).await?;
         let ended = timeout_at(deadline, self.how(&guard.id)).await;
         let exit = match ended {
             Ok(exit) if in_time => Some(exit?),
@@ -117,14 +122,13 @@ impl Docker {
         Ok(Ended { exit, output: tail.bytes(), printed })
     }
 
-    /// Runs a command in the container of an instance for at most `limit`.
+    /// Runs a command in the container of an instance for at most `limit`, counted from when its program begins.
     pub(in crate::runtime) async fn run_inside(
         &self,
         instance: &Instance,
         start: &StartSpec,
         (argv, limit): (&[String], Duration),
     ) -> Result<Ended, LaunchError> {
-        let deadline = Instant::now() + limit;
         let id = instance.container.clone().unwrap_or_default();
         let argv = start.values().render_all(argv)?;
         let config = ExecConfig {
@@ -136,12 +140,22 @@ impl Docker {
         let client = self.client().await?;
         let made = client.create_exec(&id, config).await.map_err(DockerError::from)?;
         let started = client.start_exec(&made.id, None).await.map_err(DockerError::from)?;
-        let StartExecResults::Attached { output, .. } = started else {
+        let StartExecResults::Attached { mut output, .. } = started else {
             return Ok(Ended { exit: Some(Exit::Unknown), output: Vec::new(), printed: 0 });
         };
         let mut tail = Tail::default();
-        let in_time = tail.follow(output, &|_| (), deadline).await?;
-        let state = client.inspect_exec(&made.id).await.map_err(DockerError::from)?;
+        let latest = Instant::now() + BEGIN_TIMEOUT;
+        let (in_time, state) = loop {
+            let deadline = Instant::now() + limit;
+            let in_time = tail.follow(&mut output, &|_| (), deadline).await?;
+            let state = client.inspect_exec(&made.id).await.map_err(DockerError::from)?;
+            // dockerd answers before the program begins. One that was given up before could not be killed, and would
+            // begin later, when nobody waits for it.
+            let begun = state.pid.is_some_and(|pid| pid > 0) || state.exit_code.is_some();
+            if in_time || begun || deadline >= latest {
+                break (in_time, state);
+            }
+        };
         let printed = tail.printed;
         let output = tail.bytes();
         if !in_time {
