@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 
 use http_body_util::BodyExt;
 use hyper::{Request, StatusCode, Version};
@@ -30,15 +29,15 @@ async fn large_bodies_stream_in_both_directions() {
         read(visitor.send(post("/count", Zeros(50 << 20).boxed_unsync())).await).await;
     assert_eq!((status, counted), (200, (50 << 20).to_string()));
     proxy.until_stats("nothing in flight", |stats| stats.in_flight == 0).await;
-    let connections = apps[0].doings.connections.load(Ordering::SeqCst);
-    assert!(connections <= 3, "one kept connection and the checks', not {connections}");
+    let connections = apps[0].connections();
+    assert!(connections <= 3, "one kept connection, not {connections}");
 }
 
 #[tokio::test]
 async fn connections_to_members_are_kept() {
     let (proxy, apps) = Proxy::with(&["a"]).await;
     let mut visitor = Visitor::connect(proxy.address).await;
-    let before = apps[0].doings.connections.load(Ordering::SeqCst);
+    let before = apps[0].connections();
     for number in 0..200 {
         let request = match number % 4 {
             0 => get("/"),
@@ -48,8 +47,7 @@ async fn connections_to_members_are_kept() {
         };
         assert!(visitor.send(request).await.into_body().collect().await.is_ok());
     }
-    // The active check has a connection of its own each time.
-    let opened = apps[0].doings.connections.load(Ordering::SeqCst) - before;
+    let opened = apps[0].connections().saturating_sub(before);
     assert!(opened <= 5, "{opened} connections for 200 requests");
     assert_eq!(proxy.stats().await.idle, 1);
 }

@@ -69,6 +69,8 @@ pub struct Doings {
     pub sick: AtomicBool,
     pub requests: AtomicU64,
     pub connections: AtomicU64,
+    /// Checks that arrived, each on a connection of its own.
+    pub checks: AtomicU64,
     /// Requests to `/slow` that arrived.
     pub arrived: Notify,
     /// `/slow` answers when there is a permit.
@@ -118,6 +120,12 @@ impl App {
         self.doings.requests.load(Ordering::SeqCst)
     }
 
+    /// Connections but those of the checks; one whose check has not arrived yet counts.
+    pub fn connections(&self) -> u64 {
+        let checks = self.doings.checks.load(Ordering::SeqCst);
+        self.doings.connections.load(Ordering::SeqCst) - checks
+    }
+
     pub fn intent(&self, want: Want) -> Intent {
         Intent {
             key: Key::new(&self.doings.name, ""),
@@ -159,9 +167,11 @@ async fn serve(listener: TcpListener, doings: Arc<Doings>) {
 }
 
 async fn answer(doings: Arc<Doings>, mut request: Request<Incoming>) -> Response<AnyBody> {
-    if request.uri().path() != "/healthz" {
-        doings.requests.fetch_add(1, Ordering::SeqCst);
-    }
+    let counted = match request.uri().path() {
+        "/healthz" => &doings.checks,
+        _ => &doings.requests,
+    };
+    counted.fetch_add(1, Ordering::SeqCst);
     let mut response = Response::new(text(""));
     *response.body_mut() = match request.uri().path() {
         "/healthz" if doings.sick.load(Ordering::SeqCst) => {
