@@ -75,6 +75,16 @@ impl Bench {
         self.runtime.start(start).await.unwrap_or_else(|error| panic!("{}", chain(&error)))
     }
 
+    /// Waits until an instance of this app runs, whoever starts it.
+    pub async fn runs(&self, app: &str) {
+        let begun = Instant::now();
+        while self.runtime.find(app, "").await.expect("is looked for").is_none() {
+            assert!(begun.elapsed() < LONG, "{app} was never started");
+            // The pace of looking at what systemd does.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Why it does not start.
     pub async fn refusal(&self, start: &StartSpec) -> String {
         match self.runtime.start(start).await {
