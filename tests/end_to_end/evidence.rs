@@ -85,7 +85,7 @@ fn what_was_served_while_no_controller_looked_is_counted_too() {
 }
 
 /// Sends a process a signal.
-fn signal(name: &str, pid: u32) {
+pub(super) fn signal(name: &str, pid: u32) {
     let sent = std::process::Command::new("kill").args([name, &pid.to_string()]).status();
     assert!(sent.unwrap().success(), "{name} {pid}");
 }
@@ -95,7 +95,7 @@ fn signal(name: &str, pid: u32) {
 fn a_controller_that_dies_before_the_last_word_says_it_afterwards() {
     let mut farm = Farm::start(1).unwrap();
     deploy(&farm, "1.0.0", FAST, 0);
-    begin(&farm, "1.1.0", App { strategy: "batch = 1\nmonitor = \"1s\"", ..FAST });
+    begin(&farm, "1.1.0", App { strategy: "batch = 1\nmonitor = \"5s\"", ..FAST });
     let monitored = |view: &Value| view["nodes"][0]["step"] == "monitor";
     farm.rollout(monitored).unwrap();
     signal("-STOP", farm.edge.pid());

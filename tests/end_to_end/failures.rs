@@ -43,7 +43,7 @@ fn one_that_fails_its_smoke_test() {
 #[test]
 fn one_that_never_gets_healthy() {
     let told = ["health", "503", "waits for a queue that nobody made"];
-    bad_release(&["--never-healthy"], "deadline = \"1s\"", &told);
+    bad_release(&["--never-healthy"], "deadline = \"3s\"", &told);
 }
 
 #[test]

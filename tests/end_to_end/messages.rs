@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rota_tests::farm::{App, Farm};
 
+use super::evidence::signal;
 use super::operators::but_not_on;
 use super::transcript::Session;
 
@@ -155,8 +156,11 @@ fn steering() {
     page.rota("rota rollout undo shop --env prod");
     page.rota("rota restart shop --env prod");
     page.part("Back while it runs");
+    // Nobody carries it out until it was asked for twice.
+    signal("-STOP", farm.nodes[0].pid());
     page.rota("rota rollout rollback shop/prod --yes");
     page.rota("rota rollout rollback shop/prod --yes");
+    signal("-CONT", farm.nodes[0].pid());
     farm.rollout(|view| view["state"] == "rolled_back").unwrap();
     page.rota("rota rollout status shop/prod -w");
     page.rota("rota rollout rollback shop/prod --yes");

@@ -180,10 +180,10 @@ fn a_refused_deploy_changes_nothing() {
 fn a_once_job_that_hangs_says_so_and_what_it_printed() {
     let farm = Farm::start(1).unwrap();
     let strategy = "[once]\ncommand = [\"sh\", \"-c\", \"echo no such table; exec sleep 60\"]\n\
-                    timeout = \"400ms\"";
+                    timeout = \"2s\"";
     let said = deploy(&farm, "1.0.0", App { strategy, ..App::default() }, 3);
     let status = run(&farm, &["rollout", "status", "shop/prod"], 0);
-    for told in ["did not end within 400ms", "| no such table"] {
+    for told in ["did not end within 2s", "| no such table"] {
         assert!(said.contains(told), "{told:?} is not in: {said}");
         assert!(status.contains(told), "{told:?} is not in: {status}");
     }

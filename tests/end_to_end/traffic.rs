@@ -121,7 +121,7 @@ fn a_drain_that_may_not_cut_fails_and_the_node_rejoins() {
     let farm = Farm::start(2).unwrap();
     let app = App {
         strategy: "batch = 1\nmonitor = \"0s\"",
-        traffic: "drain_timeout = \"300ms\"\non_drain_timeout = \"fail\"",
+        traffic: "drain_timeout = \"2s\"\non_drain_timeout = \"fail\"",
         ..App::default()
     };
     deploy(&farm, "1.0.0", app, 0);
@@ -140,15 +140,18 @@ fn nothing_is_stopped_without_the_edges_word() {
     deploy(&farm, "1.0.0", simple, 0);
     let slow = |_| Client { path: "/slow?ms=700", keep_alive: true };
     let load = Load::of(farm.pool().unwrap(), (0..6).map(slow));
-    let app = App {
-        strategy: "batch = 1\nmonitor = \"0s\"\n[hooks]\nbefore_drain = [\"sleep\", \"1\"]",
-        traffic: "drain_timeout = \"300ms\"",
-        ..simple
-    };
+    let flag = farm.path("killed").display().to_string();
+    let strategy = format!(
+        "batch = 1\nmonitor = \"0s\"\n[hooks]\nbefore_drain = [\"sh\", \"-c\", \
+         \"until [ -e {flag} ]; do sleep 0.05; done\"]"
+    );
+    let traffic = "drain_timeout = \"300ms\"";
+    let app = App { strategy: &strategy, traffic, ..simple };
     begin(&farm, "1.1.0", app);
     farm.rollout(|view| view["nodes"][0]["step"] == "drain").unwrap();
     // The agent of the edge dies while the hook runs; its proxy goes on sending requests to the node.
     farm.edge.kill().unwrap();
+    std::fs::write(flag, "").unwrap();
     farm.rollout(|view| view["nodes"][0]["restoring"] == true).unwrap();
     farm.edge = farm.start_edge().unwrap();
     let view = farm.rollout(|view| view["nodes"][0]["state"] == "restored").unwrap();
