@@ -43,8 +43,9 @@ impl Backoff {
         part(bound, chance)
     }
 
-    /// The wait after a connection that worked: it ended because the other end did, for all its callers at once. A small
-    /// fleet that fails to come back tries more often than a large one: all together no more than the other end can take.
+    /// The wait after a connection that worked: it ended because the other end did, for all its callers at once. A
+    /// small fleet that fails to come back tries more often than a large one: all together no more than the other end
+    /// can take.
     pub fn after_life(&mut self, spread: Duration, chance: u64) -> Duration {
         self.failures = 0;
         self.longest = spread.saturating_mul(2).clamp(STEADY, LONGEST);

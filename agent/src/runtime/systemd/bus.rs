@@ -231,8 +231,8 @@ impl Unit {
                 Err(error) => return Err(zbus::Error::from(error).into()),
             }
         }
-        // Asked last: a unit that was forgotten between the two answers is loaded by the first, and an empty name by the
-        // second, which would look like a unit of somebody else.
+        // Asked last: a unit that was forgotten between the two answers is loaded by the first, and an empty name by
+        // the second, which would look like a unit of somebody else.
         Ok(self.is_loaded().await?.then(|| Look::of(&all)))
     }
 

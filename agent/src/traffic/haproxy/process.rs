@@ -300,8 +300,9 @@ mod tests {
     /// Answers as HAProxy does, of one server that takes what it is told.
     fn answer(pid: u32, admin: u32) -> String {
         format!(
-            "Pid: {pid}\n\n1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state \
-             srv_port\n3 shop 1 web-01 127.0.0.1 2 {admin} 1\n\n# pxname,svname,scur,stot,mode\n\
+            "Pid: {pid}\n\n1\n\
+             # be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_port\n\
+             3 shop 1 web-01 127.0.0.1 2 {admin} 1\n\n# pxname,svname,scur,stot,mode\n\
              shop,web-01,0,0,http\nshop,BACKEND,0,0,http\n"
         )
     }
