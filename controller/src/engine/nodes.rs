@@ -47,8 +47,9 @@ impl State {
         let has = |name: &NodeName| self.observed(name, app, None).serving != Serving::Absent;
         let here = self.nodes().filter(|(_, agent)| agent.record.env == env.as_str());
         let all: Vec<&NodeName> = here.map(|(node, _)| node).filter(|node| has(node)).collect();
-        let out: Vec<NodeName> =
-            all.iter().filter(|node| !serves(node)).map(|node| (*node).clone()).collect();
+        let goes_on = |node: &NodeName| node != name && self.goes_on(node, app, env);
+        let out = all.iter().filter(|node| !serves(node) || goes_on(node));
+        let out: Vec<NodeName> = out.map(|node| (*node).clone()).collect();
         // A fleet of one is as much as its strategy lets be out, as a rollout of it shows each time.
         if !out.is_empty() && out.len() + 1 == all.len() {
             let out = self.why(&out);
@@ -73,12 +74,23 @@ impl State {
         nodes.any(|node| node.is_out() && node.phase.is_running())
     }
 
+    /// Does it go on with an update that nobody waits for? It may be on its way out, or is not heard and may be.
+    fn goes_on(&self, name: &NodeName, app: &AppName, env: &EnvName) -> bool {
+        let nodes = self.open(app, env).filter_map(|active| active.rollout.nodes().get(name));
+        let moving = self.node(name).is_some_and(|agent| agent.moving.contains(app));
+        let (awaited, out) = nodes.fold((false, false), |(awaited, out), node| {
+            (awaited || node.phase.is_running(), out || (node.observed.unsure && node.is_out()))
+        });
+        out || (moving && !awaited)
+    }
+
     /// Names, and why each is out.
     fn why(&self, out: &[NodeName]) -> String {
         let [one] = out else { return list(out) };
         let why = match self.node(one) {
             Some(agent) if !agent.online => " is offline",
             Some(agent) if agent.record.drained => " is drained",
+            Some(agent) if !agent.moving.is_empty() => " is being updated",
             Some(_) | None => "",
         };
         format!("{one}{why}")
@@ -229,3 +241,6 @@ fn no_node(state: &State, name: &NodeName) -> ErrorView {
     }
     Sort::NotFound.error(format!("there is no node {name}"), "`rota node ls` lists them")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! When an operator may take a node out of traffic.
+
+use super::*;
+use crate::engine::agents::record;
+use crate::engine::records::{AgentRecord, AppRecord, Current, FleetRecord, ReleaseRecord};
+use crate::engine::{Agent, Batch};
+use rota_rollout::names::{Revision, Timestamp};
+
+fn app() -> AppName {
+    "shop".parse().unwrap()
+}
+
+fn release() -> ReleaseRecord {
+    let manifest = "app = \"shop\"\nartifact.path = \"d\"\nrun.command = [\"x\"]\n\
+                    traffic.via = \"none\"\nstrategy.batch = 1\n";
+    ReleaseRecord {
+        app: app(),
+        version: "1.0.0".parse().unwrap(),
+        digest: "a".repeat(64).parse().unwrap(),
+        size: 1,
+        format: "tar".to_owned(),
+        manifest: manifest.to_owned(),
+        manifest_name: "rota.toml".to_owned(),
+        created: Timestamp(1),
+        who: "ann".to_owned(),
+    }
+}
+
+/// Three nodes that serve, of which the strategy lets one be out.
+fn three() -> State {
+    let mut state = State { name: "c1".to_owned(), ..State::default() };
+    let hello = rota_proto::agent::Hello { env: "prod".to_owned(), ..Default::default() };
+    for name in ["n1", "n2", "n3"] {
+        let serves = AppRecord {
+            app: app(),
+            release: Some(release().release()),
+            health: "healthy".to_owned(),
+            traffic: "in".to_owned(),
+        };
+        let record = AgentRecord { apps: vec![serves], ..record(&hello, "10.0.0.1", None) };
+        let agent = Agent::unheard(record, Timestamp(1), true);
+        state.agents.insert(AgentKey::Node(name.parse().unwrap()), agent);
+    }
+    let mut fleet = FleetRecord::new(Revision(1));
+    let current = Current { revision: Revision(1), release: release().release(), declared: None };
+    fleet.currents = vec![current];
+    state.fleets.insert((app(), "prod".parse().unwrap()), fleet);
+    state.releases.insert((app(), release().version), release());
+    state
+}
+
+fn turn<T>(state: &mut State, deed: impl FnOnce(&mut Turn<'_>) -> T) -> T {
+    let mut batch = Batch::default();
+    let at = Timestamp(1_000_000);
+    deed(&mut Turn { state, batch: &mut batch, at, started: Timestamp(1) })
+}
+
+fn drain(state: &mut State, name: &str) -> String {
+    let name = name.parse().unwrap();
+    match turn(state, |turn| turn.drain_node(&name, &Drain::default(), "ann")) {
+        Ok(_) => "done".to_owned(),
+        Err(refused) => refused.message,
+    }
+}
+
+/// An operator skipped it while it was offline, or its rollout has ended: the update takes it out all the same.
+#[test]
+fn who_goes_on_with_an_update_is_out() {
+    let moving = |of: &str| {
+        let mut state = three();
+        let key = AgentKey::Node(of.parse().unwrap());
+        state.agents.get_mut(&key).unwrap().moving.push(app());
+        state
+    };
+    assert_eq!(drain(&mut three(), "n2"), "done");
+    assert_eq!(drain(&mut moving("n2"), "n2"), "done");
+    let said = drain(&mut moving("n1"), "n2");
+    let expected = "node n2 cannot be drained now: shop: 1 of 3 nodes is out of traffic already \
+                    (n1 is being updated) and its strategy allows 1";
+    assert_eq!(said, expected);
+}
