@@ -370,6 +370,9 @@ fn send(state: &mut State, key: &AgentKey, message: ToAgent) {
     if let Err(error) = session.out.try_send(Box::new(message)) {
         tracing::warn!(?key, %error, "an agent does not read: its session ends");
         agent.hang_up();
+        if let AgentKey::Node(name) = key {
+            state.hung_up.push(name.clone());
+        }
     }
 }
 

@@ -192,6 +192,8 @@ pub struct State {
     pub unsaved: Vec<AgentKey>,
     /// Agents that an operator drained, or no longer drains, and that were not told: it was read with everything else.
     pub wished: Vec<AgentKey>,
+    /// Nodes whose session was ended here, of which rollouts were not told yet.
+    pub hung_up: Vec<NodeName>,
     /// Since when this controller hears few of the agents that others hear.
     pub deaf_since: Option<Timestamp>,
     /// Rollouts that were just claimed.

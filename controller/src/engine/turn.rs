@@ -67,8 +67,9 @@ impl Turn<'_> {
                 {
                     agent.session = None;
                     agent.heard = self.at;
-                    if let AgentKey::Edge(_) = &key {
-                        self.edges_moved();
+                    match &key {
+                        AgentKey::Edge(_) => self.edges_moved(),
+                        AgentKey::Node(name) => self.observe(name, None),
                     }
                 }
             }
@@ -113,6 +114,9 @@ impl Turn<'_> {
     pub(super) fn tick(&mut self) {
         self.notice_silence();
         self.edges_moved();
+        for name in std::mem::take(&mut self.state.hung_up) {
+            self.observe(&name, None);
+        }
         if self.state.leads() {
             self.thaw();
         }

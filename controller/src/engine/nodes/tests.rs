@@ -1,10 +1,13 @@
 //! When an operator may take a node out of traffic.
 
+use rota_rollout::names::{Revision, Timestamp};
+use rota_rollout::rollout::Kind;
+use tokio::sync::mpsc;
+
 use super::*;
 use crate::engine::agents::record;
 use crate::engine::records::{AgentRecord, AppRecord, Current, FleetRecord, ReleaseRecord};
-use crate::engine::{Agent, Batch};
-use rota_rollout::names::{Revision, Timestamp};
+use crate::engine::{Agent, Batch, Heartbeat, Input, Start, send};
 
 fn app() -> AppName {
     "shop".parse().unwrap()
@@ -78,4 +81,39 @@ fn who_goes_on_with_an_update_is_out() {
     let expected = "node n2 cannot be drained now: shop: 1 of 3 nodes is out of traffic already \
                     (n1 is being updated) and its strategy allows 1";
     assert_eq!(said, expected);
+}
+
+/// With a session that takes one message, and what reads it.
+fn connect(state: &mut State, name: &str) -> mpsc::Receiver<Box<rota_proto::agent::ToAgent>> {
+    let (out, reads) = mpsc::channel(1);
+    let key = AgentKey::Node(name.parse().unwrap());
+    let agent = state.agents.get_mut(&key).unwrap();
+    agent.session = Some(Session { id: 7, out, beat: Heartbeat::default() });
+    reads
+}
+
+/// It was seen out of traffic and its app may have recovered since: to update it for nothing would be one too many.
+#[test]
+fn whose_session_has_ended_may_serve_again() {
+    for by_itself in [true, false] {
+        let mut state = three();
+        let key = AgentKey::Node("n1".parse().unwrap());
+        state.agents.get_mut(&key).unwrap().record.apps[0].traffic = "out".to_owned();
+        let _reads = connect(&mut state, "n1");
+        let start = Start::new(app(), "prod".parse().unwrap(), Kind::Restart);
+        turn(&mut state, |turn| turn.start(start, "ann")).unwrap();
+        let unsure = |state: &State| {
+            let active = state.rollouts.values().next().unwrap();
+            active.rollout.nodes()[&"n1".parse::<NodeName>().unwrap()].observed.unsure
+        };
+        assert!(!unsure(&state));
+        if by_itself {
+            let gone = Input::Gone { key, session: 7 };
+            turn(&mut state, |turn| turn.take(gone));
+        } else {
+            (0..2).for_each(|_| send(&mut state, &key, standing(false)));
+            turn(&mut state, |turn| turn.tick());
+        }
+        assert!(unsure(&state), "{by_itself}");
+    }
 }
