@@ -28,12 +28,34 @@ pub struct Drain {
 }
 
 impl State {
-    /// Why a node cannot be taken out of traffic now: each app that would have less than its current release promises.
+    /// Why a node cannot be taken out of traffic now: each app that would have less than its current release promises,
+    /// and before these that it is not known what serves.
     pub fn against_draining(&self, name: &NodeName) -> Vec<String> {
         let Some(agent) = self.node(name) else { return Vec::new() };
         let Ok(env) = agent.record.env.parse::<EnvName>() else { return Vec::new() };
         let apps = agent.record.apps.iter().map(|entry| &entry.app);
-        apps.filter_map(|app| self.too_few(name, app, &env)).collect()
+        let too_few = apps.filter_map(|app| self.too_few(name, app, &env));
+        self.deaf_lead().into_iter().chain(too_few).collect()
+    }
+
+    /// Whom the lead does not hear it takes for out, so a drain would cost nothing; and the one that hears more does not
+    /// lead while it is drained.
+    fn deaf_lead(&self) -> Option<String> {
+        let cluster = self.cluster.as_ref()?;
+        let (lead, _) = cluster.lead.as_ref()?;
+        let here = match *lead == self.name {
+            true => self.agents.values().filter(|agent| agent.session.is_some()).count(),
+            false => cluster.members.get(lead)?.hears?,
+        };
+        let others = cluster.members.iter().filter(|(name, _)| *name != lead);
+        let hears = others.filter_map(|(name, member)| Some((name, member.hears?)));
+        let (other, there) = hears.max_by_key(|(_, hears)| *hears)?;
+        (there > here * 2).then(|| {
+            format!(
+                "controller {lead}, which leads, hears {here} of the agents and controller {other} \
+                 {there} (`rota controller undrain {other}`, if it is drained, lets that one lead)"
+            )
+        })
     }
 
     fn too_few(&self, name: &NodeName, app: &AppName, env: &EnvName) -> Option<String> {
@@ -190,7 +212,8 @@ impl Turn<'_> {
             }
         }
         let against = self.state.against_draining(name);
-        if agent.online && !against.is_empty() {
+        // Where few are heard, one that seems to be offline may serve.
+        if (agent.online || self.state.deaf_lead().is_some()) && !against.is_empty() {
             return Err(Sort::Refused.error(
                 format!("node {name} cannot be removed now: {}", against.join("; ")),
                 format!("`rota node drain {name} --wait` first; {force}"),

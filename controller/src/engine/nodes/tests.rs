@@ -6,8 +6,10 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::engine::agents::record;
+use crate::engine::cluster::Cluster;
 use crate::engine::records::{AgentRecord, AppRecord, Current, FleetRecord, ReleaseRecord};
 use crate::engine::{Agent, Batch, Heartbeat, Input, Start, send};
+use crate::members::MemberRecord;
 
 fn app() -> AppName {
     "shop".parse().unwrap()
@@ -115,5 +117,53 @@ fn whose_session_has_ended_may_serve_again() {
             turn(&mut state, |turn| turn.tick());
         }
         assert!(unsure(&state), "{by_itself}");
+    }
+}
+
+fn member(hears: usize, draining: bool) -> MemberRecord {
+    MemberRecord {
+        advertise: "c:7400".to_owned(),
+        version: "1.0.0".to_owned(),
+        instance: "i".to_owned(),
+        lease: 1,
+        slot: 0,
+        draining,
+        hears: Some(hears),
+        rollouts_max: 9,
+        since: Timestamp(1),
+        speaks: 1,
+    }
+}
+
+/// This one leads, as the other one, which hears all of them, is drained.
+#[test]
+fn who_hears_few_lets_nobody_be_drained() {
+    for (there, heard, as_ever) in [(3, 0, false), (3, 1, false), (3, 2, true), (0, 0, true)] {
+        let mut state = three();
+        let mut cluster = Cluster { lead: Some(("c1".to_owned(), 1)), ..Cluster::default() };
+        cluster.members.insert("c1".to_owned(), member(heard, false));
+        cluster.members.insert("c2".to_owned(), member(there, true));
+        state.cluster = Some(cluster);
+        let reads: Vec<_> =
+            ["n1", "n2"][..heard].iter().map(|name| connect(&mut state, name)).collect();
+        for (_, agent) in state.agents.iter_mut().skip(reads.len()) {
+            agent.online = false;
+        }
+        let key = AgentKey::Node("n3".parse().unwrap());
+        let removed = turn(&mut state, |turn| turn.may_remove(&key)).map_err(|it| it.message);
+        let drained = drain(&mut state, "n3");
+        if as_ever {
+            assert_eq!((drained.as_str(), removed.is_ok()), ("done", true), "{there} {heard}");
+            continue;
+        }
+        let why = format!(
+            "now: controller c1, which leads, hears {heard} of the agents and controller c2 3 \
+             (`rota controller undrain c2`, if it is drained, lets that one lead)"
+        );
+        assert!(drained.ends_with(&why), "{drained}");
+        assert!(removed.unwrap_err().ends_with(&why));
+        let force = Drain { force: true, ..Drain::default() };
+        let n3 = "n3".parse().unwrap();
+        assert!(turn(&mut state, |turn| turn.drain_node(&n3, &force, "ann")).is_ok());
     }
 }
