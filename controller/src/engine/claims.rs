@@ -128,6 +128,10 @@ impl Turn<'_> {
         if own.is_some_and(|own| own.draining != draining) || (draining && self.state.leads()) {
             self.set_draining(draining);
         }
+        // Nobody could take it when it was asked for, or it came here since.
+        if draining && self.state.hands_over {
+            self.hand_over("is drained");
+        }
     }
 
     /// Rollouts that are not over and not known here: too large to be told of at once, or not read in time.

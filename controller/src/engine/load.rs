@@ -345,10 +345,12 @@ pub async fn history(
 pub fn replace(state: &mut State, fresh: State) {
     let sessions = std::mem::take(&mut state.agents);
     let (name, advertise) = (std::mem::take(&mut state.name), std::mem::take(&mut state.advertise));
-    let (draining, banned) = (state.draining, std::mem::take(&mut state.banned));
+    let (draining, hands_over) = (state.draining, state.hands_over);
+    let banned = std::mem::take(&mut state.banned);
     let (turn, hears_told, ears) = (state.turn, state.hears_told, state.ears.clone());
     let epoch = state.cluster.as_ref().map_or(0, |cluster| cluster.epoch);
-    *state = State { name, advertise, draining, banned, turn, hears_told, ears, ..fresh };
+    let fresh = State { draining, hands_over, banned, ..fresh };
+    *state = State { name, advertise, turn, hears_told, ears, ..fresh };
     if let Some(cluster) = &mut state.cluster {
         cluster.epoch = epoch;
     }

@@ -49,15 +49,23 @@ impl Turn<'_> {
             self.set_draining(asked.draining);
             self.event(NewEvent::new("controller", format!("controller {name} {deed} by {who}")));
         }
+        self.state.hands_over = asked.draining && (self.state.hands_over || asked.handover);
         let given = match asked.draining && asked.handover {
             true => self.hand_over("is drained"),
             false => 0,
         };
-        let handed = match given {
+        let mut handed = match given {
             0 => String::new(),
             given => format!("; {} handed over", words::count(given as u64, "rollout")),
         };
-        match already && given == 0 {
+        let left = self.state.own().count();
+        if asked.draining && asked.handover && left > 0 {
+            let left = words::count(left as u64, "rollout");
+            handed += &format!(
+                "; {left} to be handed over as soon as another controller can go on with it"
+            );
+        }
+        match already && handed.is_empty() {
             true => applied(format!("controller {name} {is} already: it {now}")),
             false => applied(format!("controller {name} {now}{handed}")),
         }

@@ -182,6 +182,8 @@ pub struct State {
     pub store_down: Option<String>,
     /// This controller takes no new rollouts.
     pub draining: bool,
+    /// And what it runs goes to others, as soon as one can take it.
+    pub hands_over: bool,
     /// When it was last said how many agents are heard here.
     pub hears_told: Timestamp,
     /// The heartbeat of what hears agents here: where that is late itself, nobody was silent.

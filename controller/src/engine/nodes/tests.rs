@@ -1,15 +1,17 @@
-//! When an operator may take a node out of traffic.
+//! When an operator may take a node out of traffic, or a controller out of service.
 
 use rota_rollout::names::{Revision, Timestamp};
 use rota_rollout::rollout::Kind;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::engine::Service;
 use crate::engine::agents::record;
 use crate::engine::cluster::Cluster;
 use crate::engine::records::{AgentRecord, AppRecord, Current, FleetRecord, ReleaseRecord};
 use crate::engine::{Agent, Batch, Heartbeat, Input, Start, send};
-use crate::members::MemberRecord;
+use crate::members::{MemberRecord, Place};
+use crate::store::LeaseId;
 
 fn app() -> AppName {
     "shop".parse().unwrap()
@@ -166,4 +168,29 @@ fn who_hears_few_lets_nobody_be_drained() {
         let n3 = "n3".parse().unwrap();
         assert!(turn(&mut state, |turn| turn.drain_node(&n3, &force, "ann")).is_ok());
     }
+}
+
+/// The other one has just been started, and hears few of the agents.
+#[test]
+fn what_nobody_can_take_yet_is_handed_over_later() {
+    let mut state = three();
+    let place = Some(Place { lease: LeaseId(1), fence: 1, slot: 0 });
+    let lead = Some(("c2".to_owned(), 1));
+    let mut cluster = Cluster { place, lead, ..Cluster::default() };
+    cluster.members.insert("c1".to_owned(), member(3, false));
+    cluster.members.insert("c2".to_owned(), member(1, false));
+    state.cluster = Some(cluster);
+    let start = Start::new(app(), "prod".parse().unwrap(), Kind::Restart);
+    turn(&mut state, |turn| turn.start(start, "ann")).unwrap();
+    let drain =
+        |handover| Service { name: "c1".parse().unwrap(), draining: true, force: false, handover };
+    let said = turn(&mut state, |turn| turn.serve_on(&drain(true), "ann")).unwrap();
+    let expected = "controller c1 takes nothing new; 1 rollout to be handed over as soon as \
+                    another controller can go on with it";
+    assert_eq!(said["text"], expected);
+    turn(&mut state, |turn| turn.see_to_owners());
+    assert_eq!(state.own().count(), 1);
+    state.cluster.as_mut().unwrap().members.insert("c2".to_owned(), member(3, false));
+    turn(&mut state, |turn| turn.see_to_owners());
+    assert_eq!(state.own().count(), 0);
 }
