@@ -128,11 +128,12 @@ pub struct Engine {
     inbox: Inbox,
     changed: watch::Sender<u64>,
     settled: watch::Sender<Settled>,
+    /// When it began to hear agents: at its start, or when its store came back.
     started: Timestamp,
     measure: Box<dyn Fn(Measure) + Send + Sync>,
     /// Among several controllers.
     together: Option<Together>,
-    /// Commits that were refused since the last one that was not.
+    /// Commits that have changed nothing since the last one that has.
     refused: u32,
     /// A commit was sent, and nobody knows whether it happens.
     in_doubt: bool,

@@ -22,7 +22,7 @@ use crate::store::{Compare, Op, Outcome, StoreError, Txn};
 /// How long the engine waits before it asks a store again that did not answer.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
-/// So many commits that were refused one after the other are no chance any more: then it goes slower.
+/// So many commits that have changed nothing one after the other are no chance any more: then it goes slower.
 const REFUSED_IN_A_ROW: u32 = 3;
 
 /// Whose messages were lost with a turn.
@@ -156,10 +156,7 @@ impl Engine {
         }
         let lost = batch.sends.into_iter().map(|(key, message)| (key, is_welcome(&message)));
         let lost = Lost::Of(lost.collect());
-        self.refused += 1;
-        if self.refused > REFUSED_IN_A_ROW {
-            tokio::time::sleep(STORE_RETRY).await;
-        }
+        self.in_vain().await;
         self.reload("something else changed at the same moment", lost).await;
     }
 
@@ -174,6 +171,7 @@ impl Engine {
         }
         if self.together.is_some() {
             self.doubt(error);
+            self.in_vain().await;
             return self.reload(&why, Lost::All).await;
         }
         let name = self.state.read().unwrap_or_else(PoisonError::into_inner).name.clone();
@@ -196,9 +194,18 @@ impl Engine {
             send(&mut state, &key, goodbye("the store was away"));
         }
         drop(state);
+        self.started = now(); // whom it turned away meanwhile gets the time to come back
         self.settle(true);
         self.changed.send_modify(|version| *version += 1);
         tracing::info!("the store answers again");
+    }
+
+    /// One commit more that has changed nothing.
+    async fn in_vain(&mut self) {
+        self.refused += 1;
+        if self.refused > REFUSED_IN_A_ROW {
+            tokio::time::sleep(STORE_RETRY).await;
+        }
     }
 
     fn say_away(&self, why: &str) {
@@ -230,6 +237,7 @@ impl Engine {
         }
         if tries > 0 {
             tracing::info!(tries, "everything was read again: this controller goes on");
+            self.started = now(); // whom it turned away meanwhile gets the time to come back
         }
         self.ask_agents(if tries > 0 { Lost::All } else { lost });
         self.settle(true);
@@ -326,6 +334,7 @@ impl Engine {
             cluster.place = Some(place);
         }
         self.store.settle().await?;
+        together.prove(place).await?;
         let since = self.store.scan("", "", 0).await?.1;
         let barrier = format!("{}{}", keys::BARRIER, together.membership.name);
         let barrier = self.store.get(&barrier).await?;

@@ -16,9 +16,9 @@ impl Turn<'_> {
         let (mut silent, mut due) = (Vec::new(), at.after(Span(OFFLINE_AFTER_MS)));
         for (key, agent) in self.state.agents.iter().filter(|(_, agent)| agent.online) {
             let until = agent.heard().after(Span(OFFLINE_AFTER_MS));
-            // Who has not come back since this controller started gets the time to do so.
-            let may_be = agent.session.is_some() || agent.heard().0 > self.started.0;
-            let until = if may_be { until } else { until.max(Timestamp(grace)) };
+            // Who was not heard since this controller started, or its store came back, gets the time to return.
+            let came = agent.heard().0 > self.started.0;
+            let until = if came { until } else { until.max(Timestamp(grace)) };
             match until < at {
                 true => silent.push(key.clone()),
                 false => due = due.min(until),

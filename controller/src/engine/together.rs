@@ -5,10 +5,11 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::records::keys;
 use super::{Engine, Input, load};
 use crate::access::now;
-use crate::members::{JoinError, Membership, Place};
-use crate::store::{Store, StoreError, StoreRevision};
+use crate::members::{JoinError, Membership, Place, keys as members};
+use crate::store::{Compare, Op, Outcome, Store, StoreError, StoreRevision, Txn};
 
 /// Changes that are taken from the watch at once.
 const CHANGES_AT_ONCE: usize = 1_024;
@@ -100,6 +101,19 @@ impl Together {
         end(&mut self.keeping);
         end(&mut self.following);
         self.membership.give_up(place.lease).await;
+    }
+
+    /// A store that only answers is not back: it must take a change of this place, too.
+    pub(super) async fn prove(&self, place: Place) -> Result<(), StoreError> {
+        let Membership { store, name, .. } = &self.membership;
+        let compares = vec![Compare::Created(members::member(name), place.fence)];
+        let ops = vec![Op::put(keys::PROBE, now().0.to_string().into_bytes())];
+        match store.commit(Txn { compares, ops }).await? {
+            Outcome::Done(_) => Ok(()),
+            Outcome::Refused => {
+                Err(StoreError::Unavailable("this controller's place is lost".to_owned()))
+            }
+        }
     }
 
     /// Renews the lease of a place, until it has ended.

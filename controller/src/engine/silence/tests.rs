@@ -1,10 +1,13 @@
 //! When a node counts as silent.
 
+use tokio::sync::mpsc;
+
 use super::*;
 use crate::engine::agents::record;
 use crate::engine::cluster::Cluster;
 use crate::engine::records::AgentRecord;
-use crate::engine::{Agent, Batch, State};
+use crate::engine::state::Session;
+use crate::engine::{Agent, Batch, Heartbeat, State};
 use crate::store::{Entry, Record};
 
 fn node() -> AgentRecord {
@@ -65,4 +68,21 @@ fn what_others_say_of_a_node_does_not_shorten_its_time_to_come_back() {
         assert_eq!(state.agents[&key].online, online, "{at:?}");
     }
     assert_eq!(state.agents[&key].record.version, "2.0.0");
+}
+
+/// The store was away: what its session would have brought, its end or a new one, was turned away.
+#[test]
+fn who_was_not_heard_since_the_store_came_back_has_the_time_to_return() {
+    let (key, started) = (AgentKey::Node("web-01".parse().unwrap()), Timestamp(60_000));
+    let (out, _reads) = mpsc::channel(1);
+    let session = Some(Session { id: 7, out, beat: Heartbeat::default() });
+    let agent = Agent { session, ..Agent::unheard(node(), Timestamp(900), true) };
+    let mut state = State::default();
+    state.agents.insert(key.clone(), agent);
+    let grace = started.0 + RETURN_GRACE_MS;
+    for (at, online) in [(60_001, true), (grace, true), (grace + 1, false)] {
+        let (mut batch, at) = (Batch::default(), Timestamp(at));
+        Turn { state: &mut state, batch: &mut batch, at, started }.notice_silence();
+        assert_eq!(state.agents[&key].online, online, "{at:?}");
+    }
 }

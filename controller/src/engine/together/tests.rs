@@ -1,14 +1,15 @@
 //! Controllers among which one writes what others do not understand: nobody decides on half a state. And one for which
 //! reading everything takes longer than its lease lives.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rota_rollout::names::Timestamp;
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::Handle;
 use crate::engine::records::keys;
+use crate::engine::{Ask, Asked, Batch, Handle};
 use crate::members::{MemberRecord, SPEAKS, keys as members};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, Entry, LeaseId, Op, Outcome, Record, Txn};
@@ -198,4 +199,114 @@ async fn a_lease_is_renewed_while_everything_is_read() {
     let opened = tokio::time::timeout(Duration::from_secs(20), opening).await;
     let (_engine, handle) = opened.expect("the lease was not renewed").unwrap();
     assert!(handle.read().place() > 0);
+}
+
+/// Answers, and takes nothing while it is full.
+struct Full {
+    inner: Arc<SqliteStore>,
+    full: AtomicBool,
+    /// What it did not take.
+    refused: AtomicUsize,
+}
+
+#[tonic::async_trait]
+impl Store for Full {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn scan(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<Entry>, StoreRevision), StoreError> {
+        self.inner.scan(prefix, after, limit).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        if !self.full.load(Ordering::SeqCst) {
+            return self.inner.commit(txn).await;
+        }
+        self.refused.fetch_add(1, Ordering::SeqCst);
+        Err(StoreError::Unavailable("mvcc: database space exceeded".to_owned()))
+    }
+
+    async fn watch(
+        &self,
+        prefix: &str,
+        since: StoreRevision,
+    ) -> Result<mpsc::Receiver<Change>, StoreError> {
+        self.inner.watch(prefix, since).await
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.inner.grant(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        self.inner.keep_alive(lease).await
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.inner.revoke(lease).await
+    }
+}
+
+/// A controller that leads, on a store that may be full.
+async fn on_full(dir: &TempDir) -> (Arc<Full>, Engine, Handle) {
+    let inner = SqliteStore::open(&dir.path().join("rota.db")).unwrap();
+    let full = Full { inner, full: AtomicBool::new(false), refused: AtomicUsize::new(0) };
+    let store = Arc::new(full);
+    let membership = Membership {
+        store: store.clone(),
+        name: "c1".to_owned(),
+        advertise: "c1:7400".to_owned(),
+        instance: "one".to_owned(),
+        rollouts_max: 100,
+    };
+    let who = Own { membership: Some(membership), ..Own::alone("c1", "c1:7400") };
+    let (engine, handle) = Engine::open(store.clone(), who, Box::new(|_| {})).await.unwrap();
+    (store, engine, handle)
+}
+
+/// Else every agent would be asked again for what could not be written down again, without a pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_only_answers_is_not_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, engine, handle) = on_full(&dir).await;
+    tokio::spawn(engine.run());
+    until("it leads", async || handle.read().leads()).await;
+    let freeze = || {
+        let (env, why, until) = ("prod".parse().unwrap(), "sale".to_owned(), None);
+        Asked { who: "ann".to_owned(), ask: Ask::Freeze { env, why, until }, forwarded: false }
+    };
+    let epoch = || handle.read().cluster.as_ref().unwrap().epoch;
+    store.full.store(true, Ordering::SeqCst);
+    handle.ask(freeze()).await.unwrap_err();
+    let before = epoch();
+    let tried = async || store.refused.load(Ordering::SeqCst) >= 3;
+    until("it tries again", tried).await;
+    assert!(down(&handle).contains("mvcc: database space exceeded"), "{}", down(&handle));
+    assert_eq!(epoch(), before, "everything was read although nothing can be written");
+    store.full.store(false, Ordering::SeqCst);
+    until("it works again", async || down(&handle).is_empty()).await;
+    handle.ask(freeze()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_it_turned_away_gets_the_time_to_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut engine, _handle) = on_full(&dir).await;
+    let away = StoreError::Unavailable("away".to_owned());
+    engine.started = Timestamp(1);
+    engine.recover(Batch::default(), &away).await;
+    assert_eq!(engine.started, Timestamp(1), "nobody was turned away");
+    store.full.store(true, Ordering::SeqCst);
+    let back = async {
+        until("it tries", async || store.refused.load(Ordering::SeqCst) >= 1).await;
+        store.full.store(false, Ordering::SeqCst);
+    };
+    tokio::join!(engine.recover(Batch::default(), &away), back);
+    assert!(engine.started > Timestamp(1));
 }
