@@ -38,8 +38,8 @@ impl State {
         self.deaf_lead().into_iter().chain(too_few).collect()
     }
 
-    /// Whom the lead does not hear it takes for out, so a drain would cost nothing; and the one that hears more does not
-    /// lead while it is drained.
+    /// Whom the lead does not hear it takes for out, so a drain would cost nothing; and the one that hears more does
+    /// not lead while it is drained.
     fn deaf_lead(&self) -> Option<String> {
         let cluster = self.cluster.as_ref()?;
         let (lead, _) = cluster.lead.as_ref()?;
