@@ -1,19 +1,19 @@
 //! The certificates that no longer count: `/revoked/SERIAL`, cached in memory, because every call
 //! asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_identity::Identity;
-use rota_rollout::names::Timestamp;
+use rota_identity::{Identity, Kind};
+use rota_rollout::names::{NodeName, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::members::Certificate;
 use super::record::{decode, encode};
-use crate::store::{Change, Op, Store, StoreError, StoreRevision, Txn};
+use crate::store::{Change, Entry, Op, Store, StoreError, StoreRevision, Txn, scan_all};
 
 const PREFIX: &str = "/revoked/";
 
@@ -121,6 +121,15 @@ async fn read_all(store: &dyn Store) -> Result<(Serials, StoreRevision), StoreEr
             all.insert(serial_of(&entry.key).to_owned(), whose);
         }
     }
+}
+
+/// The edges of which certificates count no more; they may have newer ones.
+pub async fn edges(store: &dyn Store) -> Result<BTreeSet<NodeName>, StoreError> {
+    let edge = |entry: &Entry| {
+        let identity: Identity = decode::<Revocation>(entry).ok()?.identity.parse().ok()?;
+        (identity.kind() == Kind::Edge).then(|| identity.name().parse().ok()).flatten()
+    };
+    Ok(scan_all(store, PREFIX).await?.0.iter().filter_map(edge).collect())
 }
 
 fn serial_of(key: &str) -> &str {

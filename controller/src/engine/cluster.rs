@@ -5,7 +5,7 @@
 //! update (`/seal`), and two rollouts against each other on one node (`/busy`). With the embedded store there
 //! is no cluster, and this controller is everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rota_rollout::names::{AppName, EnvName, NodeName, RolloutId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,8 @@ pub struct Cluster {
     pub revs: BTreeMap<String, StoreRevision>,
     /// Nodes whose update is under way, and for which rollout.
     pub busy: BTreeMap<NodeName, RolloutId>,
+    /// Edges of which certificates are revoked: one of these that the store does not know was removed.
+    pub revoked_edges: BTreeSet<NodeName>,
     /// Rollouts whose owner is gone, and since when.
     pub orphans: BTreeMap<RolloutId, Timestamp>,
 }
@@ -168,7 +170,7 @@ impl State {
         let away = cluster.known.iter().filter(|(name, _)| !cluster.members.contains_key(*name));
         let mut all: Vec<String> =
             here.chain(away.map(|(_, known)| &known.advertise)).cloned().collect();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         all.retain(|address| seen.insert(address.clone()));
         all
     }

@@ -14,6 +14,7 @@ use super::records::{
     ReleaseRecord, SpecRecord, keys,
 };
 use super::state::{Active, Agent, AgentKey, State};
+use crate::access::revoked;
 use crate::backup::{RESTORED, RestoredRecord};
 use crate::members::{ControllerRecord, MemberRecord, keys as members};
 use crate::store::{
@@ -124,6 +125,7 @@ async fn together(
 ) -> Result<(), StoreError> {
     let Some(cluster) = &mut state.cluster else { return Ok(()) };
     cluster.revs = revs;
+    cluster.revoked_edges = revoked::edges(store).await?;
     for entry in scan_all(store, guards::BUSY).await?.0 {
         let node: NodeName = parsed(&entry, &entry.key[guards::BUSY.len()..])?;
         let id = parsed(&entry, &BusyRecord::decode(&entry)?.rollout)?;
@@ -355,9 +357,16 @@ pub fn replace(state: &mut State, fresh: State) {
         cluster.epoch = epoch;
     }
     for (key, old) in sessions {
-        let (AgentKey::Node(name) | AgentKey::Edge(name)) = &key;
-        let gone = state.removed.contains_key(name)
-            || state.banned.iter().any(|(_, banned)| banned == name);
+        let gone = match &key {
+            AgentKey::Node(name) => {
+                let mut banned = state.banned.iter().map(|(_, banned)| banned);
+                state.removed.contains_key(name) || banned.any(|banned| banned == name)
+            }
+            AgentKey::Edge(name) => {
+                let cluster = state.cluster.as_ref();
+                cluster.is_some_and(|cluster| cluster.revoked_edges.contains(name))
+            }
+        };
         let known = state.agents.contains_key(&key);
         if state.cluster.is_some() && old.session.is_some() && !known && !gone {
             // It said Hello while nobody led, who would have written it down.

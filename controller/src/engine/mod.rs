@@ -91,8 +91,8 @@ pub enum Input {
     Hello(Box<Hello>),
     /// An agent says something.
     Said { key: AgentKey, session: u64, message: FromAgent },
-    /// A session ended.
-    Gone { key: AgentKey, session: u64 },
+    /// A session ended; because its certificate was revoked?
+    Gone { key: AgentKey, session: u64, revoked: bool },
     /// The certificates of nodes that were revoked: serial and node.
     Banned(Vec<(String, NodeName)>),
     /// An operator wants something.

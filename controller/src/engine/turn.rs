@@ -61,16 +61,13 @@ impl Turn<'_> {
                     | None => {}
                 }
             }
-            Input::Gone { key, session } => {
+            Input::Gone { key, session, revoked } => {
                 if let Some(agent) = self.state.agents.get_mut(&key)
                     && agent.session.as_ref().is_some_and(|current| current.id == session)
                 {
                     agent.session = None;
                     agent.heard = self.at;
-                    match &key {
-                        AgentKey::Edge(_) => self.edges_moved(),
-                        AgentKey::Node(name) => self.observe(name, None),
-                    }
+                    self.is_gone(&key, revoked);
                 }
             }
             Input::Banned(banned) => {
@@ -95,6 +92,20 @@ impl Turn<'_> {
                 let answer = self.answer(*asked);
                 self.batch.answers.push((reply, answer));
             }
+        }
+    }
+
+    /// An agent has no session any more.
+    fn is_gone(&mut self, key: &AgentKey, revoked: bool) {
+        match key {
+            AgentKey::Edge(name) => {
+                self.edges_moved();
+                // Removed unseen, and here again before that was known: nothing that is watched tells of it.
+                if revoked && !self.state.leads() {
+                    self.batch.next.reload = Some(format!("edge {name} is revoked"));
+                }
+            }
+            AgentKey::Node(name) => self.observe(name, None),
         }
     }
 

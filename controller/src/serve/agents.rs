@@ -217,6 +217,7 @@ impl Session {
         if !self.engine.tell(Input::Hello(Box::new(hello))).await {
             return;
         }
+        let mut is_revoked = false;
         loop {
             tokio::select! {
                 message = messages.next() => match message {
@@ -245,6 +246,7 @@ impl Session {
                 changed = revoked.changed() => {
                     if changed.is_err() || revoked.borrow().contains_key(&self.serial) {
                         tracing::warn!(key = ?self.key, "a session ends: revoked");
+                        is_revoked = true;
                         break;
                     }
                 }
@@ -253,7 +255,7 @@ impl Session {
                 break;
             }
         }
-        let gone = Input::Gone { key: self.key, session: self.number };
+        let gone = Input::Gone { key: self.key, session: self.number, revoked: is_revoked };
         if !self.engine.tell(gone).await {
             tracing::debug!("the engine has ended");
         }

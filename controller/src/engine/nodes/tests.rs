@@ -112,7 +112,7 @@ fn whose_session_has_ended_may_serve_again() {
         };
         assert!(!unsure(&state));
         if by_itself {
-            let gone = Input::Gone { key, session: 7 };
+            let gone = Input::Gone { key, session: 7, revoked: false };
             turn(&mut state, |turn| turn.take(gone));
         } else {
             (0..2).for_each(|_| send(&mut state, &key, standing(false)));

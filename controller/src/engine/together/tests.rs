@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::records::keys;
-use crate::engine::{Ask, Asked, Batch, Handle};
+use crate::engine::{AgentKey, Ask, Asked, Batch, Handle, Heartbeat, Hello};
 use crate::members::{MemberRecord, SPEAKS, keys as members};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, Entry, LeaseId, Op, Outcome, Record, Txn};
@@ -124,6 +124,58 @@ async fn an_event_that_cannot_be_read_is_left_out() {
     site.change(Op::put(event(7), br#"{"v":2,"song":true}"#.to_vec())).await;
     let handle = site.begin("c1").await.unwrap();
     assert!(handle.read().events.is_empty() && handle.read().next_event > 7);
+}
+
+/// An edge says Hello to this one alone.
+async fn edge_comes(
+    handle: &Handle,
+    name: &str,
+) -> mpsc::Receiver<Box<rota_proto::agent::ToAgent>> {
+    let (out, told) = mpsc::channel(100);
+    let hello = rota_proto::agent::Hello { env: "prod".into(), protocol: 1, ..Default::default() };
+    let (key, peer) = (AgentKey::Edge(name.parse().unwrap()), "10.0.0.9".to_owned());
+    let hello = Hello { key, session: 7, peer, hello, out, beat: Heartbeat::default() };
+    assert!(handle.tell(Input::Hello(Box::new(hello))).await);
+    until("it is known", async || knows_edge(handle, name)).await;
+    told
+}
+
+fn knows_edge(handle: &Handle, name: &str) -> bool {
+    handle.read().edges().any(|(edge, _)| edge.as_str() == name)
+}
+
+/// Nothing that is watched would take such an edge away again, and every rollout of its pool would wait for its word.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_was_removed_meanwhile_stays_away() {
+    let site = Site::new();
+    let lead = site.begin("c1").await.unwrap();
+    until("c1 leads", async || lead.read().leads()).await;
+    let handle = site.begin("c2").await.unwrap();
+    let revoke = async |name: &str| {
+        let of = format!("spiffe://rota/edge/{name}");
+        let record = serde_json::json!({
+            "v": 1, "identity": of, "why": "removed", "at": 1, "not_after": u32::MAX
+        });
+        site.change(Op::put(format!("/revoked/{name}"), record.to_string().into_bytes())).await;
+    };
+    let read_anew = async || {
+        let epoch = || handle.read().cluster.as_ref().unwrap().epoch;
+        let before = epoch();
+        site.change(Op::Delete(members::member("c2"))).await;
+        until("it is in again", async || epoch() > before && down(&handle).is_empty()).await;
+    };
+    let mut told = edge_comes(&handle, "lb-02").await;
+    read_anew().await;
+    assert!(knows_edge(&handle, "lb-02"), "it said Hello here");
+    revoke("lb-02").await;
+    read_anew().await;
+    assert!(!knows_edge(&handle, "lb-02"), "it was removed");
+    while told.recv().await.is_some() {}
+    // It comes in again before this controller hears that it is revoked.
+    let _told = edge_comes(&handle, "lb-02").await;
+    let key = AgentKey::Edge("lb-02".parse().unwrap());
+    assert!(handle.tell(Input::Gone { key, session: 7, revoked: true }).await);
+    until("it is away", async || !knows_edge(&handle, "lb-02")).await;
 }
 
 /// Once a lease is granted, reads no nodes before it was renewed.
