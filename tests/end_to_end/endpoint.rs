@@ -52,8 +52,8 @@ fn haproxy(hosts: &Hosts, way: &Way) -> Balancer {
     let servers: String = (1..=NODES).map(server).collect();
     let config = format!(
         "defaults\n  mode http\n  retries 0\n  timeout connect 2s\n  timeout client 30s\n  \
-         timeout server 30s\nfrontend shop\n  bind {address}\n  default_backend shop\n\
-         backend shop\n  {}\n{servers}",
+         timeout server 30s\n  timeout check 5s\n\
+         frontend shop\n  bind {address}\n  default_backend shop\nbackend shop\n  {}\n{servers}",
         way.option
     );
     let file = at(folder.path(), "haproxy.cfg");

@@ -19,7 +19,7 @@ const SIZE: Size = Size { etcd: 3, controllers: 3, nodes: 4 };
 
 /// So slow that a controller is exchanged while it goes on.
 const APP: App<'static> =
-    App { args: &[], health: "", traffic: "", strategy: "batch = 1\nmonitor = \"1s\"" };
+    App { args: &[], health: "", traffic: "", strategy: "batch = 1\nmonitor = \"3s\"" };
 
 /// Of the store: everything that is not held by a lease, or is no record.
 const RECORDS: [&str; 9] = [

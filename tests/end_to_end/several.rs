@@ -25,6 +25,9 @@ const AWAY: Duration = Duration::from_secs(8);
 const APP: App<'static> =
     App { args: &[], health: "", traffic: "", strategy: "batch = 1\nmonitor = \"300ms\"" };
 
+/// So slow that it is still open when it is paused and followed from elsewhere.
+const SLOW: App<'static> = App { strategy: "batch = 1\nmonitor = \"1s\"", ..APP };
+
 /// Begins with 1.0.0 everywhere, under load; `None` where there is no etcd.
 fn served() -> Option<(Several, Load)> {
     let farm = Several::start(SIZE).unwrap()?;
@@ -151,7 +154,7 @@ fn any_controller_answers_and_decides() {
         assert!(inspected.contains(&format!("z{at}")), "{inspected}");
         // A rollout that somebody else runs is paused, resumed and followed from here.
         let version = format!("1.2.{at}");
-        farm.begin(at, &version, APP).unwrap();
+        farm.begin(at, &version, SLOW).unwrap();
         said(next, &["rollout", "pause", "shop/prod", "-m", "look"], 0);
         assert!(said(at, &["rollout", "status", "shop/prod"], 0).contains("paused"));
         said(at, &["rollout", "resume", "shop/prod"], 0);
@@ -163,7 +166,7 @@ fn any_controller_answers_and_decides() {
         );
     }
     // What gives way frees its node in the same turn in which the other begins there.
-    farm.begin(0, "1.3.0", APP).unwrap();
+    farm.begin(0, "1.3.0", SLOW).unwrap();
     let back = ["rollout", "start", "shop", "--release", "1.0.0", "--env", "prod", "--supersede"];
     said(1, &back, 0);
     let is_back = |view: &Value| view["to"] == "1.0.0" && view["state"] == "completed";

@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The first port of a member.
 const FIRST_PORT: u16 = 12_000;
 
-/// So many, up to those that the kernel gives away by itself.
-const PORTS: u16 = 20_000;
+/// So many, up to those that agents give to apps.
+const PORTS: u16 = 8_000;
 
 /// The first ports of two processes are so far apart.
 const PORTS_APART: u32 = 61;
