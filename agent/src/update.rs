@@ -32,7 +32,7 @@ pub use state::{App, Direction, Fence, Instance, Ready, Settled, Side, UpdateOrd
 pub use stray::{Clearing, ClearingPhase, Stray};
 pub use task::Task;
 
-/// How many rollouts' fences are remembered. Orders of a rollout older than these are refused.
+/// How many rollouts' fences are remembered. A rollout older than these is taken for a new one.
 const FENCES_KEPT: usize = 4;
 
 /// What an event comes to.
