@@ -27,8 +27,6 @@ pub struct Batch {
     pub asked: BTreeSet<AgentKey>,
     /// What operators hear once it is durable.
     pub answers: Vec<(oneshot::Sender<Answer>, Answer)>,
-    /// Sessions that end now.
-    pub closes: Vec<AgentKey>,
     /// Rollouts of which a node has accepted a newer term than ours, and that term.
     pub reclaims: BTreeMap<RolloutId, u64>,
     /// Rollouts that this turn's commit admits: its revision becomes their fence.

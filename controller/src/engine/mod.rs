@@ -336,11 +336,6 @@ impl Engine {
         for (key, message) in batch.sends {
             send(&mut state, &key, message);
         }
-        for key in batch.closes {
-            if let Some(agent) = state.agents.get_mut(&key) {
-                agent.hang_up();
-            }
-        }
         let ended: Vec<_> = state
             .rollouts
             .iter()

@@ -178,15 +178,43 @@ async fn an_edge_that_was_removed_meanwhile_stays_away() {
     until("it is away", async || !knows_edge(&handle, "lb-02")).await;
 }
 
-/// Once a lease is granted, reads no nodes before it was renewed.
-struct Slow {
+/// A store with troubles.
+struct Troubled {
     inner: Arc<SqliteStore>,
     granted: AtomicBool,
+    /// Once a lease is granted, nodes are not read before it was renewed.
     renewed: watch::Sender<bool>,
+    /// It answers, and takes nothing.
+    full: AtomicBool,
+    /// What it did not take.
+    refused: AtomicUsize,
+}
+
+impl Troubled {
+    fn open(dir: &TempDir, renewed: bool) -> Arc<Troubled> {
+        Arc::new(Troubled {
+            inner: SqliteStore::open(&dir.path().join("rota.db")).unwrap(),
+            granted: AtomicBool::new(false),
+            renewed: watch::Sender::new(renewed),
+            full: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+        })
+    }
+
+    fn owned_by_c1(self: &Arc<Self>) -> Own {
+        let membership = Membership {
+            store: self.clone(),
+            name: "c1".to_owned(),
+            advertise: "c1:7400".to_owned(),
+            instance: "one".to_owned(),
+            rollouts_max: 100,
+        };
+        Own { membership: Some(membership), ..Own::alone("c1", "c1:7400") }
+    }
 }
 
 #[tonic::async_trait]
-impl Store for Slow {
+impl Store for Troubled {
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         self.inner.get(key).await
     }
@@ -204,7 +232,11 @@ impl Store for Slow {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
-        self.inner.commit(txn).await
+        if !self.full.load(Ordering::SeqCst) {
+            return self.inner.commit(txn).await;
+        }
+        self.refused.fetch_add(1, Ordering::SeqCst);
+        Err(StoreError::Unavailable("mvcc: database space exceeded".to_owned()))
     }
 
     async fn watch(
@@ -233,91 +265,18 @@ impl Store for Slow {
 #[tokio::test]
 async fn a_lease_is_renewed_while_everything_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let inner = SqliteStore::open(&dir.path().join("rota.db")).unwrap();
-    let store: Arc<dyn Store> = Arc::new(Slow {
-        inner,
-        granted: AtomicBool::new(false),
-        renewed: watch::Sender::new(false),
-    });
-    let membership = Membership {
-        store: Arc::clone(&store),
-        name: "c1".to_owned(),
-        advertise: "c1:7400".to_owned(),
-        instance: "one".to_owned(),
-        rollouts_max: 100,
-    };
-    let who = Own { membership: Some(membership), ..Own::alone("c1", "c1:7400") };
+    let store = Troubled::open(&dir, false);
+    let who = store.owned_by_c1();
     let opening = Engine::open(store, who, Box::new(|_| {}));
     let opened = tokio::time::timeout(Duration::from_secs(20), opening).await;
     let (_engine, handle) = opened.expect("the lease was not renewed").unwrap();
     assert!(handle.read().place() > 0);
 }
 
-/// Answers, and takes nothing while it is full.
-struct Full {
-    inner: Arc<SqliteStore>,
-    full: AtomicBool,
-    /// What it did not take.
-    refused: AtomicUsize,
-}
-
-#[tonic::async_trait]
-impl Store for Full {
-    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn scan(
-        &self,
-        prefix: &str,
-        after: &str,
-        limit: usize,
-    ) -> Result<(Vec<Entry>, StoreRevision), StoreError> {
-        self.inner.scan(prefix, after, limit).await
-    }
-
-    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
-        if !self.full.load(Ordering::SeqCst) {
-            return self.inner.commit(txn).await;
-        }
-        self.refused.fetch_add(1, Ordering::SeqCst);
-        Err(StoreError::Unavailable("mvcc: database space exceeded".to_owned()))
-    }
-
-    async fn watch(
-        &self,
-        prefix: &str,
-        since: StoreRevision,
-    ) -> Result<mpsc::Receiver<Change>, StoreError> {
-        self.inner.watch(prefix, since).await
-    }
-
-    async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
-        self.inner.grant(ttl).await
-    }
-
-    async fn keep_alive(&self, lease: LeaseId) -> Result<bool, StoreError> {
-        self.inner.keep_alive(lease).await
-    }
-
-    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.revoke(lease).await
-    }
-}
-
 /// A controller that leads, on a store that may be full.
-async fn on_full(dir: &TempDir) -> (Arc<Full>, Engine, Handle) {
-    let inner = SqliteStore::open(&dir.path().join("rota.db")).unwrap();
-    let full = Full { inner, full: AtomicBool::new(false), refused: AtomicUsize::new(0) };
-    let store = Arc::new(full);
-    let membership = Membership {
-        store: store.clone(),
-        name: "c1".to_owned(),
-        advertise: "c1:7400".to_owned(),
-        instance: "one".to_owned(),
-        rollouts_max: 100,
-    };
-    let who = Own { membership: Some(membership), ..Own::alone("c1", "c1:7400") };
+async fn on_full(dir: &TempDir) -> (Arc<Troubled>, Engine, Handle) {
+    let store = Troubled::open(dir, true);
+    let who = store.owned_by_c1();
     let (engine, handle) = Engine::open(store.clone(), who, Box::new(|_| {})).await.unwrap();
     (store, engine, handle)
 }
